@@ -1,0 +1,1 @@
+"""The HTTP door: decode, call, respond."""

@@ -1,0 +1,78 @@
+"""The group committer: what arrives while a commit is running shares the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Batcher(Generic[Item, Result]):
+    """Gathers items from many tasks and hands them to `commit` together, at most `most` at once, `lanes` commits in flight.
+
+    `commit` returns one result an item, in order; a result that is an exception is raised to its own task alone. When
+    `commit` itself raises, every task of that batch gets the exception. `weigh` and `heaviest` bound a batch by bytes.
+    """
+
+    def __init__(
+        self,
+        commit: Callable[[list[Item]], Awaitable[Sequence[Result | Exception]]],
+        *,
+        most: int = 200,
+        lanes: int = 1,
+        weigh: Callable[[Item], int] = lambda item: 0,
+        heaviest: int = 8 << 20,
+    ) -> None:
+        self._commit, self._most, self._lanes, self._weigh, self._heaviest = commit, most, lanes, weigh, heaviest
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._running: set[asyncio.Task[None]] = set()
+
+    def add(self, item: Item) -> asyncio.Future[Result]:
+        """Joins the next commit; the future holds the item's result once it is committed."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if len(self._running) < self._lanes:
+            self._start()
+        return future
+
+    async def drain(self) -> None:
+        """Waits until nothing is waiting or running."""
+        while self._running:
+            await asyncio.wait(set(self._running))
+
+    def _start(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._run())
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _run(self) -> None:
+        while self._waiting:
+            await self._one(self._take())
+
+    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+        batch = [self._waiting.popleft()]
+        weight = self._weigh(batch[0][0])
+        while self._waiting and len(batch) < self._most:
+            weight += self._weigh(self._waiting[0][0])
+            if weight > self._heaviest:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
+
+    async def _one(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        results: Sequence[Result | Exception]
+        try:
+            results = await self._commit([item for item, _ in batch])
+        except Exception as error:
+            results = [error] * len(batch)
+        for (_, future), result in zip(batch, results, strict=True):
+            if future.done():  # its task was cancelled; the commit stands
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)

@@ -1,0 +1,27 @@
+"""Errors that carry a code, a public text and a private cause: the client reads the text, the log has the rest."""
+
+from __future__ import annotations
+
+
+class Refused(Exception):
+    """A submission or request that is refused. `smtp` is the SMTP reply, `status` the HTTP one; `key` names the field."""
+
+    def __init__(self, message: str, *, smtp: str = "550 5.6.0", status: int = 400, key: str = "", code: str = "") -> None:
+        super().__init__(message)
+        self.message, self.smtp, self.status, self.key, self.code = message, smtp, status, key, code
+
+    def reply(self) -> str:
+        """The SMTP reply line, without its CRLF."""
+        return f"{self.smtp} {self.message}"
+
+
+class StoreAway(Exception):
+    """PostgreSQL cannot be reached: nothing was accepted; the sender should try again (451 4.3.0, 503)."""
+
+
+class Conflict(Refused):
+    """The same idempotency key with another body, or one still in flight."""
+
+    def __init__(self, message: str, *, code: str = "IdempotencyConflict", retry_after: int | None = None) -> None:
+        super().__init__(message, smtp="550 5.7.1", status=409, key="Idempotency-Key", code=code)
+        self.retry_after = retry_after

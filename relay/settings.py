@@ -1,0 +1,239 @@
+"""One frozen Settings, read from the environment (and `.env`), validated whole: every fault is listed at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import os
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+PREFIX = "POSTFERRY_"
+BARE = frozenset({"DATABASE_URL", "REDIS_URL"})  # the names every platform already sets
+
+
+class SettingsError(Exception):
+    """The settings are wrong; `faults` has one line each."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        number = int(value) if value.strip().lstrip("-").isdigit() else None
+        if number is None or not low <= number <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return number
+
+    return parse
+
+
+def _seconds(low: float, high: float) -> Callable[[str], float]:
+    def parse(value: str) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = float("nan")
+        if not low <= number <= high:
+            raise ValueError(f"must be a number of seconds from {low:g} to {high:g}")
+        return number
+
+    return parse
+
+
+def _flag(value: str) -> bool:
+    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    try:
+        return known[value.strip().lower()]
+    except KeyError:
+        raise ValueError("must be true or false") from None
+
+
+def _networks(value: str) -> tuple[Network, ...]:
+    found = []
+    for item in value.replace(",", " ").split():
+        try:
+            found.append(ipaddress.ip_network(item, strict=False))
+        except ValueError:
+            raise ValueError(f"{item!r} is not an address or network (example: 10.0.0.0/8)") from None
+    return tuple(found)
+
+
+def _keys(value: str) -> tuple[str, ...]:
+    import base64
+    import binascii
+
+    keys = tuple(value.replace(",", " ").split())
+    for number, key in enumerate(keys, 1):
+        try:
+            good = len(base64.urlsafe_b64decode(key)) == 32
+        except (binascii.Error, ValueError):
+            good = False
+        if not good:
+            raise ValueError(f"key {number} is not 32 bytes in urlsafe base64 (make one: postferry doctor --new-key)")
+    return keys
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in schemes or not (parts.netloc or parts.path or parts.query):
+            raise ValueError(f"must be a URL starting with {' or '.join(f'{s}://' for s in schemes)}")
+        return value.rstrip("/")
+
+    return parse
+
+
+def _file(value: str) -> Path | None:
+    if not value:
+        return None
+    path = Path(value)
+    if not path.is_file():
+        raise ValueError(f"no file at {value}")
+    return path
+
+
+def _folder(value: str) -> Path | None:
+    return Path(value) if value else None
+
+
+def _hostname(value: str) -> str:
+    return value or socket.gethostname()
+
+
+def _option(default: str, parse: Callable[[str], Any], meaning: str, *, secret: bool = False) -> Any:
+    return dataclasses.field(metadata={"default": default, "parse": parse, "meaning": meaning, "secret": secret})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything an operator can set. Field `smtp_port` is `POSTFERRY_SMTP_PORT` in the environment."""
+
+    database_url: str = _option("", _text, "PostgreSQL, e.g. postgresql://user:pass@host/db", secret=True)
+    redis_url: str = _option("", _text, "Redis or Valkey, e.g. redis://host:6379/0", secret=True)
+    secret_keys: tuple[str, ...] = _option("", _keys, "keys that encrypt secrets at rest, newest first", secret=True)
+    public_url: str = _option("http://127.0.0.1:3000", _url("http", "https"), "where recipients reach us: pixels and links")
+    hostname: str = _option("", _hostname, "our name in greetings and Message-IDs; this host's name when empty")
+
+    smtp_host: str = _option("127.0.0.1", _text, "address the SMTP ingress listens on")
+    smtp_port: int = _option("2525", _whole(0, 65535), "port of the SMTP ingress; 0 = off")
+    smtps_port: int = _option("4650", _whole(0, 65535), "port with implicit TLS (needs a certificate); 0 = off")
+    smtp_processes: int = _option("2", _whole(1, 64), "SMTP ingress processes on one port")
+    smtp_connections: int = _option("500", _whole(1, 100_000), "connections one SMTP process takes before it answers 421")
+    smtp_timeout: float = _option("300", _seconds(0.1, 3600), "seconds an SMTP client may be silent")
+    smtp_data_timeout: float = _option("600", _seconds(0.1, 86400), "seconds a client may take for one message's content")
+    smtp_auth_delay: float = _option("1", _seconds(0, 60), "seconds a refused AUTH waits for its answer, doubled each time")
+    tls_certificate: Path | None = _option("", _file, "certificate chain (PEM) for STARTTLS and port 4650")
+    tls_key: Path | None = _option("", _file, "its private key (PEM)")
+    trusted_networks: tuple[Network, ...] = _option(
+        "127.0.0.0/8 ::1/128", _networks, "clients that may send without AUTH, naming their account with X-Account"
+    )
+    proxy_networks: tuple[Network, ...] = _option("", _networks, "load balancers that speak the PROXY protocol to us")
+    max_message_size: int = _option("26214400", _whole(1024, 1 << 30), "bytes of the largest message taken")
+    max_recipients: int = _option("1000", _whole(1, 100_000), "recipients of one message")
+
+    api_host: str = _option("127.0.0.1", _text, "address the HTTP API listens on")
+    api_port: int = _option("3000", _whole(1, 65535), "port of the HTTP API")
+    api_processes: int = _option("1", _whole(1, 64), "API processes on one port")
+
+    worker_processes: int = _option("1", _whole(1, 64), "worker processes")
+    worker_threads: int = _option("32", _whole(1, 1024), "leases one worker process has in hand at once")
+    lease_seconds: float = _option("60", _seconds(1, 3600), "a lease whose worker is not heard of for so long is recovered")
+    lease_size: int = _option("50", _whole(1, 1000), "deliveries of one account leased at once")
+    lease_budget: float = _option("15", _seconds(0.1, 3600), "seconds after which a lease gives back what it did not reach")
+    tick_seconds: float = _option("0.5", _seconds(0.01, 60), "the scheduler's pulse when nothing wakes it")
+
+    connect_timeout: float = _option("30", _seconds(0.05, 600), "seconds to reach an upstream, TLS and login each")
+    command_timeout: float = _option("60", _seconds(0.05, 600), "seconds to wait for the reply to an SMTP command")
+    data_timeout: float = _option("300", _seconds(0.05, 3600), "seconds to wait for the reply to the final dot")
+    idle_seconds: float = _option("20", _seconds(0, 600), "seconds an unused upstream connection is kept")
+    allow_networks: tuple[Network, ...] = _option(
+        "", _networks, "private networks that upstreams, mailboxes and webhooks may live in"
+    )
+
+    sandbox_port: int = _option("0", _whole(0, 65535), "loopback port of the sink that the upstream host `sandbox` means; 0 = none")
+
+    delivery_attempts: int = _option("10", _whole(1, 100), "tries of one delivery before it is a dead letter")
+    delivery_lifetime: float = _option("259200", _seconds(60, 31536000), "seconds a delivery may be tried for (3 days)")
+    retry_first: float = _option("60", _seconds(0.05, 86400), "seconds until the first retry")
+    retry_most: float = _option("3600", _seconds(0.05, 86400), "most seconds between two tries")
+    refused_retry: float = _option("900", _seconds(0.1, 86400), "seconds between probes of an account whose login is refused")
+    retention_days: int = _option("30", _whole(0, 36500), "days that finished mail is kept; 0 = for ever")
+
+    metrics_dir: Path | None = _option("", _folder, "folder that the processes of this host share their metrics in")
+    metrics_port: int = _option("0", _whole(0, 65535), "port where a role without the API shows its metrics; 0 = off")
+    log_level: str = _option("info", _text, "debug, info, warning or error")
+    log_format: str = _option("auto", _text, "json, text, or auto: text on a terminal")
+
+
+def read(environ: Mapping[str, str] | None = None, dotenv: Path | None = Path(".env")) -> Settings:
+    """The settings of this process. `.env` fills what the environment leaves out. Raises SettingsError with all faults."""
+    given = {**(_dotenv(dotenv) if dotenv else {}), **(os.environ if environ is None else environ)}
+    values: dict[str, Any] = {}
+    faults: list[str] = []
+    for option in dataclasses.fields(Settings):
+        name = variable(option.name)
+        text = given.get(name, "") or option.metadata["default"]
+        try:
+            values[option.name] = option.metadata["parse"](text)
+        except ValueError as fault:
+            faults.append(f"{name} {fault}" + ("" if option.metadata["secret"] else f" (is {text!r})"))
+    known = {variable(option.name) for option in dataclasses.fields(Settings)}
+    faults += [
+        f"{name} is not a setting (see postferry doctor)" for name in given if name.startswith(PREFIX) and name not in known
+    ]
+    if not faults:
+        faults += _together(values)
+    if faults:
+        raise SettingsError(faults)
+    return Settings(**values)
+
+
+def variable(name: str) -> str:
+    """The environment variable of a field."""
+    return name.upper() if name.upper() in BARE else PREFIX + name.upper()
+
+
+def _together(values: Mapping[str, Any]) -> list[str]:
+    """Faults that show only when settings are seen side by side."""
+    faults = []
+    if bool(values["tls_certificate"]) != bool(values["tls_key"]):
+        faults.append("POSTFERRY_TLS_CERTIFICATE and POSTFERRY_TLS_KEY go together: set both or neither")
+    elif values["tls_certificate"]:
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(values["tls_certificate"], values["tls_key"])
+        except (ssl.SSLError, OSError) as fault:
+            faults.append(f"POSTFERRY_TLS_CERTIFICATE does not load with its key: {fault}")
+    if values["lease_budget"] >= values["lease_seconds"]:
+        faults.append("POSTFERRY_LEASE_BUDGET must be less than POSTFERRY_LEASE_SECONDS")
+    if values["log_level"] not in ("debug", "info", "warning", "error"):
+        faults.append("POSTFERRY_LOG_LEVEL must be debug, info, warning or error")
+    if values["log_format"] not in ("json", "text", "auto"):
+        faults.append("POSTFERRY_LOG_FORMAT must be json, text or auto")
+    return faults
+
+
+def _dotenv(path: Path) -> dict[str, str]:
+    """KEY=value lines; # comments; quotes around a value are dropped."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return {}
+    found = {}
+    for line in lines:
+        name, sign, value = line.strip().removeprefix("export ").partition("=")
+        if sign and not name.startswith("#"):
+            found[name.strip()] = value.strip().strip("\"'")
+    return found

@@ -1,0 +1,82 @@
+"""The way to PostgreSQL: a pool, one translation of outages, and migrations under an advisory lock."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import Any, LiteralString, TypeAlias, cast
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+
+from relay.core.errors import StoreAway
+from relay.settings import Settings
+
+Connection: TypeAlias = AsyncConnection[Any]
+Pool: TypeAlias = AsyncConnectionPool[Connection]
+
+MIGRATION_LOCK = 0x706F7374  # "post"
+
+
+async def open_pool(settings: Settings, *, most: int, least: int = 1, timeout: float = 5.0) -> Pool:
+    """A pool of autocommit connections. It opens even while PostgreSQL is away: connections are made when they can be."""
+    pool: Pool = AsyncConnectionPool(
+        settings.database_url,
+        min_size=min(least, most),
+        max_size=most,
+        open=False,
+        timeout=timeout,
+        reconnect_timeout=60,
+        kwargs={"autocommit": True, "connect_timeout": 5, "application_name": "postferry"},
+        check=None,
+    )
+    await pool.open()
+    return pool
+
+
+@asynccontextmanager
+async def connection(pool: Pool) -> AsyncIterator[Connection]:
+    """A connection of the pool; PostgreSQL being away, now or in the middle, is StoreAway."""
+    with away_is_said():
+        async with pool.connection() as conn:
+            yield conn
+
+
+class away_is_said:  # noqa: N801 - reads as the sentence it is
+    """Turns the errors of an absent or stopping PostgreSQL into StoreAway."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (PoolTimeout, PoolClosed, psycopg.OperationalError, psycopg.InterfaceError)):
+            raise StoreAway(str(error) or type(error).__name__) from error
+
+
+def migrate(database_url: str) -> list[str]:
+    """Applies what is missing, one database transaction each, and returns the names. Safe from many hosts at once."""
+    applied = []
+    with away_is_said(), psycopg.connect(database_url, autocommit=True, connect_timeout=10) as conn:
+        conn.execute("select pg_advisory_lock(%s)", (MIGRATION_LOCK,))
+        conn.execute("create table if not exists migrations (name text primary key, at timestamptz not null default now())")
+        for name, text in pending(conn):
+            with conn.transaction():
+                conn.execute(cast(LiteralString, text))
+                conn.execute("insert into migrations (name) values (%s)", (name,))
+            applied.append(name)
+    return applied
+
+
+def pending(conn: psycopg.Connection[Any]) -> Sequence[tuple[str, str]]:
+    """Name and text of each migration that this database does not have."""
+    done = {row[0] for row in conn.execute("select name from migrations")}
+    return [(name, text) for name, text in migrations() if name not in done]
+
+
+def migrations() -> list[tuple[str, str]]:
+    """Name and text of every migration, in order."""
+    folder = resources.files(__package__).joinpath("migrations")
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    return [(file.name.removesuffix(".sql"), file.read_text("utf-8")) for file in files]

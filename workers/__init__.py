@@ -1,0 +1,1 @@
+"""Dramatiq's side of the house: the broker, the actors and the scheduler that feeds them."""

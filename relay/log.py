@@ -1,0 +1,142 @@
+"""Structured logs: one JSON line (or one line of text on a terminal) per fact, and never a secret or a body in it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from relay.settings import Settings
+
+FIELDS = (
+    *("queueId", "account", "delivery", "requestId", "lease", "attempt", "outcome", "stage", "reply", "upstream"),
+    *("ingress", "client", "recipients", "size", "seconds", "status", "method", "path", "child", "exitCode", "port"),
+)
+"""What `extra=` may add to a line. A closed list, so that no library can put a body or a credential in by this door."""
+
+LONGEST = 4000  # characters of one message: nobody dumps a body through a log line
+
+_SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"(?<=://)([^\s:/@'\"]*):[^\s/@'\"]+@"), r"\1:***@"),
+    (re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{8,}", re.I), r"\1 ***"),
+    (re.compile(r"\b(AUTH\s+(?:PLAIN|LOGIN|CRAM-MD5|XOAUTH2|OAUTHBEARER))\s+[A-Za-z0-9+/=]{4,}", re.I), r"\1 ***"),
+    (
+        re.compile(
+            r"((?:pass(?:word|wd)?|secret(?:[_-]?keys?)?|api[_-]?key|(?:access|refresh|admin)?[_-]?token)['\"]?\s*[=:]\s*['\"]?)"
+            r"[^\s'\",;}&]+",
+            re.I,
+        ),
+        r"\1***",
+    ),
+)
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
+
+# aiosmtpd logs lines of the message at DEBUG and of the session at INFO; the others tell each call with its arguments.
+_TAMED = {
+    "mail.log": logging.ERROR,
+    "mail.debug": logging.CRITICAL,
+    "aiosmtplib": logging.WARNING,
+    "aiohttp.access": logging.WARNING,
+    "dramatiq": logging.WARNING,
+    "asyncio": logging.WARNING,
+    "psycopg": logging.WARNING,
+    "psycopg.pool": logging.ERROR,
+}
+
+
+def setup(settings: Settings, role: str, stream: TextIO | None = None) -> None:
+    """Send every log line of this process, with the name of its role, to stderr. May be called again."""
+    out = stream or sys.stderr
+    text = settings.log_format == "text" or (settings.log_format == "auto" and out.isatty())
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(Text(role, colour=out.isatty() and "NO_COLOR" not in os.environ) if text else Json(role))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(_LEVELS[settings.log_level])
+    for name, level in _TAMED.items():
+        logging.getLogger(name).setLevel(level)
+    logging.captureWarnings(True)
+    sys.excepthook = _last_words
+    threading.excepthook = lambda args: _last_words(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def redact(text: str) -> str:
+    """The text without what looks like a credential: URL passwords, bearer tokens, AUTH lines, `password=...`."""
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+class Json(logging.Formatter):
+    """One JSON object a line: time, level, role, logger, message, the fields of `extra=`, exception."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self.role = role
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": _time(record).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "role": self.role,
+            "logger": record.name,
+            "message": _message(record),
+        }
+        line.update(_fields(record))
+        if record.exc_info:
+            line["exception"] = redact(self.formatException(record.exc_info))
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class Text(logging.Formatter):
+    """The same for people: `10:12:01.345 worker  warning  message  account=a1`; an exception follows, indented."""
+
+    def __init__(self, role: str, *, colour: bool = False) -> None:
+        super().__init__()
+        self.role, self.colour = role, colour
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = "".join(f"  {name}={value}" for name, value in _fields(record))
+        time = _time(record).astimezone().strftime("%H:%M:%S.%f")[:-3]
+        line = f"{time} {self.role:<9} {record.levelname.lower():<7} {_message(record)}{fields}"
+        if record.exc_info:
+            line += "\n    " + redact(self.formatException(record.exc_info)).replace("\n", "\n    ")
+        code = _COLOURS.get(record.levelno)
+        return f"\x1b[{code}m{line}\x1b[0m" if self.colour and code else line
+
+
+def _time(record: logging.LogRecord) -> datetime:
+    return datetime.fromtimestamp(record.created, UTC)
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        text = record.getMessage()
+    except (TypeError, ValueError):  # a call whose arguments do not fit its format still deserves its line
+        text = str(record.msg)
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters)"
+    return redact(text).replace("\r", "\\r").replace("\n", "\\n")
+
+
+def _fields(record: logging.LogRecord) -> Iterator[tuple[str, object]]:
+    for name in FIELDS:
+        value = record.__dict__.get(name)
+        if value is not None:
+            yield name, redact(value[:LONGEST]) if isinstance(value, str) else value
+
+
+def _last_words(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """What nobody caught: a line like any other, never a bare traceback."""
+    if error is None or issubclass(kind, (KeyboardInterrupt, SystemExit)):
+        return
+    logging.getLogger("postferry").critical("stopped by an unexpected error: %s", error, exc_info=(kind, error, trace))

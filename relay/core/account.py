@@ -1,0 +1,269 @@
+"""An account's settings as the API speaks them: which fields there are, what each may be, which are secret.
+
+Settings travel flat, by the dotted names of their leaves: `{"smtp.host": "mail.example.com", "smtp.port": 587}`. So a
+change is a merge of two dicts, and a secret is a key.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from relay.core import address, hosts
+from relay.core.errors import Refused
+from relay.core.model import Account, AccountState, Limits, Smtp, Tls
+
+Fields = dict[str, Any]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+MASK = "******"
+"""What a secret looks like from outside. Given back, it means: as it was."""
+
+SECRETS = frozenset({"smtp.auth.pass", "smtp.auth.accessToken", "imap.auth.pass", "imap.auth.accessToken"})
+LATER = frozenset({"mailgun", "oauth2", "webhooks"})
+ID = r"^[A-Za-z0-9][A-Za-z0-9._@+=:-]{0,127}$"
+COPY = {True: "always", False: "never", "auto": "auto"}
+METHODS = ("plain", "login", "cram-md5", "xoauth2")
+MODES = {"required": Tls.STARTTLS, "opportunistic": Tls.OPPORTUNISTIC, "none": Tls.NONE}
+
+
+class Faulty(Exception):
+    """The settings cannot be used; `faults` has a (field, message) for each reason."""
+
+    def __init__(self, faults: Sequence[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{key} {message}" for key, message in faults))
+        self.faults = list(faults)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What this installation allows: private networks, the sandbox, and the time zones it knows."""
+
+    allowed: Sequence[Network]
+    sandbox: bool
+    zones: Container[str]
+
+
+def _text(most: int, least: int = 0) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or not least <= len(value) <= most:
+            raise ValueError(f"must be text of {least} to {most} characters")
+        if any(ord(char) < 32 or char in "\x7f\u2028\u2029" for char in value):
+            raise ValueError("must not hold control characters")
+        return value
+
+    return read
+
+
+def _whole(low: int, high: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return value
+
+    return read
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+def _choice(*words: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or value.lower() not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return value.lower()
+
+    return read
+
+
+def _copy(value: Any) -> bool | str:
+    if isinstance(value, bool):
+        return value
+    if value == "auto":
+        return "auto"
+    raise ValueError('must be true, false or "auto"')
+
+
+def _matching(pattern: str, message: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise ValueError(message)
+        return value
+
+    return read
+
+
+def _email(value: Any) -> str:
+    """Lower case: it is what an envelope sender is compared with."""
+    try:
+        return address.envelope(_text(320)(value)).lower() if value else ""
+    except Refused as refused:
+        raise ValueError(f"is not an address: {refused.message}") from None
+
+
+_host = _matching(r"[\w.:-]{1,253}", "must be a host name or an address, without port or scheme")
+_locale = _matching(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8}){0,4}", "must be a language tag such as en or pt-BR")
+_most = _whole(1, 1_000_000_000)
+
+READERS: Mapping[str, Callable[[Any], Any]] = {
+    "name": _text(256),
+    "email": _email,
+    "smtp.host": _host,
+    "smtp.port": _whole(1, 65535),
+    "smtp.secure": _flag,
+    "smtp.auth.user": _text(256),
+    "smtp.auth.pass": _text(4096, 1),
+    "smtp.auth.accessToken": _text(16384, 1),
+    "smtp.auth.method": _choice(*METHODS),
+    "smtp.tls.rejectUnauthorized": _flag,
+    "smtp.tls.mode": _choice(*MODES),
+    "smtp.tls.name": _host,
+    "imap.host": _host,
+    "imap.port": _whole(1, 65535),
+    "imap.secure": _flag,
+    "imap.auth.user": _text(256),
+    "imap.auth.pass": _text(4096, 1),
+    "imap.auth.accessToken": _text(16384, 1),
+    "imap.tls.rejectUnauthorized": _flag,
+    "imap.sentMailPath": _text(1024),
+    "imap.disabled": _flag,
+    "copy": _copy,
+    "locale": _locale,
+    "tz": _text(64),
+    "limits.perMinute": _most,
+    "limits.perHour": _most,
+    "limits.perDay": _most,
+    "limits.connections": _whole(1, 1000),
+    "limits.messagesPerConnection": _whole(1, 1_000_000),
+    "tracking.opens": _flag,
+}
+"""Every field there is, and how its value is read. A reader raises ValueError with what the value must be."""
+
+
+def change(old: Fields, given: Mapping[str, Any], rules: Rules) -> Fields:
+    """`old` with `given` (as in the API's JSON) merged in.
+
+    Null removes a field or a whole object, what is left out stays. Raises Faulty with every reason at once.
+    """
+    faults: list[tuple[str, str]] = []
+    new = dict(old)
+    for key, value in flatten(given):
+        if value is None:
+            new = {name: kept for name, kept in new.items() if name != key and not name.startswith(key + ".")}
+        elif not (key in SECRETS and value == MASK):
+            _set(new, key, value, faults)
+    faults += [] if faults else list(_together(old, new, given, rules))
+    if faults:
+        raise Faulty(faults)
+    return new
+
+
+def _set(fields: Fields, key: str, value: Any, faults: list[tuple[str, str]]) -> None:
+    try:
+        if key not in READERS:
+            later = key.split(".")[0] in LATER
+            raise ValueError("is not available in this version" if later else "is not a known field")
+        fields[key] = READERS[key](value)
+    except ValueError as fault:
+        faults.append((key, str(fault)))
+
+
+def _together(old: Fields, new: Fields, given: Mapping[str, Any], rules: Rules) -> Iterator[tuple[str, str]]:
+    """Faults that show only when fields are seen side by side, or against the rules of the installation."""
+    if new.get("tz", "UTC") not in rules.zones:
+        yield "tz", "is not a known time zone (example: Europe/Berlin)"
+    if new.get("smtp.secure") and "smtp.tls.mode" in new:
+        yield "smtp.tls.mode", "is for connections that start in the clear: leave it out, or set smtp.secure to false"
+    if new.get("smtp.auth.method") == "xoauth2" and "smtp.auth.accessToken" not in new:
+        yield "smtp.auth.accessToken", "is needed for xoauth2"
+    for server in ("smtp", "imap"):
+        yield from _server(server, old, new, dict(flatten(given)), rules)
+
+
+def _server(server: str, old: Fields, new: Fields, given: Fields, rules: Rules) -> Iterator[tuple[str, str]]:
+    host, secrets = new.get(f"{server}.host"), [key for key in new if key in SECRETS and key.startswith(server)]
+    if host is None:
+        if any(key.startswith(server + ".") for key in new) and not new.get(f"{server}.disabled"):
+            yield f"{server}.host", "is missing"
+        return
+    if secrets and not new.get(f"{server}.auth.user"):
+        yield f"{server}.auth.user", "is missing"
+    if not (host == "sandbox" and rules.sandbox):
+        try:
+            hosts.judge_literal(host, rules.allowed)
+        except hosts.Forbidden as forbidden:
+            yield f"{server}.host", str(forbidden)
+    # A secret stays with the host it was given for: else whoever may change the host could have it sent to his own.
+    if old.get(f"{server}.host", host) != host:
+        for key in secrets:
+            if given.get(key, MASK) == MASK:
+                yield key, f"must be given again, since {server}.host changes"
+
+
+def build(account: str, state: AccountState, reason: str, fields: Fields) -> Account:
+    """The account as the rest of the relay sees it."""
+    return Account(
+        id=account,
+        name=fields.get("name", ""),
+        email=fields.get("email", ""),
+        state=state,
+        smtp=_smtp(fields) if "smtp.host" in fields else None,
+        limits=_limits(fields),
+        track_opens=fields.get("tracking.opens", True),
+        tz=fields.get("tz", "UTC"),
+        locale=fields.get("locale", "en"),
+        copy=COPY[fields.get("copy", "auto")],
+        reason=reason,
+    )
+
+
+def _smtp(fields: Fields) -> Smtp:
+    secure = fields.get("smtp.secure", False)
+    return Smtp(
+        host=fields["smtp.host"],
+        port=fields.get("smtp.port", 465 if secure else 587),
+        tls=Tls.IMPLICIT if secure else MODES[fields.get("smtp.tls.mode", "opportunistic")],
+        user=fields.get("smtp.auth.user", ""),
+        password=fields.get("smtp.auth.pass", ""),
+        access_token=fields.get("smtp.auth.accessToken", ""),
+        verify_certificate=fields.get("smtp.tls.rejectUnauthorized", True),
+        auth_method=fields.get("smtp.auth.method", ""),
+        name=fields.get("smtp.tls.name", ""),
+    )
+
+
+def _limits(fields: Fields) -> Limits:
+    return Limits(
+        per_minute=fields.get("limits.perMinute"),
+        per_hour=fields.get("limits.perHour"),
+        per_day=fields.get("limits.perDay"),
+        connections=fields.get("limits.connections", 5),
+        messages_per_connection=fields.get("limits.messagesPerConnection", 100),
+    )
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of the API's JSON by their dotted names."""
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def nest(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The other way: dotted names to the API's JSON."""
+    nested: dict[str, Any] = {}
+    for key, value in fields.items():
+        *folders, leaf = key.split(".")
+        place = nested
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[leaf] = value
+    return nested

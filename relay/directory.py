@@ -1,0 +1,104 @@
+"""Who is who, asked for each message at every door: accounts and tokens, remembered for a second."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from relay.core.errors import StoreAway
+from relay.core.model import Account
+from relay.settings import Settings
+from relay.store import accounts, db, tokens
+from relay.store.tokens import Token
+
+KEPT_SECONDS = 1.0
+KEPT = 10_000
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Directory:
+    """Looks accounts and tokens up. A change shows after a second at most.
+
+    When PostgreSQL is away the last known answer is given (what is then accepted fails on its own); StoreAway where
+    there is none. The accounts come without their secrets: a door does not talk to upstream.
+    """
+
+    def __init__(self, pool: db.Pool, settings: Settings, *, seconds: float = KEPT_SECONDS) -> None:
+        self._pool = pool
+        self._accounts = _Memory(self._find_account, seconds)
+        self._senders = _Memory(self._find_sender, seconds)
+        self._tokens = _Memory(self._find_token, seconds)
+
+    async def account(self, id: str) -> Account | None:
+        return await self._accounts.get(id)
+
+    async def account_for_sender(self, email: str) -> Account | None:
+        """The one account that sends as this address; None when there is none, or several."""
+        return await self._senders.get(email.lower()) if email else None
+
+    async def token(self, plaintext: str) -> Token | None:
+        """The token, if it is one of ours. What does not look like one costs no query."""
+        if not plaintext.startswith(tokens.PREFIX) or len(plaintext) != tokens.LENGTH:
+            return None
+        return await self._tokens.get(tokens.digest(plaintext))
+
+    def forget(self, id: str) -> None:
+        """An account was changed here: the next question about it goes to the store."""
+        self._accounts.forget(id)
+
+    async def _find_account(self, id: str) -> Account | None:
+        async with db.connection(self._pool) as conn:
+            return await accounts.get(conn, None, id)
+
+    async def _find_sender(self, email: str) -> Account | None:
+        async with db.connection(self._pool) as conn:
+            found = await accounts.by_email(conn, None, email)
+        return found[0] if len(found) == 1 else None
+
+    async def _find_token(self, digest: bytes) -> Token | None:
+        async with db.connection(self._pool) as conn:
+            return await tokens.find_digest(conn, digest)
+
+
+class _Memory(Generic[K, V]):
+    """Answers kept for some seconds; those who ask for the same thing at once share one look-up."""
+
+    def __init__(self, find: Callable[[K], Awaitable[V]], seconds: float) -> None:
+        self._find, self._seconds = find, seconds
+        self._known: dict[K, tuple[float, V]] = {}
+        self._asked: dict[K, asyncio.Task[V]] = {}
+
+    async def get(self, key: K) -> V:
+        known = self._known.get(key)
+        if known and known[0] > asyncio.get_running_loop().time():
+            return known[1]
+        task = self._asked.get(key)
+        if task is None:
+            task = self._asked[key] = asyncio.ensure_future(self._ask(key))
+            task.add_done_callback(lambda done: self._answered(key, done))
+        try:
+            return await asyncio.shield(task)
+        except StoreAway:
+            if known is None:
+                raise
+            return known[1]
+
+    def forget(self, key: K) -> None:
+        self._known.pop(key, None)
+        self._asked.pop(key, None)
+
+    async def _ask(self, key: K) -> V:
+        return await self._find(key)
+
+    def _answered(self, key: K, task: asyncio.Task[V]) -> None:
+        if self._asked.get(key) is not task:
+            return  # forgotten while it was on its way
+        del self._asked[key]
+        if task.cancelled() or task.exception():
+            return
+        self._known.pop(key, None)
+        self._known[key] = (asyncio.get_running_loop().time() + self._seconds, task.result())
+        if len(self._known) > KEPT:
+            del self._known[next(iter(self._known))]

@@ -1,0 +1,49 @@
+"""Take an account on, change it, or let it go with all of its mail."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+from zoneinfo import available_timezones
+
+from relay.core import account as settings_of
+from relay.core.account import Rules
+from relay.core.vault import Vault
+from relay.settings import Settings
+from relay.store import accounts, db
+
+FORGET_AT_ONCE = 500
+
+
+@functools.cache
+def zones() -> frozenset[str]:
+    """The time zones that this host knows."""
+    return frozenset(available_timezones() | {"UTC"})
+
+
+def rules(settings: Settings) -> Rules:
+    """What this installation allows in an account's settings."""
+    return Rules(allowed=settings.allow_networks, sandbox=bool(settings.sandbox_port), zones=zones())
+
+
+async def save(pool: db.Pool, vault: Vault, settings: Settings, id: str, given: Mapping[str, Any]) -> bool:
+    """Merge `given` (the API's JSON, nested) into the account, or make it. True: it is new.
+
+    Raises account.Faulty with every fault; then nothing was changed. What is left out stays as it is, null removes.
+    """
+    async with db.connection(pool) as conn:
+        return await accounts.save(conn, vault, id, lambda old: settings_of.change(old, given, rules(settings)))
+
+
+async def delete(pool: db.Pool, id: str) -> bool:
+    """Remove the account, its tokens and its mail: whoever is given the same id later sees nothing of it.
+
+    The mail goes first and piece by piece, so that a delete that was cut short can be asked for again.
+    """
+    async with db.connection(pool) as conn:
+        if await accounts.find(conn, id) is None:
+            return False
+        while await accounts.forget_mail(conn, id, FORGET_AT_ONCE):
+            pass
+        return await accounts.delete(conn, id)

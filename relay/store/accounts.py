@@ -1,0 +1,220 @@
+"""Accounts: settings in the clear, secrets sealed with the vault and bound to account and field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from relay.core import account as settings_of
+from relay.core.account import MASK, SECRETS, Fields
+from relay.core.model import Account, AccountState, EventType
+from relay.core.vault import Vault
+from relay.store.db import Connection
+
+COLUMNS = "id, name, email, state::text, reason, retry_at, config, secrets, created_at, updated_at"
+
+EVENTS = {
+    AccountState.ACTIVE: EventType.ACCOUNT_RESUMED,
+    AccountState.PAUSED: EventType.ACCOUNT_PAUSED,
+    AccountState.REFUSED: EventType.AUTHENTICATION_ERROR,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An account as it is stored."""
+
+    id: str
+    name: str
+    email: str
+    state: AccountState
+    reason: str
+    retry_at: datetime | None
+    config: Mapping[str, Any]
+    secrets: Mapping[str, str]
+    created_at: datetime
+    updated_at: datetime
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "state", AccountState(self.state))
+
+    def fields(self, vault: Vault | None) -> Fields:
+        """The settings; secrets opened with the vault, masked without one."""
+        open_ = {
+            key: vault.open(self.id, key, sealed) if vault else MASK
+            for key, sealed in self.secrets.items()
+            if key in SECRETS
+        }
+        return {"name": self.name, "email": self.email, **dict(settings_of.flatten(self.config)), **open_}
+
+    def account(self, vault: Vault | None) -> Account:
+        return settings_of.build(self.id, self.state, self.reason, self.fields(vault))
+
+
+async def get(conn: Connection, vault: Vault | None, id: str) -> Account | None:
+    """The account, with its secrets when a vault is given: whoever does not talk to upstream has no need of them."""
+    row = await find(conn, id)
+    return row.account(vault) if row else None
+
+
+async def by_email(conn: Connection, vault: Vault | None, email: str) -> list[Account]:
+    """The accounts that send as this address; two may share one."""
+    rows = await _rows(conn, f"select {COLUMNS} from accounts where email = %s and email <> ''", (email.lower(),))  # noqa: S608
+    return [row.account(vault) for row in rows]
+
+
+async def find(conn: Connection, id: str, *, lock: bool = False) -> Row | None:
+    """The account's row; locked until the end of the database transaction where it is about to change."""
+    rows = await _rows(conn, f"select {COLUMNS} from accounts where id = %s{' for update' if lock else ''}", (id,))  # noqa: S608
+    return rows[0] if rows else None
+
+
+async def page(
+    conn: Connection,
+    *,
+    account: str | None = None,
+    query: str = "",
+    state: AccountState | None = None,
+    after: str = "",
+    skip: int = 0,
+    size: int = 20,
+) -> tuple[int, list[Row]]:
+    """How many match, and one page by id. `query` is looked for in id, name and email; `after` is the last id seen."""
+    where = (
+        "(%(account)s::text is null or id = %(account)s) and (%(state)s::account_state is null or state = %(state)s)"
+        " and (%(query)s = '' or position(lower(%(query)s) in lower(id || ' ' || name || ' ' || email)) > 0)"
+    )
+    given = {"account": account, "query": query, "state": state, "after": after, "skip": skip, "size": size}
+    total = await (await conn.execute(f"select count(*) from accounts where {where}", given)).fetchone()  # noqa: S608
+    rows = await _rows(
+        conn,
+        f"select {COLUMNS} from accounts where {where} and id > %(after)s order by id offset %(skip)s limit %(size)s",  # noqa: S608
+        given,
+    )
+    return (total[0] if total else 0), rows
+
+
+async def save(conn: Connection, vault: Vault, id: str, change: Callable[[Fields], Fields]) -> bool:
+    """Store `change(the settings as they are)`, with secrets in the clear on both sides. True: the account is new.
+
+    Whatever `change` raises leaves everything as it was. A refused login is forgotten when the upstream changes.
+    """
+    async with conn.transaction():
+        made = await conn.execute("insert into accounts (id) values (%s) on conflict do nothing", (id,))
+        row = await find(conn, id, lock=True)
+        assert row is not None
+        old = row.fields(vault) if made.rowcount == 0 else {}
+        new = change(dict(old))
+        plain = {k: v for k, v in new.items() if k not in SECRETS | {"name", "email"}}
+        # What did not change keeps its sealed form, so that `updated_at` alone tells of an empty change.
+        sealed = {
+            k: row.secrets[k] if old.get(k) == v and k in row.secrets else vault.seal(id, k, v)
+            for k, v in new.items()
+            if k in SECRETS
+        }
+        await conn.execute(
+            "update accounts set name = %s, email = %s, config = %s, secrets = %s, updated_at = now() where id = %s",
+            (new.get("name", ""), new.get("email", ""), Jsonb(settings_of.nest(plain)), Jsonb(sealed), id),
+        )
+        if row.state is AccountState.REFUSED and _upstream(old) != _upstream(new):
+            await set_state(conn, id, AccountState.ACTIVE, "", expect=(AccountState.REFUSED,))
+    return made.rowcount == 1
+
+
+async def set_state(
+    conn: Connection,
+    id: str,
+    state: AccountState,
+    reason: str,
+    retry_at: datetime | None = None,
+    *,
+    expect: Sequence[AccountState] = (),
+) -> bool:
+    """Move an account to a state, with the event that tells of it. False: not there, or not in a state of `expect`.
+
+    A refused login never overrides an operator's pause, whatever `expect` says.
+    """
+    expect = expect or tuple(AccountState)
+    if state is AccountState.REFUSED:
+        expect = tuple(one for one in expect if one is not AccountState.PAUSED)
+    result = await conn.execute(
+        """
+        with old as (select id, state from accounts where id = %(id)s for update),
+        changed as (
+            update accounts a set state = %(state)s, reason = %(reason)s, retry_at = %(retry_at)s, updated_at = now()
+            from old where a.id = old.id and old.state = any(%(expect)s::account_state[]) returning old.state
+        ),
+        told as (
+            insert into events (account_id, type, data)
+            select %(id)s, %(event)s, %(data)s from changed where state <> %(state)s::account_state
+        )
+        select count(*) from changed
+        """,
+        {
+            "id": id,
+            "state": state,
+            "reason": reason,
+            "retry_at": retry_at,
+            "expect": list(expect),
+            "event": EVENTS[state],
+            "data": Jsonb({"reason": reason}),
+        },
+    )
+    row = await result.fetchone()
+    return bool(row and row[0])
+
+
+async def reseal(conn: Connection, vault: Vault) -> int:
+    """Seal every secret again with the newest key, so that old ones can be retired. Tells how many accounts it met."""
+    ids = [row[0] for row in await (await conn.execute("select id from accounts where secrets <> '{}'")).fetchall()]
+    for id in ids:
+        async with conn.transaction():
+            if row := await find(conn, id, lock=True):
+                sealed = {key: vault.rotate(id, key, token) for key, token in row.secrets.items()}
+                await conn.execute("update accounts set secrets = %s where id = %s", (Jsonb(sealed), id))
+    return len(ids)
+
+
+async def forget_mail(conn: Connection, id: str, most: int) -> int:
+    """Remove up to `most` of the account's messages with all that hangs on them; tells how many there were."""
+    result = await conn.execute(
+        """
+        with gone as (
+            delete from messages
+            where id in (select id from messages where account_id = %(id)s order by id limit %(most)s)
+            returning id
+        ),
+        bodies as (delete from bodies where message_id in (select id from gone)),
+        tries as (delete from deliveries where message_id in (select id from gone) returning id),
+        attempts as (delete from attempts where delivery_id in (select id from tries)),
+        fetches as (delete from fetches where delivery_id in (select id from tries)),
+        events as (delete from events where message_id in (select id from gone))
+        select count(*) from gone
+        """,
+        {"id": id, "most": most},
+    )
+    row = await result.fetchone()
+    return row[0] if row else 0
+
+
+async def delete(conn: Connection, id: str) -> bool:
+    """Remove the account with its tokens, windows and idempotency keys; its mail is removed before (`forget_mail`)."""
+    async with conn.transaction():
+        for table in ("slots", "idempotency", "events"):
+            await conn.execute(f"delete from {table} where account_id = %s".encode(), (id,))  # noqa: S608
+        return (await conn.execute("delete from accounts where id = %s", (id,))).rowcount == 1
+
+
+def _upstream(fields: Fields) -> Fields:
+    return {key: value for key, value in fields.items() if key.startswith("smtp.")}
+
+
+async def _rows(conn: Connection, query: str, given: Mapping[str, Any] | Sequence[Any]) -> list[Row]:
+    async with conn.cursor(row_factory=class_row(Row)) as cursor:
+        await cursor.execute(query.encode(), given)
+        return await cursor.fetchall()

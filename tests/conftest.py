@@ -1,0 +1,215 @@
+"""What every test may ask for: its own database and Redis, settings, a pool. Real servers, started once a run."""
+
+from __future__ import annotations
+
+import base64
+import os
+import random
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+
+from relay import local
+from relay.guardian import Guardian, Ward, stop
+from relay.settings import Settings, read
+from relay.store import db
+
+CI = os.environ.get("CI") == "true"
+TEMPLATE = "postferry_template"
+ROOM = 1 << 30  # bytes wanted in /dev/shm, which containers often keep small
+SERVERS: dict[str, str] = {}  # {"postgres": URL, "redis": URL}, or {"missing": why}
+DATABASES = count(1)
+
+
+class Servers:
+    """One PostgreSQL and one Valkey for the whole run, in a folder that ends with it."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="postferry-test-", dir=_place()))
+        self.guardian = Guardian()
+        self.running: list[tuple[Ward, subprocess.Popen[bytes]]] = []
+
+    def start(self) -> dict[str, str]:
+        postgres = local.Postgres(self.folder / "postgres", local.FLEETING)
+        valkey = local.Valkey(self.folder / "valkey")
+        for server in (valkey, postgres):
+            self._run(server)
+        with psycopg.connect(postgres.url, autocommit=True) as conn:
+            conn.execute(f"create database {TEMPLATE}")
+        db.migrate(_database(postgres.url, TEMPLATE))
+        return {"postgres": postgres.url, "redis": valkey.url}
+
+    def stop(self) -> None:
+        stop(ward for ward, _ in self.running)
+        for ward, process in self.running:
+            process.wait()
+            self.guardian.forget(ward.pid)
+        self.guardian.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _run(self, server: local.Server) -> None:
+        server.prepare()
+        log = self.folder / f"{server.name}.log"
+        with log.open("wb") as output:
+            process = server.start(output.fileno())
+        ward = Ward(0, process.pid, server.signal, 10)
+        self.guardian.watch(ward)
+        self.running.append((ward, process))
+        try:
+            local.wait_ready(server, process)
+        except local.LocalError as fault:
+            raise local.LocalError(f"{fault}:\n{log.read_text()}") from fault
+
+
+RUN = pytest.StashKey[Servers]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The controller starts the servers; the workers of pytest-xdist are told where they are."""
+    if hasattr(config, "workerinput"):
+        SERVERS.update(config.workerinput["servers"])
+    elif not config.option.collectonly and not config.option.help:
+        config.stash[RUN] = servers = Servers()
+        try:
+            SERVERS.update(servers.start())
+        except local.LocalError as fault:
+            SERVERS["missing"] = str(fault)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if (servers := config.stash.get(RUN, None)) is not None:
+        servers.stop()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["servers"] = dict(SERVERS)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """On a laptop a test that lacks a tool is skipped out loud; in CI that is a failure."""
+    return _judge_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    return _judge_skip((yield))
+
+
+def _judge_skip(report: Any) -> Any:
+    if CI and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which CI does not accept: {reason}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def servers() -> dict[str, str]:
+    """Where the run's PostgreSQL (`postgres`) and Valkey (`redis`) are."""
+    if "missing" in SERVERS:
+        pytest.skip(SERVERS["missing"])
+    return SERVERS
+
+
+@pytest.fixture
+def database_url(servers: dict[str, str], worker: str) -> Iterator[str]:
+    """A fresh, migrated database, dropped after the test."""
+    name = f"test_{worker}_{next(DATABASES)}"
+    with psycopg.connect(servers["postgres"], autocommit=True) as conn:
+        conn.execute(f"create database {name} template {TEMPLATE}")
+        yield _database(servers["postgres"], name)
+        conn.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def redis_url(servers: dict[str, str], worker: str) -> str:
+    """An empty Redis database that no other worker of this run uses."""
+    number = int(worker.removeprefix("gw")) + 1 if worker != "master" else 0
+    url = f"{servers['redis']}?db={number}"
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url
+
+
+@pytest.fixture(scope="session")
+def worker(request: pytest.FixtureRequest) -> str:
+    """The name of this pytest process: `master`, or gw0, gw1, …"""
+    return str(getattr(request.config, "workerinput", {}).get("workerid", "master"))
+
+
+@pytest.fixture(scope="session")
+def free_port(worker: str) -> Callable[[], int]:
+    """A function that finds a loopback port nobody uses, below those the system gives to outgoing connections."""
+    first = random.randrange(12_000)  # each pytest process somewhere else
+    ports = (20_000 + (first + step) % 12_000 for step in count())
+    return lambda: next(port for port in ports if _free(port))
+
+
+@pytest.fixture
+def environ(database_url: str, redis_url: str, free_port: Callable[[], int]) -> dict[str, str]:
+    """The environment that `settings` is read from: what a role's process of this test is given."""
+    given = {
+        "HOSTNAME": "relay.test",
+        "SECRET_KEYS": base64.urlsafe_b64encode(os.urandom(32)).decode(),
+        "ALLOW_NETWORKS": "127.0.0.0/8 ::1/128",
+        "SMTP_PORT": str(free_port()),
+        "SMTPS_PORT": str(free_port()),
+        "API_PORT": str(free_port()),
+        "SMTP_PROCESSES": "1",
+        "SMTP_AUTH_DELAY": "0.05",
+        "CONNECT_TIMEOUT": "5",
+        "COMMAND_TIMEOUT": "5",
+        "DATA_TIMEOUT": "5",
+        "TICK_SECONDS": "0.05",
+        "RETRY_FIRST": "0.2",
+        "RETRY_MOST": "1",
+        "LOG_FORMAT": "json",
+    }
+    return {"DATABASE_URL": database_url, "REDIS_URL": redis_url} | {
+        f"POSTFERRY_{name}": value for name, value in given.items()
+    }
+
+
+@pytest.fixture
+def settings(environ: dict[str, str]) -> Settings:
+    """Settings of this test: its own database and Redis, loopback upstreams allowed, short timeouts."""
+    return read(environ, dotenv=None)
+
+
+@pytest.fixture
+async def pool(settings: Settings) -> AsyncIterator[db.Pool]:
+    """An open pool of connections to this test's database."""
+    pool = await db.open_pool(settings, most=4)
+    yield pool
+    await pool.close()
+
+
+def _place() -> Path | None:
+    memory = Path("/dev/shm")
+    if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM:
+        return memory
+    return None
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def _database(url: str, name: str) -> str:
+    return url.replace("/postgres?", f"/{name}?")

@@ -165,10 +165,11 @@ class Settings:
 
     sandbox_port: int = _option("0", _whole(0, 65535), "loopback port of the sink that the upstream host `sandbox` means; 0 = none")
 
-    delivery_attempts: int = _option("10", _whole(1, 100), "tries of one delivery before it is a dead letter")
+    delivery_attempts: int = _option("80", _whole(1, 1000), "tries of one delivery before it is a dead letter")
     delivery_lifetime: float = _option("259200", _seconds(60, 31536000), "seconds a delivery may be tried for (3 days)")
     retry_first: float = _option("60", _seconds(0.05, 86400), "seconds until the first retry")
     retry_most: float = _option("3600", _seconds(0.05, 86400), "most seconds between two tries")
+    upstream_retry: float = _option("5", _seconds(0.05, 3600), "seconds until an unreachable upstream is tried again; doubles up to 60 times it")
     refused_retry: float = _option("900", _seconds(0.1, 86400), "seconds between probes of an account whose login is refused")
     retention_days: int = _option("30", _whole(0, 36500), "days that finished mail is kept; 0 = for ever")
 

@@ -14,11 +14,17 @@ create table accounts (
     email       text not null default '',           -- lower case; the envelope sender that means this account
     state       account_state not null default 'active',
     reason      text not null default '',           -- why it is paused or refused
-    retry_at    timestamptz,                        -- refused: the next probe
+    retry_at    timestamptz,                        -- nothing is leased before: upstream unreachable, throttling or refusing us
+    failures    integer not null default 0,         -- connections that failed in a row
     config      jsonb not null default '{}',        -- settings as the API shows them, without secrets
     secrets     jsonb not null default '{}',        -- {"smtp.auth.pass": "<MultiFernet token bound to account and field>"}
     created_at  timestamptz not null default now(),
-    updated_at  timestamptz not null default now()
+    updated_at  timestamptz not null default now(),
+    -- what the claim reads, so that the scheduler's SQL need not know the shape of `config`
+    per_minute  integer generated always as ((config -> 'limits' ->> 'perMinute')::integer) stored,
+    per_hour    integer generated always as ((config -> 'limits' ->> 'perHour')::integer) stored,
+    per_day     integer generated always as ((config -> 'limits' ->> 'perDay')::integer) stored,
+    connections integer generated always as (coalesce((config -> 'limits' ->> 'connections')::integer, 5)) stored
 );
 create index accounts_email on accounts (email) where email <> '';
 

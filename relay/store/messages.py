@@ -1,0 +1,218 @@
+"""Messages, their bodies and their deliveries, written together: what accept commits and deliver reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from relay.core import splice
+from relay.core.errors import Conflict, Refused
+from relay.core.model import Accepted, Prepared
+from relay.store.db import Connection
+
+IDEMPOTENCY = timedelta(hours=24)
+
+# One statement, so that a group of submissions is one round trip and one commit. `due` may lie in the past: it is now then.
+INSERT = """
+with m as (
+    insert into messages (id, account_id, ingress, message_id, sender, subject, size, priority, splice, smtputf8, eightbit,
+                          bcc, options, email_type, reference_type, reference_id, send_at)
+    select id, account, ingress, message_id, sender, subject, size, priority, splice::jsonb, smtputf8, eightbit,
+           array(select jsonb_array_elements_text(bcc::jsonb)), options::jsonb, email_type, reference_type, reference_id,
+           greatest(send_at, now())
+    from unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::int2[], %s::text[],
+                %s::bool[], %s::bool[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[])
+      as t(id, account, ingress, message_id, sender, subject, size, priority, splice, smtputf8, eightbit, bcc, options,
+           email_type, reference_type, reference_id, send_at)
+), b as (
+    insert into bodies (message_id, content) select * from unnest(%s::uuid[], %b::bytea[])
+), d as (
+    insert into deliveries (message_id, account_id, recipient, name, ready, priority, max_attempts, due_at, expires_at)
+    select message, account, recipient, name, coalesce(send_at <= now(), true), priority, max_attempts,
+           greatest(send_at, now()), greatest(send_at, now()) + lifetime * interval '1 second'
+    from unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::int2[], %s::int2[], %s::timestamptz[], %s::float8[])
+      as t(message, account, recipient, name, priority, max_attempts, send_at, lifetime)
+)
+select now()
+"""
+
+# A key of more than a day ago may be used anew; a key in use stays as it is, and is told apart by its queue_id.
+CLAIM_KEYS = """
+insert into idempotency (account_id, key, body_hash, queue_id, message_id, send_at)
+select account, key, hash, queue, message_id, greatest(send_at, now())
+from unnest(%s::text[], %s::text[], %b::bytea[], %s::uuid[], %s::text[], %s::timestamptz[])
+  as t(account, key, hash, queue, message_id, send_at)
+order by account, key
+on conflict (account_id, key) do update
+    set body_hash = excluded.body_hash, queue_id = excluded.queue_id, message_id = excluded.message_id,
+        send_at = excluded.send_at, stored_at = excluded.stored_at
+    where idempotency.stored_at < now() - %s
+returning queue_id
+"""
+
+
+async def insert(
+    conn: Connection, batch: Sequence[Prepared], *, attempts: int, lifetime: float
+) -> list[Accepted | Exception]:
+    """Stores a group of messages in one commit; one answer each. `attempts` and `lifetime` (s) are the defaults.
+
+    A row that PostgreSQL cannot hold costs its own sender alone: the group is then stored one by one.
+    """
+    try:
+        return await _insert(conn, batch, attempts, lifetime)
+    except psycopg.DataError as error:
+        if len(batch) == 1:
+            return [Refused(f"The message cannot be stored: {error.diag.message_primary or error}", smtp="554 5.6.0")]
+    return [(await insert(conn, [item], attempts=attempts, lifetime=lifetime))[0] for item in batch]
+
+
+async def _insert(
+    conn: Connection, batch: Sequence[Prepared], attempts: int, lifetime: float
+) -> list[Accepted | Exception]:
+    keyed = [item for item in batch if item.options.idempotency_key]
+    if not keyed:
+        stored_at = await _write(conn, batch, attempts, lifetime)
+        return [_accepted(item, stored_at) for item in batch]
+    async with conn.transaction():
+        earlier = await _claim_keys(conn, keyed)
+        fresh = [item for item in batch if item.id not in earlier]
+        stored_at = await _write(conn, fresh, attempts, lifetime) if fresh else None
+    return [earlier[item.id] if item.id in earlier or stored_at is None else _accepted(item, stored_at) for item in batch]
+
+
+async def _write(conn: Connection, batch: Sequence[Prepared], attempts: int, lifetime: float) -> datetime:
+    columns = (
+        [item.id for item in batch],
+        [item.account for item in batch],
+        [item.ingress for item in batch],
+        [item.message_id for item in batch],
+        [item.sender for item in batch],
+        [item.subject for item in batch],
+        [len(item.content) for item in batch],
+        [int(item.options.priority) for item in batch],
+        [json.dumps(splice.dump(item.splice)) if item.splice else None for item in batch],
+        [item.smtputf8 for item in batch],
+        [item.eightbit for item in batch],
+        [json.dumps(item.bcc) if item.bcc else "[]" for item in batch],
+        [_later(item) for item in batch],
+        [item.options.email_type for item in batch],
+        [item.options.reference_type for item in batch],
+        [item.options.reference_id for item in batch],
+        [item.send_at for item in batch],
+    )
+    bodies = ([item.id for item in batch], [item.content for item in batch])
+    each = [(item, to) for item in batch for to in item.recipients]
+    rows = (
+        [item.id for item, _ in each],
+        [item.account for item, _ in each],
+        [to for _, to in each],
+        [item.names.get(to.lower()) for item, to in each],
+        [int(item.options.priority) for item, _ in each],
+        [item.options.attempts or attempts for item, _ in each],
+        [item.send_at for item, _ in each],
+        [lifetime] * len(each),
+    )
+    cursor = await conn.execute(INSERT, (*columns, *bodies, *rows))
+    (now,) = await cursor.fetchone() or (None,)
+    assert isinstance(now, datetime)
+    return now
+
+
+def _later(item: Prepared) -> str | None:
+    """The options that other rooms read when their time comes."""
+    options = {"copy": item.options.copy, "sentMailPath": item.options.sent_mail_path, "tz": item.options.tz}
+    chosen = {key: value for key, value in options.items() if value is not None}
+    return json.dumps(chosen) if chosen else None
+
+
+def _accepted(item: Prepared, stored_at: datetime) -> Accepted:
+    due = max(item.send_at, stored_at) if item.send_at else stored_at
+    return Accepted(item.queue_id, item.message_id, due, stored_at)
+
+
+async def _claim_keys(conn: Connection, keyed: Sequence[Prepared]) -> dict[UUID, Accepted | Exception]:
+    """For each submission whose key was taken before: the first answer, or Conflict when the body is another."""
+    cursor = await conn.execute(
+        CLAIM_KEYS,
+        (
+            [item.account for item in keyed],
+            [item.options.idempotency_key for item in keyed],
+            [item.body_hash for item in keyed],
+            [item.id for item in keyed],
+            [item.message_id for item in keyed],
+            [item.send_at for item in keyed],
+            IDEMPOTENCY,
+        ),
+    )
+    claimed = {row[0] for row in await cursor.fetchall()}
+    lost = [item for item in keyed if item.id not in claimed]
+    return {item.id: await _first_answer(conn, item) for item in lost}
+
+
+async def _first_answer(conn: Connection, item: Prepared) -> Accepted | Exception:
+    found = await earlier(conn, item.account, item.options.idempotency_key or "")
+    assert found is not None  # the key was taken, in a database transaction that has ended
+    body_hash, accepted = found
+    return accepted if body_hash == item.body_hash else different_body()
+
+
+def different_body() -> Conflict:
+    """The answer to a key that was used for something else."""
+    return Conflict("This idempotency key was used within 24 hours for a different message; use a new key")
+
+
+async def earlier(conn: Connection, account: str, key: str) -> tuple[bytes, Accepted] | None:
+    """Body hash and answer of an earlier submission with this key, within its 24 hours."""
+    cursor = await conn.execute(
+        "select body_hash, queue_id, message_id, send_at, stored_at from idempotency"
+        " where account_id = %s and key = %s and stored_at >= now() - %s",
+        (account, key, IDEMPOTENCY),
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        return None
+    return bytes(row[0]), Accepted(row[1].hex, row[2], row[3], row[4], duplicate=True)
+
+
+async def bodies(conn: Connection, messages: Iterable[UUID]) -> dict[UUID, bytes]:
+    """The content of each message that is still kept."""
+    cursor = await conn.execute(
+        "select message_id, content from bodies where message_id = any(%s)", (list(messages),), binary=True
+    )
+    return {row[0]: row[1] for row in await cursor.fetchall()}
+
+
+async def purge(conn: Connection, days: int, *, most: int = 500) -> int:
+    """Drops at most `most` messages that ended more than `days` ago, with all that belongs to them. Returns how many."""
+    cursor: Any = await conn.execute(
+        """
+        with old as (
+            select id from messages m
+            where id < %(horizon)s and not exists (
+                select from deliveries d where d.message_id = m.id
+                and (d.state in ('queued', 'leased', 'deferred') or d.finished_at > now() - make_interval(days => %(days)s)))
+            order by id limit %(most)s
+        ), d as (delete from deliveries where message_id in (select id from old) returning id),
+           a as (delete from attempts where delivery_id in (select id from d)),
+           f as (delete from fetches where delivery_id in (select id from d)),
+           e as (delete from events where message_id in (select id from old)),
+           b as (delete from bodies where message_id in (select id from old))
+        delete from messages where id in (select id from old)
+        """,
+        {"horizon": await _horizon(conn, days), "days": days, "most": most},
+    )
+    return int(cursor.rowcount)
+
+
+async def _horizon(conn: Connection, days: int) -> UUID:
+    """The smallest message id of `days` ago: ids are version 7, so age is a range of the primary key."""
+    cursor = await conn.execute(
+        "select (extract(epoch from now() - make_interval(days => %s)) * 1000)::bigint", (days,)
+    )
+    (milliseconds,) = await cursor.fetchone() or (0,)
+    return UUID(int=milliseconds << 80)

@@ -1,0 +1,93 @@
+"""Outcomes: what workers report, committed in groups. Each is fenced by its lease: a late report changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from relay.core.model import EventType, Outcome, State
+from relay.store.db import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One delivery's outcome. `wait`: seconds until the next try, for DEFERRED."""
+
+    delivery: int
+    lease: int
+    state: State  # SENT, DEFERRED or FAILED
+    outcome: Outcome  # what the attempt was: also UNKNOWN
+    stage: str
+    seconds: float
+    code: int | None = None
+    enhanced: str = ""
+    reply: str = ""
+    category: str = ""
+    upstream: str = ""
+    wait: float = 0.0
+    counts: bool = True  # it reached the upstream: it takes a slot of the account's windows
+    tried: bool = True  # False: it failed without a try (its lifetime ended while it waited)
+    event: EventType | None = None
+    data: Mapping[str, Any] | None = None
+
+
+COMMIT = """
+with given as materialized (
+    select * from unnest(%s::bigint[], %s::bigint[], %s::delivery_state[], %s::attempt_outcome[], %s::text[], %s::real[],
+        %s::int2[], %s::text[], %s::text[], %s::text[], %s::text[], %s::float8[], %s::bool[], %s::bool[], %s::text[], %s::jsonb[])
+      as t(delivery, lease, state, outcome, stage, seconds, code, enhanced, reply, category, upstream, wait, counts, tried,
+           event, data)
+), applied as (
+    update deliveries d set state = g.state, lease_id = null, attempts = d.attempts + g.tried::int,
+        ready = g.state = 'deferred' and g.wait <= 0,
+        due_at = case when g.state = 'deferred' then clock_timestamp() + g.wait * interval '1 second' else d.due_at end,
+        finished_at = case when g.state <> 'deferred' then clock_timestamp() end,
+        code = g.code, enhanced = g.enhanced, reply = g.reply, category = g.category
+    from given g where d.id = g.delivery and d.lease_id = g.lease and d.state = 'leased'
+    returning d.id, d.account_id, d.message_id, d.attempts
+), tried as (
+    insert into attempts (delivery_id, account_id, number, seconds, outcome, stage, code, enhanced, reply, upstream)
+    select a.id, a.account_id, a.attempts, g.seconds, g.outcome, g.stage, g.code, g.enhanced, g.reply, g.upstream
+    from applied a join given g on g.delivery = a.id where g.tried
+), counted as (
+    insert into slots (account_id, n)
+    select a.account_id, count(*) from applied a join given g on g.delivery = a.id
+    join accounts on accounts.id = a.account_id and coalesce(per_minute, per_hour, per_day) is not null
+    where g.counts group by a.account_id
+), facts as (
+    insert into events (account_id, type, delivery_id, message_id, data)
+    select a.account_id, g.event, a.id, a.message_id, g.data from applied a join given g on g.delivery = a.id
+    where g.event is not null
+)
+select id from applied
+"""
+
+
+async def commit(conn: Connection, reports: Sequence[Report]) -> list[bool]:
+    """Writes a group of outcomes, with attempts, slots and events, in one commit. False: the lease was lost before."""
+    ordered = sorted(reports, key=lambda report: report.delivery)
+    cursor = await conn.execute(
+        COMMIT,
+        (
+            [report.delivery for report in ordered],
+            [report.lease for report in ordered],
+            [report.state.value for report in ordered],
+            [report.outcome.value if report.outcome is not Outcome.HELD else "deferred" for report in ordered],
+            [report.stage for report in ordered],
+            [report.seconds for report in ordered],
+            [report.code for report in ordered],
+            [report.enhanced for report in ordered],
+            [report.reply for report in ordered],
+            [report.category for report in ordered],
+            [report.upstream for report in ordered],
+            [report.wait for report in ordered],
+            [report.counts for report in ordered],
+            [report.tried for report in ordered],
+            [report.event.value if report.event else None for report in ordered],
+            [json.dumps(report.data) if report.data is not None else None for report in ordered],
+        ),
+    )
+    applied = {row[0] for row in await cursor.fetchall()}
+    return [report.delivery in applied for report in reports]

@@ -1,0 +1,57 @@
+# Postferry: install, run, test. `make` alone explains.
+
+PYTHON ?= python3
+UV ?= uv
+DATA ?= .postferry
+BIN := .venv/bin
+STAMP := .venv/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test check bench lock clean
+
+help: ## this page
+	@echo "Postferry, a self-hosted email relay. Two commands are enough:"
+	@echo
+	@echo "  make run     installs what is missing, starts everything, prints what to paste"
+	@echo "  make test    all tests, on a real PostgreSQL, Valkey and sockets"
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "Variables: PYTHON=$(PYTHON) (3.11 or newer), DATA=$(DATA) (where make run keeps its data)."
+
+install: $(STAMP) ## .venv with everything from deploy/requirements.lock, and the command .venv/bin/postferry
+
+$(STAMP): deploy/requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Postferry needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@echo "Installing into .venv (once) ..."
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv >.venv.log 2>&1 \
+		|| { cat .venv.log >&2; rm -rf .venv .venv.log; \
+		echo "Python cannot make environments here. On Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@rm -f .venv.log
+	@$(BIN)/pip install -qq --no-compile --disable-pip-version-check --require-hashes -r deploy/requirements.lock
+	@$(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: $(STAMP) ## PostgreSQL, Valkey, SMTP, API, workers and scheduler, until Ctrl-C
+	@exec $(BIN)/postferry up --data $(DATA)
+
+test: $(STAMP) ## unit, store, net, api and flow tests
+	$(BIN)/pytest -n auto --dist worksteal
+
+check: $(STAMP) ## style and types: ruff, mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP) ## speed on this machine, beside Postfix where it is installed; writes bench.json
+	$(BIN)/python -m tests.bench
+
+lock: ## deploy/requirements.lock anew from pyproject.toml (needs uv)
+	$(UV) pip compile pyproject.toml --extra embedded --extra dev --universal --python-version 3.11 --upgrade \
+		--generate-hashes --no-emit-index-url --quiet --custom-compile-command "make lock" --output-file deploy/requirements.lock
+	@! grep -nE '://|index-url|find-links' deploy/requirements.lock
+
+clean: ## removes .venv and caches; the data of make run stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist bench.json
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

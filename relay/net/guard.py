@@ -1,0 +1,78 @@
+"""Resolve a host to the addresses that may be dialled: judged is the address that is then dialled, not the name."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+
+from relay.core import hosts
+from relay.core.hosts import Network
+
+SockAddr = tuple[Any, ...]
+Resolver = Callable[[str, int], Awaitable[Sequence[tuple[Any, ...]]]]
+
+
+class Forbidden(Exception):
+    """A host that may not be dialled."""
+
+    def __init__(self, host: str, address: str, reason: str) -> None:
+        self.host, self.address, self.reason = host, address, reason
+        where = address if address == host else f"{host} is {address},"
+        super().__init__(f"{where} refused: {reason}")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One address that may be dialled."""
+
+    family: int
+    sockaddr: SockAddr
+
+    @property
+    def address(self) -> str:
+        return str(self.sockaddr[0])
+
+
+async def resolve(
+    host: str, port: int, allowed: Sequence[Network], *, resolver: Resolver | None = None
+) -> list[Target]:
+    """The permitted addresses of `host`, in the resolver's order.
+
+    Raises Forbidden when there are only others, OSError (mostly socket.gaierror) when there are none.
+    How long DNS may take is the caller's to bound.
+    """
+    spelled = hosts.literal(host)
+    if spelled is not None:
+        found = [_target(str(spelled), port)]
+    else:
+        answers = await (resolver or _system)(host, port)
+        found = list(dict.fromkeys(Target(answer[0], tuple(answer[4])) for answer in answers))
+    permitted = [target for target in found if not _reason(target, allowed)]
+    if permitted:
+        return permitted
+    if not found:
+        raise socket.gaierror(socket.EAI_NONAME, "no address")
+    raise Forbidden(host, found[0].address, _reason(found[0], allowed))
+
+
+async def _system(host: str, port: int) -> Sequence[tuple[Any, ...]]:
+    try:
+        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as fault:  # a label of more than 63 characters
+        raise socket.gaierror(socket.EAI_NONAME, "not a host name") from fault
+
+
+def _target(address: str, port: int) -> Target:
+    if ":" in address:
+        return Target(socket.AF_INET6, (address, port, 0, 0))
+    return Target(socket.AF_INET, (address, port))
+
+
+def _reason(target: Target, allowed: Sequence[Network]) -> str:
+    if target.family not in (socket.AF_INET, socket.AF_INET6):
+        return "not an Internet address"
+    return hosts.judge(ip_address(target.address.partition("%")[0]), allowed)

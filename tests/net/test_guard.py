@@ -1,0 +1,76 @@
+"""The resolved address is judged, not the name."""
+
+import socket
+from collections.abc import Sequence
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from relay.net.guard import Forbidden, Resolver, resolve
+
+
+def answering(*addresses: str) -> Resolver:
+    """A resolver that knows one answer."""
+
+    async def resolver(host: str, port: int) -> Sequence[tuple[Any, ...]]:
+        return [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port, 0, 0))
+            if ":" in address
+            else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in addresses
+        ]
+
+    return resolver
+
+
+async def addresses_of(host: str, *answers: str, allowed: str = "") -> list[str]:
+    networks = [ip_network(allowed)] if allowed else []
+    return [target.address for target in await resolve(host, 25, networks, resolver=answering(*answers))]
+
+
+async def test_a_public_host_is_resolved() -> None:
+    assert await addresses_of("mx.example.com", "8.8.8.8", "2606:4700::1") == ["8.8.8.8", "2606:4700::1"]
+
+
+async def test_a_name_that_points_inside_is_refused() -> None:
+    with pytest.raises(Forbidden) as refused:
+        await addresses_of("mx.example.com", "169.254.169.254")
+    assert (refused.value.host, refused.value.address) == ("mx.example.com", "169.254.169.254")
+    assert "metadata" in refused.value.reason
+    assert str(refused.value) == "mx.example.com is 169.254.169.254, refused: cloud metadata address"
+
+
+async def test_only_the_permitted_addresses_of_a_name_are_dialled() -> None:
+    assert await addresses_of("mx.example.com", "10.0.0.1", "8.8.8.8", "::ffff:127.0.0.1", "fe80::1%eth0") == [
+        "8.8.8.8"
+    ]
+
+
+async def test_an_inner_address_inside_the_allowed_networks_is_dialled() -> None:
+    assert await addresses_of("mx.example.com", "10.0.0.1", allowed="10.0.0.0/8") == ["10.0.0.1"]
+
+
+async def test_the_same_address_is_dialled_once() -> None:
+    assert await addresses_of("mx.example.com", "8.8.8.8", "8.8.8.8") == ["8.8.8.8"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "2130706433", "0x7f.1", "::1", "[::1]", "0"])
+async def test_a_spelled_out_inner_address_is_refused_without_asking_anybody(host: str) -> None:
+    with pytest.raises(Forbidden):
+        await addresses_of(host, "8.8.8.8")
+
+
+async def test_a_spelled_out_address_needs_no_resolver() -> None:
+    assert await addresses_of("8.8.4.4") == ["8.8.4.4"]
+
+
+async def test_a_name_without_address_is_said_to_have_none() -> None:
+    with pytest.raises(socket.gaierror):
+        await addresses_of("mx.example.com")
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "mx..example.com"])
+async def test_a_name_that_is_none_is_an_error_of_the_name(host: str) -> None:
+    with pytest.raises(socket.gaierror):
+        await resolve(host, 25, [])

@@ -49,6 +49,9 @@ class Guardian:
     def forget(self, pid: int) -> None:
         self._tell(f"forget {pid}")
 
+    def dead(self) -> bool:
+        return self._process.poll() is not None
+
     def close(self) -> None:
         """Ends the guardian, and with it whatever it still watches."""
         if self._process.stdin is not None:
@@ -98,6 +101,9 @@ def _wait(pid: int, handle: int | None, until: float) -> None:
 
 
 def _alive(pid: int) -> bool:
+    with contextlib.suppress(ChildProcessError):
+        if os.waitpid(pid, os.WNOHANG)[0] == pid:  # a child of ours is gone only when it is reaped
+            return False
     try:
         os.kill(pid, 0)
     except OSError:

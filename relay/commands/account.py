@@ -1,0 +1,147 @@
+"""`postferry account`: look at accounts, try their upstream, pause and resume them; `add` is next door."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from relay.commands import enrolment
+from relay.commands.installation import asynchronous, opened
+from relay.commands.terminal import DATA, UNAVAILABLE, Stop, choose, describe, mark, paint, table
+
+if TYPE_CHECKING:
+    from relay.core.model import AccountState
+    from relay.store.accounts import Row
+    from relay.store.db import Connection
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Accounts: tenants, each with a mail server of its own to send through."
+    commands = choose(parser)
+    enrolment.configure(commands.add_parser("add", help="take an account on, or change one with --update"))
+    _list_arguments(commands.add_parser("list", help="the accounts there are"))
+    one = {
+        "show": (_show, "Show an account's settings as the API gives them; secrets are masked."),
+        "verify": (_verify, "Try an account's upstream step by step, up to its login. No mail is sent."),
+        "pause": (_pause, "Hold an account's mail. What it hands over is still accepted, and goes when it is resumed."),
+        "resume": (_resume, "Let a paused account send again, or one whose login was refused try at once."),
+    }
+    for name, (work, text) in one.items():
+        leaf = commands.add_parser(name, help=text.partition(".")[0][0].lower() + text.partition(".")[0][1:])
+        describe(leaf, asynchronous(work), text, f"account {name} shop")
+        leaf.add_argument("account", metavar="ID")
+        if name == "pause":
+            leaf.add_argument(
+                "--reason", default="paused by an operator", metavar="TEXT", help="shown where its mail waits"
+            )
+
+
+def _list_arguments(parser: argparse.ArgumentParser) -> None:
+    describe(
+        parser,
+        asynchronous(_list),
+        "List accounts: their state, the upstream they send through, and why they are held.",
+        "account list",
+        "account list shop --json",
+    )
+    parser.add_argument("query", nargs="?", default="", metavar="TEXT", help="those with TEXT in id, name or email")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+async def _list(args: argparse.Namespace) -> int:
+    async with opened(args) as here, here.connection() as conn:
+        rows = await _all(conn, args.query)
+    if args.json:
+        print(json.dumps([_facts(row) for row in rows], indent=2))
+    elif rows:
+        print(table(("id", "state", "email", "upstream", "reason"), [_line(row) for row in rows]))
+    else:
+        print(
+            "no accounts" + (f" with {args.query!r}" if args.query else " yet; add one: postferry account add --help")
+        )
+    return 0
+
+
+async def _show(args: argparse.Namespace) -> int:
+    async with opened(args) as here, here.connection() as conn:
+        print(json.dumps(_facts(await found(conn, args.account)), indent=2))
+    return 0
+
+
+async def _verify(args: argparse.Namespace) -> int:
+    from relay import verify
+
+    async with opened(args) as here, here.connection() as conn:
+        account = (await found(conn, args.account)).account(here.vault)
+        given = here.settings
+    if account.smtp is None:
+        raise Stop(
+            f"account {account.id} has no upstream yet",
+            f"set one: postferry account add {account.id} --update --smtp-host HOST",
+        )
+    print(f"{account.smtp.host}:{account.smtp.port} ({account.smtp.tls})")
+    steps = await verify.verify(account.smtp, given)
+    for step in steps:
+        print(f"  {mark(str(step.state))} {step.name:<9} {step.detail}".rstrip())
+        if step.advice:
+            print(paint(f"    {step.advice}", "yellow"))
+    return UNAVAILABLE if any(str(step.state) == "failed" for step in steps) else 0
+
+
+async def _pause(args: argparse.Namespace) -> int:
+    from relay.core.model import AccountState
+
+    await _move(args, AccountState.PAUSED, args.reason)
+    print(f"account {args.account} is paused; its mail waits until: postferry account resume {args.account}")
+    return 0
+
+
+async def _resume(args: argparse.Namespace) -> int:
+    from relay.core.model import AccountState
+
+    await _move(args, AccountState.ACTIVE, "")
+    print(f"account {args.account} sends again")
+    return 0
+
+
+async def _move(args: argparse.Namespace, state: AccountState, reason: str) -> None:
+    from relay.store import accounts, leases
+
+    async with opened(args) as here, here.connection() as conn:
+        await found(conn, args.account)
+        await accounts.set_state(conn, args.account, state, reason)
+        await leases.wake(conn, [args.account])
+
+
+async def found(conn: Connection, id: str) -> Row:
+    """The account's row, or the end of the command."""
+    from relay.store import accounts
+
+    row = await accounts.find(conn, id)
+    if row is None:
+        raise Stop(f"there is no account {id!r}", "see: postferry account list", DATA)
+    return row
+
+
+async def _all(conn: Connection, query: str) -> Sequence[Row]:
+    from relay.store import accounts
+
+    rows: list[Row] = []
+    while batch := (await accounts.page(conn, query=query, after=rows[-1].id if rows else "", size=1000))[1]:
+        rows += batch
+    return rows
+
+
+def _facts(row: Row) -> dict[str, Any]:
+    """As GET /v1/account/{account} speaks."""
+    from relay.core import account
+
+    return {"account": row.id, "state": str(row.state), "reason": row.reason, **account.nest(row.fields(None))}
+
+
+def _line(row: Row) -> tuple[str, ...]:
+    smtp = row.account(None).smtp
+    upstream = f"{smtp.host}:{smtp.port}" if smtp else "(none yet)"
+    return row.id, str(row.state), row.email or "-", upstream, row.reason

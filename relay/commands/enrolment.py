@@ -1,0 +1,122 @@
+"""`postferry account add`: an account's settings from arguments or from JSON as in the API."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from relay.commands import password
+from relay.commands.installation import asynchronous, opened
+from relay.commands.terminal import DATA, USAGE, Stop, describe, mark, note
+
+TLS: dict[str, dict[str, Any]] = {
+    "implicit": {"secure": True},
+    "starttls": {"secure": False, "tls": {"mode": "required"}},
+    "opportunistic": {"secure": False, "tls": {"mode": "opportunistic"}},
+    "none": {"secure": False, "tls": {"mode": "none"}},
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    describe(
+        parser,
+        asynchronous(_add),
+        "Take an account on. Its password is read from a file, from stdin, from SMTP_PASSWORD in the environment, or\n"
+        "asked for; never from the command line, which every user of the machine can see.",
+        "account add shop --email shop@example.com --smtp-host smtp.example.com --smtp-user shop@example.com",
+        "account add shop --smtp-host smtp.example.com --smtp-user shop --smtp-password-file /run/secrets/shop",
+        "account add shop --update --per-hour 200",
+        "account add shop --json account.json       # as in POST /v1/account",
+    )
+    parser.add_argument("account", metavar="ID", help="letters, digits and . _ @ + = : -")
+    parser.add_argument(
+        "--update", action="store_true", help="change an account that is there; the rest stays as it is"
+    )
+    parser.add_argument("--json", metavar="FILE", help="settings as in POST /v1/account; - is stdin")
+    parser.add_argument("--name", metavar="TEXT", help="how people call it")
+    parser.add_argument("--email", metavar="ADDRESS", help="mail from this envelope sender belongs to it")
+    upstream = parser.add_argument_group("its upstream")
+    upstream.add_argument("--smtp-host", metavar="HOST")
+    upstream.add_argument("--smtp-port", metavar="PORT", type=int, help="default: 465 with implicit TLS, else 587")
+    upstream.add_argument("--smtp-tls", choices=TLS, help="default: implicit on port 465, else STARTTLS when offered")
+    upstream.add_argument("--smtp-user", metavar="NAME")
+    upstream.add_argument("--smtp-password-file", metavar="FILE", help="- is stdin")
+    limits = parser.add_argument_group("its limits")
+    for window in ("minute", "hour", "day"):
+        limits.add_argument(f"--per-{window}", metavar="N", type=int, help=f"most deliveries in any {window}")
+    limits.add_argument("--connections", metavar="N", type=int, help="most connections at once (default 5)")
+    limits.add_argument("--messages-per-connection", metavar="N", type=int, help="then a new one is made (default 100)")
+    tracking = parser.add_mutually_exclusive_group()
+    tracking.add_argument("--track", action="store_true", default=None, help="a pixel in its HTML mail (default)")
+    tracking.add_argument("--no-track", dest="track", action="store_false", help="no pixels")
+
+
+async def _add(args: argparse.Namespace) -> int:
+    from relay import enrol
+    from relay.core.account import Faulty
+    from relay.store import accounts
+
+    config = _from_json(args.json) if args.json else _from_arguments(args)
+    async with opened(args) as here:
+        async with here.connection() as conn:
+            there = await accounts.find(conn, args.account) is not None
+        if there != args.update:
+            raise _wrong(args.account, there)
+        try:
+            await enrol.save(here.pool, here.vault, here.settings, args.account, config)
+        except Faulty as faulty:
+            faults = "\n".join(f"{key} {message}" for key, message in faulty.faults)
+            raise Stop(f"account {args.account} cannot be saved like this:", faults, DATA) from None
+    print(f"{mark('ok')} account {args.account} is {'changed' if there else 'added'}")
+    note(f"  try its upstream:  postferry account verify {args.account}")
+    note(f"  send through it:   postferry send {args.account} --to you@example.com")
+    return 0
+
+
+def _wrong(account: str, there: bool) -> Stop:
+    if there:
+        advice = f"to change it: postferry account add {account} --update ..."
+        return Stop(f"there is an account {account!r} already", advice)
+    return Stop(f"there is no account {account!r} to update", "to make it, leave --update out")
+
+
+def _from_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """The API's JSON, from what was given; what was not given is left out."""
+    wanted = args.smtp_user and f"{args.smtp_user} at {args.smtp_host or 'its upstream'}"
+    tls = args.smtp_tls or ("implicit" if args.smtp_port == 465 else None)
+    secret = password.read(args.smtp_password_file, wanted=wanted or "")
+    smtp = {
+        **(TLS[tls] if tls else {}),
+        **_given(host=args.smtp_host, port=args.smtp_port),
+        **_given(auth=_given(**{"user": args.smtp_user, "pass": secret}) or None),
+    }
+    limits = {
+        "perMinute": args.per_minute,
+        "perHour": args.per_hour,
+        "perDay": args.per_day,
+        "connections": args.connections,
+        "messagesPerConnection": args.messages_per_connection,
+    }
+    tracking = _given(opens=args.track)
+    parts = {"smtp": smtp or None, "limits": _given(**limits) or None, "tracking": tracking or None}
+    return _given(name=args.name, email=args.email, **parts)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _from_json(file: str) -> dict[str, Any]:
+    try:
+        config = json.loads(sys.stdin.read() if file == "-" else Path(file).read_text())
+    except OSError as error:
+        raise Stop(f"cannot read {file}: {error.strerror}", "", USAGE) from None
+    except ValueError as error:
+        raise Stop(f"{file} is not JSON: {error}", "", DATA) from None
+    if not isinstance(config, dict):
+        raise Stop(f"{file} must hold one JSON object", "", DATA)
+    config.pop("account", None)  # the argument names it
+    return config

@@ -1,0 +1,85 @@
+"""The installation that a command is about: its settings, its database, its keys."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from relay import settings
+from relay.commands.terminal import CONFIG, Run, Stop
+
+if TYPE_CHECKING:
+    from relay.core.vault import Vault
+    from relay.store.db import Connection, Pool
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What a command works with. `settings` are valid and name a database; `pool` connects at its first use."""
+
+    settings: settings.Settings
+    pool: Pool
+
+    @property
+    def vault(self) -> Vault:
+        from relay.core.vault import Vault
+
+        return Vault(self.settings.secret_keys)
+
+    def connection(self) -> AbstractAsyncContextManager[Connection]:
+        """StoreAway when PostgreSQL cannot be reached."""
+        from relay.store import db
+
+        return db.connection(self.pool)
+
+
+def asynchronous(work: Callable[[argparse.Namespace], Awaitable[int]]) -> Run:
+    """A command's function from its asynchronous form."""
+
+    async def perform(args: argparse.Namespace) -> int:
+        return await work(args)
+
+    return lambda args: asyncio.run(perform(args))
+
+
+def read(args: argparse.Namespace) -> settings.Settings:
+    """The environment, then `.env`, then what the `postferry up` in the data folder wrote down."""
+    return settings.read(environment(Path(args.data)), None)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {**known(folder), **settings.env_file(Path(".env")), **os.environ}
+
+
+def known(folder: Path) -> dict[str, str]:
+    """What `postferry up` wrote into DIR/env: addresses and keys of the servers it started. Empty without one."""
+    return settings.env_file(folder / "env")
+
+
+def read_with_database(args: argparse.Namespace) -> settings.Settings:
+    given = read(args)
+    if not given.database_url:
+        raise Stop(
+            f"there is no database: DATABASE_URL is not set, and no `postferry up` has run in {args.data}",
+            "start one:     postferry up\nor name yours: export DATABASE_URL=postgresql://user@host/database",
+            CONFIG,
+        )
+    return given
+
+
+@asynccontextmanager
+async def opened(args: argparse.Namespace) -> AsyncIterator[Installation]:
+    given = read_with_database(args)
+    from relay.store import db
+
+    pool = await db.open_pool(given, most=2)
+    try:
+        yield Installation(given, pool)
+    finally:
+        await pool.close()

@@ -1,0 +1,30 @@
+"""`postferry keys rotate`: seal every stored secret again with the newest key, so that an old one can go."""
+
+from __future__ import annotations
+
+import argparse
+
+from relay.commands.installation import asynchronous, opened
+from relay.commands.terminal import choose, describe, mark
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.description = "The keys that encrypt account secrets at rest (POSTFERRY_SECRET_KEYS, newest first)."
+    commands = choose(parser)
+    describe(
+        commands.add_parser("rotate", help="seal every secret again with the newest key"),
+        asynchronous(_rotate),
+        "Seal every stored secret again with the newest key. To replace a key: make one (postferry doctor --new-key),\n"
+        "put it first in POSTFERRY_SECRET_KEYS, restart, run this, then take the old key out and restart again.\n"
+        "Pixels are signed with a key of their time: drop an old key when opens of that time no longer matter.",
+        "keys rotate",
+    )
+
+
+async def _rotate(args: argparse.Namespace) -> int:
+    from relay.store import accounts
+
+    async with opened(args) as here, here.connection() as conn:
+        count = await accounts.reseal(conn, here.vault)
+    print(f"{mark('ok')} the secrets of {count} account{'s' * (count != 1)} are sealed with the newest key")
+    return 0

@@ -1,0 +1,30 @@
+"""`postferry migrate`: bring the database to this version's schema."""
+
+from __future__ import annotations
+
+import argparse
+
+from relay.commands import installation
+from relay.commands.terminal import describe, mark
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    describe(
+        parser,
+        _migrate,
+        "Apply the migrations that this database lacks, each in a database transaction of its own. Safe to run from\n"
+        "many hosts at once, and again: what is done is skipped. `postferry up` does it by itself.",
+        "migrate",
+    )
+
+
+def _migrate(args: argparse.Namespace) -> int:
+    from relay.store import db
+
+    given = installation.read_with_database(args)
+    applied = db.migrate(given.database_url)
+    for name in applied:
+        print(f"{mark('ok')} {name}")
+    if not applied:
+        print("nothing to do: the schema is up to date")
+    return 0

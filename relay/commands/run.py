@@ -1,0 +1,55 @@
+"""Start everything, or one role. A role's process takes the place of this one, so that imports keep pointing down."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from relay.commands.terminal import describe
+
+ROLES = {
+    "smtp": ("relay.smtpd", "Take mail on SMTP. Needs DATABASE_URL; several may run on one port or on many hosts."),
+    "api": ("api", "Serve the HTTP API, pixels, /health and /metrics. Needs DATABASE_URL."),
+    "worker": (
+        "workers",
+        "Send what the scheduler hands out. Needs DATABASE_URL, REDIS_URL and POSTFERRY_SECRET_KEYS.",
+    ),
+    "scheduler": ("workers.scheduler", "Lease due mail to the workers, fairly. Needs DATABASE_URL and REDIS_URL."),
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    name = parser.prog.split()[-1]
+    if name == "up":
+        describe(
+            parser,
+            _up,
+            "Start everything on this machine and stay in the foreground; Ctrl-C stops all of it. PostgreSQL and\n"
+            "Valkey come along, unless DATABASE_URL and REDIS_URL name yours. The first start makes an admin token,\n"
+            "shown once and kept in DIR/admin.token, and an account `sandbox` whose mail becomes files in DIR/sandbox.",
+            "up",
+            "up --data /var/lib/postferry",
+        )
+        return
+    module, text = ROLES[name]
+    describe(parser, _become, text, name, f"{name} --data .postferry      # one more beside a running `postferry up`")
+    parser.set_defaults(module=module, data=None)
+
+
+def _up(args: argparse.Namespace) -> int:
+    from relay import up
+
+    return up.run(Path(args.data)) or 0
+
+
+def _become(args: argparse.Namespace) -> int:
+    """The environment decides; with --data, that of the `postferry up` in DIR fills the gaps."""
+    environ = dict(os.environ)
+    if args.data:
+        from relay.commands.installation import known
+
+        environ = {**known(Path(args.data)), **environ}
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-m", args.module], environ)  # noqa: S606 - no shell is the point

@@ -1,0 +1,128 @@
+"""What a person at the terminal sees: colour where there is one, tables, marks, and errors that say what to do."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TextIO
+
+USAGE, DATA, UNAVAILABLE, SOFTWARE, TEMPFAIL, NOPERM, CONFIG = 64, 65, 69, 70, 75, 77, 78  # sysexits.h
+DEFAULT_DATA = ".postferry"
+_CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "36"}
+
+
+class Stop(Exception):
+    """The command cannot go on: what is wrong, what to do about it, and the exit code."""
+
+    def __init__(self, message: str, advice: str = "", code: int = DATA) -> None:
+        super().__init__(message)
+        self.message, self.advice, self.code = message, advice, code
+
+
+def paint(text: str, colour: str, out: TextIO | None = None) -> str:
+    """`text` in a colour where `out` (stdout) is a terminal that wants it, else as it is."""
+    out = out or sys.stdout
+    wanted = out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if wanted else text
+
+
+MARKS = {
+    "ok": ("✓", "green"),
+    "failed": ("✗", "red"),
+    "warning": ("!", "yellow"),
+    "skipped": ("-", "dim"),
+    "busy": ("…", "blue"),
+}
+
+
+def mark(state: str, out: TextIO | None = None) -> str:
+    """✓ ✗ ! - …, or `ok`, `failed` … where the terminal has no such characters."""
+    out = out or sys.stdout
+    sign, colour = MARKS[state]
+    try:
+        sign.encode(out.encoding or "ascii")
+    except UnicodeEncodeError:
+        sign = state
+    return paint(sign, colour, out)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns side by side; the last one as long as it is. Numbers stand right."""
+    texts = [[clean(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in [list(head), *texts]) for i in range(len(head))]
+    right = [
+        bool(texts) and all(row[i].replace(".", "").isdigit() or row[i] in ("", "-") for row in texts)
+        for i in range(len(head))
+    ]
+
+    def line(cells: Sequence[str]) -> str:
+        pairs = zip(cells, widths, right, strict=True)
+        return "  ".join(
+            cell.rjust(width) if to_right else cell.ljust(width) for cell, width, to_right in pairs
+        ).rstrip()
+
+    return "\n".join([paint(line([name.upper() for name in head]), "dim"), *(line(row) for row in texts)])
+
+
+def clean(text: str) -> str:
+    """Somebody else's text on one line: an upstream's reply must not steer the terminal."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def note(text: str) -> None:
+    """A remark beside the result: on stderr, so that stdout can be piped."""
+    print(text, file=sys.stderr)
+
+
+def complain(message: str, advice: str = "") -> None:
+    """An error, and what to do about it."""
+    print(f"{paint('postferry:', 'red', sys.stderr)} {message}", file=sys.stderr)
+    for line in advice.splitlines():
+        print(f"  {line}", file=sys.stderr)
+
+
+def span(seconds: float) -> str:
+    """12 ms, 3.4 s, 5 min, 2 h, 3 days."""
+    for most, unit, size in ((1, "ms", 0.001), (100, "s", 1), (5400, "min", 60), (172_800, "h", 3600)):
+        if seconds < most:
+            value = seconds / size
+            return f"{value:.1f} {unit}" if unit == "s" else f"{value:.0f} {unit}"
+    return f"{seconds / 86400:.0f} days"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors end with 64 and the way to the help."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*args, **{**kwargs, "allow_abbrev": False})
+
+    def error(self, message: str) -> NoReturn:
+        complain(message, f"see: {self.prog} --help")
+        sys.exit(USAGE)
+
+
+Run = Callable[[argparse.Namespace], int]
+
+
+def describe(parser: argparse.ArgumentParser, run: Run, text: str, *examples: str) -> None:
+    """Give a command its description, its examples, `--data`, and the function that does it."""
+    parser.description = text
+    parser.epilog = "examples:\n" + "\n".join(f"  postferry {example}" for example in examples)
+    parser.add_argument(
+        "--data", metavar="DIR", default=DEFAULT_DATA, help=f"data folder of `postferry up` (default {DEFAULT_DATA})"
+    )
+    parser.set_defaults(run=run)
+
+
+def choose(parser: argparse.ArgumentParser) -> Any:
+    """A command with subcommands: where to add them. Called without one, it shows them."""
+
+    def show(args: argparse.Namespace) -> int:
+        parser.print_help(sys.stderr)
+        return USAGE
+
+    parser.set_defaults(run=show)
+    return parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)

@@ -1,0 +1,169 @@
+"""What an operator looks at: what waits and why, how one message fares, and how the database itself is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg.rows import class_row
+
+from relay.store.db import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One account's unfinished mail. Seconds are by PostgreSQL's clock."""
+
+    account: str
+    state: str
+    reason: str
+    ready: int  # due, and not yet leased
+    leased: int
+    deferred: int  # tried, and due later
+    scheduled: int  # never tried, and due later
+    failed: int  # dead letters of the last 24 hours
+    oldest_due: float | None  # seconds that the oldest ready delivery has been due
+    next_due: float | None  # seconds until the next of the later ones
+    resting: float | None  # seconds until the account is tried again, when it must wait
+    limits: Sequence[tuple[str, int, int]]  # (window, most, used) of each sliding limit
+    last_reply: str  # upstream's words to the deferred delivery that is tried next
+
+
+# Three passes, each along the partial index of its kind: what is finished costs nothing, however much there is.
+QUEUE = """
+with due as (
+    select account_id, count(*) as n, extract(epoch from now() - min(due_at)) as oldest
+    from deliveries where ready and state in ('queued', 'deferred') group by account_id
+), later as (
+    select account_id, count(*) filter (where state = 'deferred') as deferred,
+           count(*) filter (where state = 'queued') as scheduled, extract(epoch from min(due_at) - now()) as next,
+           (array_agg(concat_ws(' ', code, enhanced, reply) order by due_at)
+               filter (where state = 'deferred'))[1] as reply
+    from deliveries where not ready and state in ('queued', 'deferred') group by account_id
+), busy as (
+    select account_id, count(*) as n from deliveries where state = 'leased' group by account_id
+), dead as (
+    select account_id, count(*) as n
+    from deliveries where state = 'failed' and finished_at > now() - interval '1 day' group by account_id
+), used as (
+    select account_id, sum(n) filter (where at > now() - interval '1 minute') as minute,
+           sum(n) filter (where at > now() - interval '1 hour') as hour, sum(n) as day
+    from slots where at > now() - interval '1 day' group by account_id
+)
+select id as account, state::text, reason, coalesce(due.n, 0) as ready, coalesce(busy.n, 0) as leased,
+       coalesce(deferred, 0) as deferred, coalesce(scheduled, 0) as scheduled, coalesce(dead.n, 0) as failed,
+       oldest::float8 as oldest_due, next::float8 as next_due,
+       case when retry_at > now() then extract(epoch from retry_at - now())::float8 end as resting,
+       coalesce((select jsonb_agg(jsonb_build_array(name, most, coalesce(spent, 0)))
+                 from (values ('minute', per_minute, minute), ('hour', per_hour, hour), ('day', per_day, day))
+                     as t(name, most, spent)
+                 where most is not null), '[]') as limits,
+       coalesce(later.reply, '') as last_reply
+from accounts
+left join due on due.account_id = id left join later on later.account_id = id left join busy on busy.account_id = id
+left join dead on dead.account_id = id left join used on used.account_id = id
+where %(account)s::text is null or id = %(account)s
+order by due.oldest desc nulls last, id
+"""
+
+
+async def queue(conn: Connection, account: str | None = None) -> list[Waiting]:
+    """Every account, the one whose mail has waited longest first."""
+    async with conn.cursor(row_factory=class_row(Waiting)) as cursor:
+        await cursor.execute(QUEUE, {"account": account})
+        return await cursor.fetchall()
+
+
+async def depth(conn: Connection) -> list[tuple[str, str, int]]:
+    """(account, state, deliveries) of what is not finished: the gauge that Prometheus reads."""
+    cursor = await conn.execute(
+        """
+        select account_id, state::text, count(*) from deliveries
+        where ready and state in ('queued', 'deferred') group by 1, 2
+        union all
+        select account_id, state::text || '_later', count(*) from deliveries
+        where not ready and state in ('queued', 'deferred') group by 1, 2
+        union all
+        select account_id, 'leased', count(*) from deliveries where state = 'leased' group by 1
+        """
+    )
+    return [(account, _LATER.get(state, state), count) for account, state, count in await cursor.fetchall()]
+
+
+_LATER = {"queued_later": "scheduled", "deferred_later": "deferred"}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One delivery, as far as it got."""
+
+    recipient: str
+    state: str
+    attempts: int
+    reply: str  # upstream's last words, with their code
+    code: int | None
+    enhanced: str
+    text: str
+    stage: str  # where they were said
+    due_in: float  # seconds; below zero: overdue
+    account_state: str
+    reason: str  # why the account is held
+
+
+async def progress(conn: Connection, message: UUID) -> list[Progress]:
+    """How each delivery of a message fares."""
+    async with conn.cursor(row_factory=class_row(Progress)) as cursor:
+        await cursor.execute(
+            """
+            select d.recipient, d.state::text, d.attempts, concat_ws(' ', d.code, d.enhanced, d.reply) as reply,
+                   d.code, coalesce(d.enhanced, '') as enhanced, coalesce(d.reply, '') as text,
+                   coalesce(t.stage, '') as stage, extract(epoch from d.due_at - now())::float8 as due_in,
+                   a.state::text as account_state, a.reason
+            from deliveries d join accounts a on a.id = d.account_id
+            left join lateral (select stage from attempts where delivery_id = d.id order by id desc limit 1) t on true
+            where d.message_id = %s order by d.id
+            """,
+            (message,),
+        )
+        return await cursor.fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The database as doctor sees it."""
+
+    version: str  # "18.1"
+    clock: datetime
+    accounts: int
+    held: Sequence[str]  # ids of accounts whose login is refused
+    oldest_due: float | None  # seconds, of accounts that may send
+    expired_leases: int
+
+
+async def health(conn: Connection) -> Health:
+    async with conn.cursor(row_factory=class_row(Health)) as cursor:
+        await cursor.execute(
+            """
+            select current_setting('server_version') as version, clock_timestamp() as clock,
+                (select count(*) from accounts) as accounts,
+                array(select id from accounts where state = 'refused' order by id) as held,
+                (select extract(epoch from now() - min(d.due_at))::float8
+                 from deliveries d join accounts a on a.id = d.account_id
+                 where d.ready and d.state in ('queued', 'deferred')
+                     and a.state = 'active' and coalesce(a.retry_at <= now(), true)) as oldest_due,
+                (select count(*) from leases where expires_at < now() - interval '10 seconds') as expired_leases
+            """
+        )
+        found = await cursor.fetchone()
+    assert found is not None
+    return found
+
+
+async def sealed(conn: Connection) -> list[tuple[str, str, str]]:
+    """(account, field, token) of every stored secret."""
+    cursor = await conn.execute("select id, key, value from accounts, jsonb_each_text(secrets) order by id, key")
+    rows: list[Any] = await cursor.fetchall()
+    return [(row[0], row[1], row[2]) for row in rows]

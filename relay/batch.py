@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 class Batcher(Generic[Item, Result]):
-    """Gathers items from many tasks and hands them to `commit` together, at most `most` at once, `lanes` commits in flight.
+    """Gathers items of many tasks and hands them to `commit` together: at most `most`, with `lanes` commits in flight.
 
     `commit` returns one result an item, in order; a result that is an exception is raised to its own task alone. When
     `commit` itself raises, every task of that batch gets the exception. `weigh` and `heaviest` bound a batch by bytes.

@@ -124,17 +124,25 @@ class Settings:
     database_url: str = _option("", _text, "PostgreSQL, e.g. postgresql://user:pass@host/db", secret=True)
     redis_url: str = _option("", _text, "Redis or Valkey, e.g. redis://host:6379/0", secret=True)
     secret_keys: tuple[str, ...] = _option("", _keys, "keys that encrypt secrets at rest, newest first", secret=True)
-    public_url: str = _option("http://127.0.0.1:3000", _url("http", "https"), "where recipients reach us: pixels and links")
+    public_url: str = _option(
+        "http://127.0.0.1:3000", _url("http", "https"), "where recipients reach us: pixels and links"
+    )
     hostname: str = _option("", _hostname, "our name in greetings and Message-IDs; this host's name when empty")
 
     smtp_host: str = _option("127.0.0.1", _text, "address the SMTP ingress listens on")
     smtp_port: int = _option("2525", _whole(0, 65535), "port of the SMTP ingress; 0 = off")
     smtps_port: int = _option("4650", _whole(0, 65535), "port with implicit TLS (needs a certificate); 0 = off")
     smtp_processes: int = _option("2", _whole(1, 64), "SMTP ingress processes on one port")
-    smtp_connections: int = _option("500", _whole(1, 100_000), "connections one SMTP process takes before it answers 421")
+    smtp_connections: int = _option(
+        "500", _whole(1, 100_000), "connections one SMTP process takes before it answers 421"
+    )
     smtp_timeout: float = _option("300", _seconds(0.1, 3600), "seconds an SMTP client may be silent")
-    smtp_data_timeout: float = _option("600", _seconds(0.1, 86400), "seconds a client may take for one message's content")
-    smtp_auth_delay: float = _option("1", _seconds(0, 60), "seconds a refused AUTH waits for its answer, doubled each time")
+    smtp_data_timeout: float = _option(
+        "600", _seconds(0.1, 86400), "seconds a client may take for one message's content"
+    )
+    smtp_auth_delay: float = _option(
+        "1", _seconds(0, 60), "seconds a refused AUTH waits for its answer, doubled each time"
+    )
     tls_certificate: Path | None = _option("", _file, "certificate chain (PEM) for STARTTLS and port 4650")
     tls_key: Path | None = _option("", _file, "its private key (PEM)")
     trusted_networks: tuple[Network, ...] = _option(
@@ -150,9 +158,13 @@ class Settings:
 
     worker_processes: int = _option("1", _whole(1, 64), "worker processes")
     worker_threads: int = _option("32", _whole(1, 1024), "leases one worker process has in hand at once")
-    lease_seconds: float = _option("60", _seconds(1, 3600), "a lease whose worker is not heard of for so long is recovered")
+    lease_seconds: float = _option(
+        "60", _seconds(1, 3600), "a lease whose worker is not heard of for so long is recovered"
+    )
     lease_size: int = _option("50", _whole(1, 1000), "deliveries of one account leased at once")
-    lease_budget: float = _option("15", _seconds(0.1, 3600), "seconds after which a lease gives back what it did not reach")
+    lease_budget: float = _option(
+        "15", _seconds(0.1, 3600), "seconds after which a lease gives back what it did not reach"
+    )
     tick_seconds: float = _option("0.5", _seconds(0.01, 60), "the scheduler's pulse when nothing wakes it")
 
     connect_timeout: float = _option("30", _seconds(0.05, 600), "seconds to reach an upstream, TLS and login each")
@@ -163,14 +175,20 @@ class Settings:
         "", _networks, "private networks that upstreams, mailboxes and webhooks may live in"
     )
 
-    sandbox_port: int = _option("0", _whole(0, 65535), "loopback port of the sink that the upstream host `sandbox` means; 0 = none")
+    sandbox_port: int = _option(
+        "0", _whole(0, 65535), "loopback port of the sink that the upstream host `sandbox` means; 0 = none"
+    )
 
     delivery_attempts: int = _option("80", _whole(1, 1000), "tries of one delivery before it is a dead letter")
     delivery_lifetime: float = _option("259200", _seconds(60, 31536000), "seconds a delivery may be tried for (3 days)")
     retry_first: float = _option("60", _seconds(0.05, 86400), "seconds until the first retry")
     retry_most: float = _option("3600", _seconds(0.05, 86400), "most seconds between two tries")
-    upstream_retry: float = _option("5", _seconds(0.05, 3600), "seconds until an unreachable upstream is tried again; doubles up to 60 times it")
-    refused_retry: float = _option("900", _seconds(0.1, 86400), "seconds between probes of an account whose login is refused")
+    upstream_retry: float = _option(
+        "5", _seconds(0.05, 3600), "seconds until an unreachable upstream is tried again; doubles up to 60 times it"
+    )
+    refused_retry: float = _option(
+        "900", _seconds(0.1, 86400), "seconds between probes of an account whose login is refused"
+    )
     retention_days: int = _option("30", _whole(0, 36500), "days that finished mail is kept; 0 = for ever")
 
     metrics_dir: Path | None = _option("", _folder, "folder that the processes of this host share their metrics in")
@@ -180,8 +198,8 @@ class Settings:
 
 
 def read(environ: Mapping[str, str] | None = None, dotenv: Path | None = Path(".env")) -> Settings:
-    """The settings of this process. `.env` fills what the environment leaves out. Raises SettingsError with all faults."""
-    given = {**(_dotenv(dotenv) if dotenv else {}), **(os.environ if environ is None else environ)}
+    """The settings of this process; `.env` fills what the environment leaves out. Raises SettingsError, all faults in it."""
+    given = {**(env_file(dotenv) if dotenv else {}), **(os.environ if environ is None else environ)}
     values: dict[str, Any] = {}
     faults: list[str] = []
     for option in dataclasses.fields(Settings):
@@ -193,7 +211,9 @@ def read(environ: Mapping[str, str] | None = None, dotenv: Path | None = Path(".
             faults.append(f"{name} {fault}" + ("" if option.metadata["secret"] else f" (is {text!r})"))
     known = {variable(option.name) for option in dataclasses.fields(Settings)}
     faults += [
-        f"{name} is not a setting (see postferry doctor)" for name in given if name.startswith(PREFIX) and name not in known
+        f"{name} is not a setting (see postferry doctor)"
+        for name in given
+        if name.startswith(PREFIX) and name not in known
     ]
     if not faults:
         faults += _together(values)
@@ -214,7 +234,9 @@ def _together(values: Mapping[str, Any]) -> list[str]:
         faults.append("POSTFERRY_TLS_CERTIFICATE and POSTFERRY_TLS_KEY go together: set both or neither")
     elif values["tls_certificate"]:
         try:
-            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(values["tls_certificate"], values["tls_key"])
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+                values["tls_certificate"], values["tls_key"]
+            )
         except (ssl.SSLError, OSError) as fault:
             faults.append(f"POSTFERRY_TLS_CERTIFICATE does not load with its key: {fault}")
     if values["lease_budget"] >= values["lease_seconds"]:
@@ -226,7 +248,7 @@ def _together(values: Mapping[str, Any]) -> list[str]:
     return faults
 
 
-def _dotenv(path: Path) -> dict[str, str]:
+def env_file(path: Path) -> dict[str, str]:
     """KEY=value lines; # comments; quotes around a value are dropped."""
     try:
         lines = path.read_text().splitlines()

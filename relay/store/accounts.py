@@ -102,7 +102,7 @@ async def page(
 async def save(conn: Connection, vault: Vault, id: str, change: Callable[[Fields], Fields]) -> bool:
     """Store `change(the settings as they are)`, with secrets in the clear on both sides. True: the account is new.
 
-    Whatever `change` raises leaves everything as it was. A refused login is forgotten when the upstream changes.
+    Whatever `change` raises leaves everything as it was. When the upstream changes, past failures are forgotten.
     """
     async with conn.transaction():
         made = await conn.execute("insert into accounts (id) values (%s) on conflict do nothing", (id,))
@@ -121,8 +121,8 @@ async def save(conn: Connection, vault: Vault, id: str, change: Callable[[Fields
             "update accounts set name = %s, email = %s, config = %s, secrets = %s, updated_at = now() where id = %s",
             (new.get("name", ""), new.get("email", ""), Jsonb(settings_of.nest(plain)), Jsonb(sealed), id),
         )
-        if row.state is AccountState.REFUSED and _upstream(old) != _upstream(new):
-            await set_state(conn, id, AccountState.ACTIVE, "", expect=(AccountState.REFUSED,))
+        if _upstream(old) != _upstream(new):
+            await _try_again(conn, id)
     return made.rowcount == 1
 
 
@@ -146,7 +146,8 @@ async def set_state(
         """
         with old as (select id, state from accounts where id = %(id)s for update),
         changed as (
-            update accounts a set state = %(state)s, reason = %(reason)s, retry_at = %(retry_at)s, updated_at = now()
+            update accounts a set state = %(state)s, reason = %(reason)s, retry_at = %(retry_at)s, updated_at = now(),
+                failures = case when %(state)s::account_state = 'active' then 0 else a.failures end
             from old where a.id = old.id and old.state = any(%(expect)s::account_state[]) returning old.state
         ),
         told as (
@@ -208,6 +209,10 @@ async def delete(conn: Connection, id: str) -> bool:
         for table in ("slots", "idempotency", "events"):
             await conn.execute(f"delete from {table} where account_id = %s".encode(), (id,))  # noqa: S608
         return (await conn.execute("delete from accounts where id = %s", (id,))).rowcount == 1
+
+
+async def _try_again(conn: Connection, id: str) -> None:
+    await set_state(conn, id, AccountState.ACTIVE, "", expect=(AccountState.ACTIVE, AccountState.REFUSED))
 
 
 def _upstream(fields: Fields) -> Fields:

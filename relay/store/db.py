@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
-from typing import Any, LiteralString, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import psycopg
 from psycopg import AsyncConnection
@@ -20,14 +20,14 @@ Pool: TypeAlias = AsyncConnectionPool[Connection]
 MIGRATION_LOCK = 0x706F7374  # "post"
 
 
-async def open_pool(settings: Settings, *, most: int, least: int = 1, timeout: float = 5.0) -> Pool:
-    """A pool of autocommit connections. It opens even while PostgreSQL is away: connections are made when they can be."""
+async def open_pool(settings: Settings, *, most: int, least: int = 1) -> Pool:
+    """A pool of autocommit connections. It opens even while PostgreSQL is away: they are made when they can be."""
     pool: Pool = AsyncConnectionPool(
         settings.database_url,
         min_size=min(least, most),
         max_size=most,
         open=False,
-        timeout=timeout,
+        timeout=5,
         reconnect_timeout=60,
         kwargs={"autocommit": True, "connect_timeout": 5, "application_name": "postferry"},
         check=None,
@@ -44,7 +44,7 @@ async def connection(pool: Pool) -> AsyncIterator[Connection]:
             yield conn
 
 
-class away_is_said:  # noqa: N801 - reads as the sentence it is
+class away_is_said:
     """Turns the errors of an absent or stopping PostgreSQL into StoreAway."""
 
     def __enter__(self) -> None:
@@ -60,10 +60,12 @@ def migrate(database_url: str) -> list[str]:
     applied = []
     with away_is_said(), psycopg.connect(database_url, autocommit=True, connect_timeout=10) as conn:
         conn.execute("select pg_advisory_lock(%s)", (MIGRATION_LOCK,))
-        conn.execute("create table if not exists migrations (name text primary key, at timestamptz not null default now())")
+        conn.execute(
+            "create table if not exists migrations (name text primary key, at timestamptz not null default now())"
+        )
         for name, text in pending(conn):
             with conn.transaction():
-                conn.execute(cast(LiteralString, text))
+                conn.execute(text.encode())
                 conn.execute("insert into migrations (name) values (%s)", (name,))
             applied.append(name)
     return applied

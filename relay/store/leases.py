@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from relay.core.model import Leased, Priority
 from relay.store.db import Connection
 
 CHANNEL = "postferry_due"
+MOST_PAYLOAD = 8000  # PostgreSQL takes less than that many bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +34,20 @@ class Recovered:
     unknown: int
 
 
-async def wake(conn: Connection) -> None:
-    """Tells every scheduler that something may be due. Its own statement: NOTIFY inside a commit would queue the commits."""
-    await conn.execute(f"notify {CHANNEL}")
+async def wake(conn: Connection, accounts: Collection[str] = ()) -> None:
+    """Tells every scheduler that something may be due, and of which accounts where that is known.
+
+    Its own statement, after the commit: NOTIFY inside commits would queue them one behind the other.
+    """
+    payload = "\n".join(accounts)
+    await conn.execute("select pg_notify(%s, %s)", (CHANNEL, payload if len(payload.encode()) < MOST_PAYLOAD else ""))
 
 
-async def listen(conn: Connection) -> None:
-    """Makes this connection hear `wake`."""
+async def listen(conn: Connection) -> AsyncIterator[list[str]]:
+    """The accounts that each `wake` names; an empty list where it names none. Ends with the connection."""
     await conn.execute(f"listen {CHANNEL}")
+    async for notice in conn.notifies():
+        yield notice.payload.splitlines()
 
 
 async def promote(conn: Connection, *, most: int = 5000) -> int:
@@ -69,11 +76,12 @@ async def next_due(conn: Connection) -> float | None:
 
 
 async def accounts_with_work(conn: Connection, after: str, *, most: int) -> list[str]:
-    """Accounts that have ready deliveries, in turn, from `after` on: one index probe each, however much they have."""
+    """Accounts that have ready deliveries, in turn from `after` on: one index probe each, however much they have."""
     cursor = await conn.execute(
         """
         with recursive turn as (
-            (select account_id from deliveries where ready and state in ('queued', 'deferred') and account_id > %(after)s
+            (select account_id from deliveries
+             where ready and state in ('queued', 'deferred') and account_id > %(after)s
              order by account_id limit 1)
             union all
             select (select d.account_id from deliveries d
@@ -162,9 +170,7 @@ async def usage(conn: Connection, accounts: Sequence[str], *, size: int) -> list
 
 async def grant(conn: Connection, rooms: dict[str, int], *, seconds: float) -> list[Lease]:
     """Claims up to so many deliveries of each account, and returns the leases. The accounts must be locked."""
-    cursor = await conn.execute(
-        GRANT, {"accounts": list(rooms), "room": list(rooms.values()), "seconds": seconds}
-    )
+    cursor = await conn.execute(GRANT, {"accounts": list(rooms), "room": list(rooms.values()), "seconds": seconds})
     return [Lease(row[0], row[1], Priority(row[2]), row[3]) for row in await cursor.fetchall()]
 
 
@@ -237,7 +243,8 @@ with dead as (
         and (d.id = first.id or (first.shared and d.message_id = first.message_id))
 ), tried as (
     insert into attempts (delivery_id, account_id, number, seconds, outcome, stage, reply)
-    select id, account_id, attempts + 1, 0, 'unknown', 'lease', 'The worker was lost: this may have been sent' from doubtful
+    select id, account_id, attempts + 1, 0, 'unknown', 'lease', 'The worker was lost: this may have been sent'
+    from doubtful
 ), counted as (
     insert into slots (account_id, n)
     select t.account_id, count(*) from doubtful t join accounts a on a.id = t.account_id
@@ -256,7 +263,8 @@ with dead as (
         attempts = d.attempts + (t.id is not null)::int,
         category = case when t.id is not null then 'unknown' else d.category end,
         reply = case when t.id is not null then 'The worker was lost: this may have been sent' else d.reply end
-    from dead join deliveries mine on mine.lease_id = dead.id and mine.state = 'leased' left join doubtful t on t.id = mine.id
+    from dead join deliveries mine on mine.lease_id = dead.id and mine.state = 'leased'
+    left join doubtful t on t.id = mine.id
     where d.id = mine.id
 )
 select dead.id, dead.account_id, (select count(*) from doubtful where lease_id = dead.id) from dead
@@ -269,17 +277,27 @@ async def recover(conn: Connection, *, most: int = 100) -> list[Recovered]:
     return [Recovered(*row) for row in await cursor.fetchall()]
 
 
-async def start(conn: Connection, lease: int, *, seconds: float) -> tuple[str, list[Leased]] | None:
-    """Begins a lease: its account and deliveries, in the order to send them. None when another worker has begun it, or it
-    ended: each lease is started once, however often the broker brings it."""
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A lease in a worker's hands. `troubled`: the account's last connection failed or was refused."""
+
+    account: str
+    troubled: bool
+    deliveries: list[Leased]  # in the order to send them
+
+
+async def start(conn: Connection, lease: int, *, seconds: float) -> Started | None:
+    """Begins a lease, once, however often it comes. None when another worker has begun it, or it has ended."""
     cursor = await conn.execute(
         """
         with fence as (
             update leases set started_at = now(), expires_at = now() + %(seconds)s * interval '1 second'
             where id = %(lease)s and started_at is null returning id, account_id)
-        select fence.account_id, d.id, d.message_id, d.recipient, m.sender, d.attempts, d.max_attempts, m.created_at,
-            d.due_at, d.expires_at, m.size, m.splice, m.smtputf8, m.eightbit, m.message_id
-        from fence join deliveries d on d.lease_id = fence.id and d.state = 'leased' join messages m on m.id = d.message_id
+        select fence.account_id, a.failures > 0 or a.state = 'refused', d.id, d.message_id, d.recipient, m.sender,
+            d.attempts, d.max_attempts, m.created_at, d.due_at, d.expires_at, m.size, m.splice, m.smtputf8, m.eightbit,
+            m.message_id
+        from fence join accounts a on a.id = fence.account_id
+        join deliveries d on d.lease_id = fence.id and d.state = 'leased' join messages m on m.id = d.message_id
         order by d.priority, d.due_at, d.id
         """,
         {"lease": lease, "seconds": seconds},
@@ -287,11 +305,11 @@ async def start(conn: Connection, lease: int, *, seconds: float) -> tuple[str, l
     rows = await cursor.fetchall()
     if not rows:
         return None
-    return rows[0][0], [_leased(row) for row in rows]
+    return Started(rows[0][0], rows[0][1], [_leased(row[2:]) for row in rows])
 
 
 def _leased(row: Sequence[Any]) -> Leased:
-    _, delivery, message, recipient, sender, attempts, most, accepted, due, expires, size, where, utf8, eight, name = row
+    delivery, message, recipient, sender, attempts, most, accepted, due, expires, size, where, utf8, eight, name = row
     return Leased(
         delivery=delivery,
         message=message,

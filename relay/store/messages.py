@@ -17,16 +17,17 @@ from relay.store.db import Connection
 
 IDEMPOTENCY = timedelta(hours=24)
 
-# One statement, so that a group of submissions is one round trip and one commit. `due` may lie in the past: it is now then.
+# One statement, so that a group of submissions is one round trip and one commit.
 INSERT = """
 with m as (
-    insert into messages (id, account_id, ingress, message_id, sender, subject, size, priority, splice, smtputf8, eightbit,
-                          bcc, options, email_type, reference_type, reference_id, send_at)
+    insert into messages (id, account_id, ingress, message_id, sender, subject, size, priority, splice, smtputf8,
+                          eightbit, bcc, options, email_type, reference_type, reference_id, send_at)
     select id, account, ingress, message_id, sender, subject, size, priority, splice::jsonb, smtputf8, eightbit,
-           array(select jsonb_array_elements_text(bcc::jsonb)), options::jsonb, email_type, reference_type, reference_id,
-           greatest(send_at, now())
-    from unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::int2[], %s::text[],
-                %s::bool[], %s::bool[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[])
+           array(select jsonb_array_elements_text(bcc::jsonb)), options::jsonb,
+           email_type, reference_type, reference_id, greatest(send_at, now())
+    from unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::int2[],
+                %s::text[], %s::bool[], %s::bool[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
+                %s::timestamptz[])
       as t(id, account, ingress, message_id, sender, subject, size, priority, splice, smtputf8, eightbit, bcc, options,
            email_type, reference_type, reference_id, send_at)
 ), b as (
@@ -82,7 +83,9 @@ async def _insert(
         earlier = await _claim_keys(conn, keyed)
         fresh = [item for item in batch if item.id not in earlier]
         stored_at = await _write(conn, fresh, attempts, lifetime) if fresh else None
-    return [earlier[item.id] if item.id in earlier or stored_at is None else _accepted(item, stored_at) for item in batch]
+    return [
+        earlier[item.id] if item.id in earlier or stored_at is None else _accepted(item, stored_at) for item in batch
+    ]
 
 
 async def _write(conn: Connection, batch: Sequence[Prepared], attempts: int, lifetime: float) -> datetime:
@@ -187,15 +190,20 @@ async def bodies(conn: Connection, messages: Iterable[UUID]) -> dict[UUID, bytes
     return {row[0]: row[1] for row in await cursor.fetchall()}
 
 
+async def forget_keys(conn: Connection) -> int:
+    """Drops idempotency keys whose day is over."""
+    return (await conn.execute("delete from idempotency where stored_at < now() - %s", (IDEMPOTENCY,))).rowcount
+
+
 async def purge(conn: Connection, days: int, *, most: int = 500) -> int:
-    """Drops at most `most` messages that ended more than `days` ago, with all that belongs to them. Returns how many."""
+    """Drops at most `most` messages that ended more than `days` ago, with all that is theirs. Returns how many."""
     cursor: Any = await conn.execute(
         """
         with old as (
             select id from messages m
             where id < %(horizon)s and not exists (
                 select from deliveries d where d.message_id = m.id
-                and (d.state in ('queued', 'leased', 'deferred') or d.finished_at > now() - make_interval(days => %(days)s)))
+                and (d.finished_at is null or d.finished_at > now() - make_interval(days => %(days)s)))
             order by id limit %(most)s
         ), d as (delete from deliveries where message_id in (select id from old) returning id),
            a as (delete from attempts where delivery_id in (select id from d)),

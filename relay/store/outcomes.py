@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import psycopg
 
 from relay.core.model import EventType, Outcome, State
 from relay.store.db import Connection
@@ -18,7 +20,7 @@ class Report:
     delivery: int
     lease: int
     state: State  # SENT, DEFERRED or FAILED
-    outcome: Outcome  # what the attempt was: also UNKNOWN
+    outcome: Outcome  # SENT, DEFERRED, FAILED or UNKNOWN
     stage: str
     seconds: float
     code: int | None = None
@@ -35,10 +37,11 @@ class Report:
 
 COMMIT = """
 with given as materialized (
-    select * from unnest(%s::bigint[], %s::bigint[], %s::delivery_state[], %s::attempt_outcome[], %s::text[], %s::real[],
-        %s::int2[], %s::text[], %s::text[], %s::text[], %s::text[], %s::float8[], %s::bool[], %s::bool[], %s::text[], %s::jsonb[])
-      as t(delivery, lease, state, outcome, stage, seconds, code, enhanced, reply, category, upstream, wait, counts, tried,
-           event, data)
+    select * from unnest(%s::bigint[], %s::bigint[], %s::delivery_state[], %s::attempt_outcome[], %s::text[],
+        %s::real[], %s::int2[], %s::text[], %s::text[], %s::text[], %s::text[], %s::float8[], %s::bool[], %s::bool[],
+        %s::text[], %s::jsonb[])
+      as t(delivery, lease, state, outcome, stage, seconds, code, enhanced, reply, category, upstream, wait, counts,
+           tried, event, data)
 ), applied as (
     update deliveries d set state = g.state, lease_id = null, attempts = d.attempts + g.tried::int,
         ready = g.state = 'deferred' and g.wait <= 0,
@@ -66,7 +69,19 @@ select id from applied
 
 
 async def commit(conn: Connection, reports: Sequence[Report]) -> list[bool]:
-    """Writes a group of outcomes, with attempts, slots and events, in one commit. False: the lease was lost before."""
+    """Writes a group of outcomes, with attempts, slots and events, in one commit. False: the lease was lost before.
+
+    What upstream said may be what PostgreSQL cannot hold; that text is then left out: an outcome must never be lost.
+    """
+    try:
+        return await _commit(conn, reports)
+    except psycopg.DataError:
+        if len(reports) == 1:
+            return await _commit(conn, [replace(reports[0], reply="(unreadable)", enhanced="", event=None, data=None)])
+    return [(await commit(conn, [report]))[0] for report in reports]
+
+
+async def _commit(conn: Connection, reports: Sequence[Report]) -> list[bool]:
     ordered = sorted(reports, key=lambda report: report.delivery)
     cursor = await conn.execute(
         COMMIT,
@@ -74,7 +89,7 @@ async def commit(conn: Connection, reports: Sequence[Report]) -> list[bool]:
             [report.delivery for report in ordered],
             [report.lease for report in ordered],
             [report.state.value for report in ordered],
-            [report.outcome.value if report.outcome is not Outcome.HELD else "deferred" for report in ordered],
+            [report.outcome.value for report in ordered],
             [report.stage for report in ordered],
             [report.seconds for report in ordered],
             [report.code for report in ordered],
@@ -91,3 +106,8 @@ async def commit(conn: Connection, reports: Sequence[Report]) -> list[bool]:
     )
     applied = {row[0] for row in await cursor.fetchall()}
     return [report.delivery in applied for report in reports]
+
+
+async def forget_slots(conn: Connection) -> int:
+    """Drops slots that no window counts any more."""
+    return (await conn.execute("delete from slots where at < now() - interval '25 hours'")).rowcount

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
+from relay.store import db
 from relay.store.db import Connection
+
+
+@asynccontextmanager
+async def connected(database_url: str) -> AsyncIterator[Connection]:
+    """One connection, at once or not at all: StoreAway then has PostgreSQL's own words, which a pool would swallow."""
+    with db.away_is_said():
+        async with await AsyncConnection.connect(database_url, autocommit=True, connect_timeout=5) as conn:
+            yield conn
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,25 +88,6 @@ async def queue(conn: Connection, account: str | None = None) -> list[Waiting]:
         return await cursor.fetchall()
 
 
-async def depth(conn: Connection) -> list[tuple[str, str, int]]:
-    """(account, state, deliveries) of what is not finished: the gauge that Prometheus reads."""
-    cursor = await conn.execute(
-        """
-        select account_id, state::text, count(*) from deliveries
-        where ready and state in ('queued', 'deferred') group by 1, 2
-        union all
-        select account_id, state::text || '_later', count(*) from deliveries
-        where not ready and state in ('queued', 'deferred') group by 1, 2
-        union all
-        select account_id, 'leased', count(*) from deliveries where state = 'leased' group by 1
-        """
-    )
-    return [(account, _LATER.get(state, state), count) for account, state, count in await cursor.fetchall()]
-
-
-_LATER = {"queued_later": "scheduled", "deferred_later": "deferred"}
-
-
 @dataclass(frozen=True, slots=True)
 class Progress:
     """One delivery, as far as it got."""
@@ -132,13 +124,31 @@ async def progress(conn: Connection, message: UUID) -> list[Progress]:
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
-    """The database as doctor sees it."""
+class Server:
+    """The database server."""
 
     version: str  # "18.1"
+    number: int  # 180001
     clock: datetime
+
+
+async def server(conn: Connection) -> Server:
+    async with conn.cursor(row_factory=class_row(Server)) as cursor:
+        await cursor.execute(
+            "select split_part(current_setting('server_version'), ' ', 1) as version, clock_timestamp() as clock,"
+            " current_setting('server_version_num')::int as number"
+        )
+        found = await cursor.fetchone()
+    assert found is not None
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What should not be: it is somebody's to look at."""
+
     accounts: int
-    held: Sequence[str]  # ids of accounts whose login is refused
+    refused: Sequence[str]  # accounts whose login is refused
     oldest_due: float | None  # seconds, of accounts that may send
     expired_leases: int
 
@@ -147,9 +157,8 @@ async def health(conn: Connection) -> Health:
     async with conn.cursor(row_factory=class_row(Health)) as cursor:
         await cursor.execute(
             """
-            select current_setting('server_version') as version, clock_timestamp() as clock,
-                (select count(*) from accounts) as accounts,
-                array(select id from accounts where state = 'refused' order by id) as held,
+            select (select count(*) from accounts) as accounts,
+                array(select id from accounts where state = 'refused' order by id) as refused,
                 (select extract(epoch from now() - min(d.due_at))::float8
                  from deliveries d join accounts a on a.id = d.account_id
                  where d.ready and d.state in ('queued', 'deferred')
@@ -160,6 +169,15 @@ async def health(conn: Connection) -> Health:
         found = await cursor.fetchone()
     assert found is not None
     return found
+
+
+async def unapplied(conn: Connection) -> list[str]:
+    """Names of the migrations that this database lacks."""
+    row = await (await conn.execute("select to_regclass('migrations') is not null")).fetchone()
+    done: set[str] = set()
+    if row and row[0]:
+        done = {name for (name,) in await (await conn.execute("select name from migrations")).fetchall()}
+    return [name for name, _ in db.migrations() if name not in done]
 
 
 async def sealed(conn: Connection) -> list[tuple[str, str, str]]:

@@ -1,0 +1,81 @@
+"""Accept: from a submission to a committed message. Only what this returns may be acknowledged."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from relay import metrics
+from relay.batch import Batcher
+from relay.core.errors import Conflict
+from relay.core.model import Accepted, Prepared, Submission
+from relay.prepare import prepare as prepare
+from relay.settings import Settings
+from relay.store import db, messages
+from relay.wake import Waker
+
+SOON = timedelta(seconds=1)  # what is due later is found when its hour comes
+
+
+class Acceptor:
+    """Commits submissions in groups: those that arrive while a commit is running share the next one."""
+
+    def __init__(self, pool: db.Pool, settings: Settings) -> None:
+        self._pool, self._settings = pool, settings
+        self._batcher: Batcher[Prepared, Accepted] = Batcher(self._commit, weigh=lambda item: len(item.content))
+        self._keys_in_flight: set[tuple[str, str]] = set()
+        self._waker = Waker(pool)
+
+    async def accept(self, submission: Submission) -> Accepted:
+        """The queue id, after COMMIT. Raises Refused or Conflict (the sender's doing) or StoreAway (try again)."""
+        key = submission.options.idempotency_key
+        if key is None:
+            return await self._accept(submission)
+        place = (submission.account.id, key)
+        if place in self._keys_in_flight:
+            raise Conflict(
+                "A submission with this idempotency key is being stored; ask again in a second",
+                code="IdempotencyInFlight",
+                retry_after=1,
+            )
+        self._keys_in_flight.add(place)
+        try:
+            return await self._accept(submission)
+        finally:
+            self._keys_in_flight.discard(place)
+
+    async def _accept(self, submission: Submission) -> Accepted:
+        begun = time.perf_counter()
+        prepared = prepare(submission, self._settings, datetime.now(UTC), new_id())
+        accepted = await self._batcher.add(prepared)
+        if not accepted.duplicate:
+            metrics.ACCEPTED.labels(submission.ingress).inc()
+            metrics.ACCEPT_SECONDS.labels(submission.ingress).observe(time.perf_counter() - begun)
+            if accepted.send_at - accepted.stored_at <= SOON:
+                self._waker.wake(submission.account.id)
+        return accepted
+
+    async def close(self) -> None:
+        """Lets what is running end."""
+        await self._batcher.drain()
+        await self._waker.close()
+
+    async def _commit(self, batch: list[Prepared]) -> Sequence[Accepted | Exception]:
+        metrics.COMMIT_SIZE.labels("accept").observe(len(batch))
+        async with db.connection(self._pool) as conn:
+            return await messages.insert(
+                conn,
+                batch,
+                attempts=self._settings.delivery_attempts,
+                lifetime=self._settings.delivery_lifetime,
+            )
+
+
+def new_id() -> UUID:
+    """A UUID of version 7 (RFC 9562): ordered by time, so that inserts stay at one end of the index."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    return UUID(int=value & ~(0x3 << 62) | 0x2 << 62)

@@ -1,0 +1,122 @@
+"""Several processes of one role under a small parent: one that dies is started again, and all end with the parent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+
+import uvloop
+
+log = logging.getLogger("postferry.processes")
+
+GRACE = 10.0  # s that a process has to end in good order
+QUICK = 1.0  # s; one that dies sooner is not started again at once
+
+Main = Callable[[asyncio.Event], Awaitable[None]]
+
+
+def run(count: int, main: Main) -> int:
+    """Runs `main(stopping)` in `count` processes until SIGTERM or SIGINT; a single one is this very process."""
+    if count == 1:
+        return _serve(main, None)
+    return _Parent(count, main).run()
+
+
+def _serve(main: Main, parent: int | None) -> int:
+    """One process: `stopping` is set by a signal, or by the end of the parent (its end of the pipe `parent` closes)."""
+
+    async def serve() -> None:
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def orphaned() -> None:
+            loop.remove_reader(parent or 0)
+            stopping.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        if parent is not None:
+            loop.add_reader(parent, orphaned)
+        await main(stopping)
+
+    uvloop.run(serve())
+    return 0
+
+
+class _Parent:
+    def __init__(self, count: int, main: Main) -> None:
+        self._main = main
+        self._born: dict[int, float] = {}
+        self._alive, self._held = os.pipe()
+        self._stopping = False
+        self._count = count
+
+    def run(self) -> int:
+        wake, waker = os.pipe()
+        os.set_blocking(wake, False)
+        os.set_blocking(waker, False)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for _ in range(self._count):
+            self._start()
+        until = float("inf")
+        while self._born:
+            select.select([wake], [], [], 0.2 if self._stopping else None)
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake, 4096)
+            self._reap()
+            if self._stopping:
+                until = min(until, time.monotonic() + GRACE)
+                self._tell(signal.SIGTERM if time.monotonic() < until else signal.SIGKILL)
+        return 0
+
+    def _start(self) -> None:
+        pid = os.fork()
+        if pid == 0:
+            self._become_child()
+        self._born[pid] = time.monotonic()
+
+    def _become_child(self) -> None:
+        """Never returns: what follows the fork belongs to the parent."""
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            os.close(self._held)
+            code = _serve(self._main, self._alive)
+        except Exception:
+            log.exception("a process ended badly")
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                born = self._born.pop(pid, 0.0)
+                if not self._stopping:
+                    log.error("process %s ended with status %s and is started again", pid, status)
+                    if time.monotonic() - born < QUICK:
+                        time.sleep(QUICK)
+                    self._start()
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+
+    def _tell(self, number: int) -> None:
+        for pid in self._born:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)

@@ -1,0 +1,81 @@
+"""How an account's upstream fares: in trouble, nothing is leased before `retry_at`, and then one delivery alone."""
+
+from __future__ import annotations
+
+import json
+
+from relay.core.model import EventType
+from relay.store.db import Connection
+
+
+async def trouble(conn: Connection, account: str, reason: str, *, first: float, most: float) -> None:
+    """A connection failed. The pause doubles from `first` to `most` seconds; several failures at once count as one."""
+    await conn.execute(
+        """
+        with hit as (
+            update accounts set failures = failures + 1, reason = %(reason)s, retry_at = now() + interval '1 second'
+                * least(%(most)s, %(first)s * 2 ^ least(failures, 30)) * (0.75 + random() / 2)
+            where id = %(account)s and state = 'active' and coalesce(retry_at <= now(), true) returning failures)
+        insert into events (account_id, type, data)
+        select %(account)s, %(event)s, %(data)s::jsonb from hit where failures = 1
+        """,
+        {
+            "account": account,
+            "reason": reason,
+            "first": first,
+            "most": most,
+            "event": EventType.CONNECT_ERROR.value,
+            "data": json.dumps({"error": reason}),
+        },
+    )
+
+
+async def throttled(conn: Connection, account: str, reason: str, *, seconds: float) -> None:
+    """Upstream asked for a pause of the whole account."""
+    await conn.execute(
+        """
+        update accounts set reason = %s, failures = greatest(failures, 1),
+            retry_at = greatest(retry_at, now() + %s * interval '1 second')
+        where id = %s and state = 'active'
+        """,
+        (reason, seconds, account),
+    )
+
+
+async def refused(conn: Connection, account: str, reason: str, *, seconds: float) -> None:
+    """Upstream refused the login: the account stops, but for a probe each `seconds`. An operator's pause stands."""
+    await conn.execute(
+        """
+        with old as (select id, state from accounts where id = %(account)s and state <> 'paused' for update),
+        hit as (
+            update accounts a set state = 'refused', reason = %(reason)s,
+                retry_at = now() + %(seconds)s * interval '1 second'
+            from old where a.id = old.id returning old.state)
+        insert into events (account_id, type, data)
+        select %(account)s, type, %(data)s::jsonb
+        from hit, unnest(%(events)s::text[]) as type where hit.state = 'active'
+        """,
+        {
+            "account": account,
+            "reason": reason,
+            "seconds": seconds,
+            "events": [EventType.AUTHENTICATION_ERROR.value, EventType.ACCOUNT_PAUSED.value],
+            "data": json.dumps({"reason": reason}),
+        },
+    )
+
+
+async def well(conn: Connection, account: str) -> None:
+    """A connection was made and let us in: the account sends again."""
+    await conn.execute(
+        """
+        with old as (select id, state from accounts where id = %(account)s for update),
+        hit as (
+            update accounts a set failures = 0, retry_at = null,
+                reason = case when old.state = 'paused' then a.reason else '' end,
+                state = case when old.state = 'refused' then 'active' else old.state end
+            from old where a.id = old.id returning old.state)
+        insert into events (account_id, type, data) select %(account)s, %(event)s, '{}' from hit where state = 'refused'
+        """,
+        {"account": account, "event": EventType.ACCOUNT_RESUMED.value},
+    )

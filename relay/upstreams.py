@@ -1,0 +1,100 @@
+"""Upstream connections, kept while they are of use: idle ones wait here for their account's next lease."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+
+from relay import metrics
+from relay.core.model import Account, Smtp
+from relay.net import smtp
+from relay.settings import Settings
+
+MOST_IDLE = 1000  # of one process, over all accounts
+
+Key = tuple[str, Smtp]
+
+
+class Upstreams:
+    """Hands out connections keyed by account and its settings, so that a changed account never uses an old login."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._idle: defaultdict[Key, list[tuple[smtp.Connection, asyncio.TimerHandle]]] = defaultdict(list)
+        self._count = 0
+        self._closing: set[asyncio.Task[None]] = set()
+        self._timeouts = smtp.Timeouts(settings.connect_timeout, settings.command_timeout, settings.data_timeout)
+
+    async def take(self, account: Account) -> smtp.Connection:
+        """An idle connection, the latest used first, else a new one. Raises smtp.UpstreamError."""
+        assert account.smtp is not None
+        key = (account.id, account.smtp)
+        while waiting := self._idle.get(key):
+            connection, timer = waiting.pop()
+            self._left(key, timer)
+            if connection.usable:
+                return connection
+            self._close(connection)
+        return await self.fresh(account)
+
+    async def fresh(self, account: Account) -> smtp.Connection:
+        """A new connection, logged in. Raises smtp.UpstreamError."""
+        assert account.smtp is not None
+        connection = await smtp.connect(
+            account.smtp,
+            hostname=self._settings.hostname,
+            allowed=self._settings.allow_networks,
+            sandbox_port=self._settings.sandbox_port,
+            timeouts=self._timeouts,
+        )
+        metrics.CONNECTIONS.labels("worker", "out").inc()
+        return connection
+
+    def give_back(self, account: Account, connection: smtp.Connection) -> None:
+        """Keeps the connection for the account's next lease, or closes it when it has served."""
+        assert account.smtp is not None
+        if not connection.usable or self.served(account, connection) or self._count >= MOST_IDLE:
+            self._close(connection)
+            return
+        key = (account.id, account.smtp)
+        timer = asyncio.get_running_loop().call_later(self._settings.idle_seconds, self._expire, key, connection)
+        self._idle[key].append((connection, timer))
+        self._count += 1
+
+    def served(self, account: Account, connection: smtp.Connection) -> bool:
+        """Whether it has carried as many messages as the account wants of one connection."""
+        return connection.used >= account.limits.messages_per_connection
+
+    async def close(self) -> None:
+        for waiting in list(self._idle.values()):
+            for connection, timer in waiting:
+                timer.cancel()
+                self._close(connection)
+        self._idle.clear()
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    def drop(self, connection: smtp.Connection) -> None:
+        """Closes a connection that is of no more use, without being waited for."""
+        self._close(connection)
+
+    def _expire(self, key: Key, connection: smtp.Connection) -> None:
+        kept = self._idle.get(key, [])
+        for place, (waiting, timer) in enumerate(kept):
+            if waiting is connection:
+                del kept[place]
+                self._left(key, timer)
+                self._close(connection)
+                return
+
+    def _left(self, key: Key, timer: asyncio.TimerHandle) -> None:
+        timer.cancel()
+        self._count -= 1
+        if not self._idle[key]:
+            del self._idle[key]
+
+    def _close(self, connection: smtp.Connection) -> None:
+        metrics.CONNECTIONS.labels("worker", "out").dec()
+        task = asyncio.get_running_loop().create_task(connection.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)

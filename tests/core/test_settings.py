@@ -1,0 +1,50 @@
+"""Settings are validated whole, and every fault is told at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from relay import settings
+
+
+def test_defaults_stand_without_an_environment() -> None:
+    assert settings.read({}, dotenv=None).smtp_port == 2525
+
+
+def test_every_fault_is_listed_at_once() -> None:
+    with pytest.raises(settings.SettingsError) as error:
+        settings.read({"POSTFERRY_SMTP_PORT": "x", "POSTFERRY_TRUSTED_NETWORKS": "10.0.0.0/99"}, dotenv=None)
+    assert [fault.split()[0] for fault in error.value.faults] == ["POSTFERRY_SMTP_PORT", "POSTFERRY_TRUSTED_NETWORKS"]
+
+
+def test_a_misspelt_setting_is_a_fault() -> None:
+    with pytest.raises(settings.SettingsError, match="POSTFERRY_SMPT_PORT is not a setting"):
+        settings.read({"POSTFERRY_SMPT_PORT": "25"}, dotenv=None)
+
+
+def test_a_secret_is_never_shown_in_a_fault() -> None:
+    with pytest.raises(settings.SettingsError) as error:
+        settings.read({"POSTFERRY_SECRET_KEYS": "hunter2"}, dotenv=None)
+    assert "hunter2" not in str(error.value)
+
+
+def test_dotenv_fills_what_the_environment_leaves_out(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("# ports\nexport POSTFERRY_SMTP_PORT='2626'\nPOSTFERRY_API_PORT=4000\n")
+    read = settings.read({"POSTFERRY_API_PORT": "5000"}, dotenv=file)
+    assert (read.smtp_port, read.api_port) == (2626, 5000)
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"POSTFERRY_LEASE_SECONDS": "5", "POSTFERRY_LEASE_BUDGET": "5"}, "LEASE_BUDGET must be less"),
+        ({"POSTFERRY_LOG_LEVEL": "loud"}, "LOG_LEVEL must be"),
+        ({"POSTFERRY_TLS_KEY": __file__}, "go together"),
+    ],
+)
+def test_settings_are_seen_side_by_side(given: dict[str, str], fault: str) -> None:
+    with pytest.raises(settings.SettingsError, match=fault):
+        settings.read(given, dotenv=None)

@@ -1,0 +1,57 @@
+"""The worker role: dramatiq's threads take leases, one event loop works on all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+
+from dramatiq import Worker
+
+from relay import log, metrics, processes, ready
+from relay import settings as settings_module
+from relay.core.vault import Vault, VaultError
+from relay.deliver import Deliverer
+from relay.settings import Settings, SettingsError
+from relay.store import db
+from workers import actors, broker
+
+CONNECTIONS = 6  # to PostgreSQL, of one process: outcomes share commits, so few are needed
+PICK_UP = 100  # ms; dramatiq's longest pause between two looks at an empty queue
+
+
+async def serve(settings: Settings, stopping: asyncio.Event) -> None:
+    """One process: until `stopping`, then the transactions under way end and the rest is given back."""
+    loop = asyncio.get_running_loop()
+    pool = await db.open_pool(settings, most=CONNECTIONS)
+    deliverer = Deliverer(pool, settings, Vault(settings.secret_keys))
+    source = broker.connect(settings)
+    actors.declare(source, lambda lease: asyncio.run_coroutine_threadsafe(deliverer.deliver(lease), loop).result())
+    worker = Worker(source, worker_threads=settings.worker_threads, worker_timeout=PICK_UP)
+    worker.start()
+    ready.announce()
+    await stopping.wait()
+    deliverer.stop()
+    await asyncio.to_thread(worker.stop, timeout=8_000)
+    await deliverer.close()
+    await pool.close()
+    await asyncio.to_thread(source.close)
+
+
+def main() -> int:
+    try:
+        settings = settings_module.read()
+        Vault(settings.secret_keys)
+    except (SettingsError, VaultError) as faults:
+        print(faults, file=sys.stderr)
+        return 78
+    metrics.prepare(settings)
+    log.setup(settings, "worker")
+    logging.getLogger("dramatiq").setLevel(logging.WARNING)
+    if settings.worker_processes == 1:
+        metrics.expose(settings)
+    return processes.run(settings.worker_processes, lambda stopping: serve(settings, stopping))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""The scheduler: promotes what has become due, leases it account by account, hands the leases to the workers, and takes
+back what was lost. Any number may run: every claim is settled in PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Collection, Iterable
+
+from dramatiq.brokers.redis import RedisBroker
+
+from relay import log as logs
+from relay import metrics, processes, ready
+from relay import settings as settings_module
+from relay.core import limits
+from relay.core.errors import StoreAway
+from relay.settings import Settings, SettingsError
+from relay.store import db, leases, messages, outcomes
+from relay.store.leases import Lease
+from workers import broker as brokers
+
+log = logging.getLogger("postferry.scheduler")
+
+TURN = 100  # accounts whose turn comes in one database transaction
+GATHER = 0.02  # s; between two turns while little comes, so that what comes meanwhile shares a lease
+MOST_WAITING = 400  # leases that no worker has begun: more would only grow old in the broker
+FORGOTTEN = 5.0  # s after which a lease that was not begun is enqueued again
+HOUSEKEEPING = 60.0
+PURGED = 500
+
+
+class Scheduler:
+    """One pulse: promote, grant, enqueue, recover. What it remembers (turns, holds) only saves work."""
+
+    def __init__(self, pool: db.Pool, broker: RedisBroker, settings: Settings) -> None:
+        self._pool, self._broker, self._settings = pool, broker, settings
+        self._due: set[str] = set()  # accounts that were named as having work
+        self._look = True  # go through the accounts with work, whoever they are
+        self._cursor = ""  # the account whose turn was last
+        self._held: dict[str, float] = {}  # account -> the loop's time when a slot frees
+        self._woken = asyncio.Event()
+        self._trust_after = 0.0  # the loop's time before which nothing is recovered
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Until `stopping`. An outage of PostgreSQL or Redis is waited out."""
+        listener = asyncio.create_task(self._listen())
+        stopper = asyncio.create_task(self._stop(stopping))
+        slow = 0.0
+        try:
+            while not stopping.is_set():
+                try:
+                    if time.monotonic() >= slow:
+                        slow = time.monotonic() + HOUSEKEEPING
+                        await self._housekeeping()
+                    busy = await self._pulse()
+                    await self._rest(busy)
+                except StoreAway as error:
+                    metrics.STORE_ERRORS.inc()
+                    log.warning("waiting for PostgreSQL: %s", error)
+                    self._after_outage()
+                    await self._pause(stopping, 0.5)
+                except brokers.BrokerAway as error:
+                    metrics.REDIS_ERRORS.inc()
+                    log.warning("waiting for Redis: %s", error)
+                    await self._pause(stopping, 0.5)
+        finally:
+            listener.cancel()
+            stopper.cancel()
+
+    async def _pulse(self) -> bool:
+        """One round. True: there is more to do at once."""
+        due, self._due = self._due, set()
+        look, self._look = self._look, False
+        async with db.connection(self._pool) as conn:
+            promoted = await leases.promote(conn)
+            await self._recover(conn)
+            if await leases.waiting(conn) >= MOST_WAITING:
+                self._look = True
+                return False
+            granted = await self._grant(conn, self._free(due)) if due else 0
+            if look or promoted:
+                granted += await self._turn(conn)
+        return promoted > 0 or granted > 0
+
+    async def _turn(self, conn: db.Connection) -> int:
+        """The next accounts with work, whoever they are; the round goes on from there."""
+        accounts = await leases.accounts_with_work(conn, self._cursor, most=TURN)
+        self._cursor = accounts[-1] if len(accounts) == TURN else ""
+        if len(accounts) == TURN:
+            self._look = True
+        granted = await self._grant(conn, self._free(accounts)) if accounts else 0
+        if granted:
+            self._look = True
+        return granted
+
+    def _free(self, accounts: Iterable[str]) -> list[str]:
+        """Without those that a limit is known to hold for some time yet."""
+        now = asyncio.get_running_loop().time()
+        return [account for account in accounts if self._held.get(account, 0.0) <= now]
+
+    async def _grant(self, conn: db.Connection, accounts: Collection[str]) -> int:
+        """Leases for these accounts, one each, in one database transaction; then enqueued."""
+        if not accounts:
+            return 0
+        async with conn.transaction():
+            turn = await leases.take_turn(conn, accounts)
+            usages = await leases.usage(conn, turn, size=self._settings.lease_size) if turn else []
+            rooms = {usage.account: limits.room(usage) for usage in usages}
+            open_rooms = {account: room for account, room in rooms.items() if room > 0}
+            granted = await leases.grant(conn, open_rooms, seconds=self._settings.lease_seconds) if open_rooms else []
+        for usage in usages:
+            if rooms[usage.account] <= 0:
+                await self._hold(conn, usage)
+        await self._enqueue(conn, granted)
+        metrics.LEASES.labels("granted").inc(len(granted))
+        full = {lease.account for lease in granted if lease.size >= rooms[lease.account]}
+        self._due |= full
+        return len(granted)
+
+    async def _hold(self, conn: db.Connection, usage: limits.Usage) -> None:
+        """Remembers until when a window holds the account; what is in flight ends its own hold by a wake-up."""
+        waits = [
+            await leases.slot_frees(conn, usage.account, held.seconds, held.need) for held in limits.held_by(usage)
+        ]
+        known = [wait for wait in waits if wait is not None]
+        if len(known) == len(waits) and known:
+            self._held[usage.account] = asyncio.get_running_loop().time() + max(known)
+
+    async def _enqueue(self, conn: db.Connection, granted: Collection[Lease]) -> None:
+        """Hands leases to the workers; those that the broker did not take are given back at once."""
+        left = list(granted)
+        try:
+            while left:
+                brokers.enqueue(self._broker, left[-1].id, left[-1].priority)
+                left.pop()
+        except brokers.BrokerAway:
+            await leases.release(conn, [lease.id for lease in left])
+            self._look = True
+            raise
+
+    async def _recover(self, conn: db.Connection) -> None:
+        if asyncio.get_running_loop().time() < self._trust_after:
+            return
+        for lost in await leases.recover(conn):
+            metrics.LEASES.labels("recovered").inc()
+            if lost.unknown:
+                metrics.UNKNOWN.labels(metrics.account_label(lost.account)).inc(lost.unknown)
+            log.warning(
+                "lease %s was recovered; %s may have been sent", lost.id, lost.unknown, extra={"account": lost.account}
+            )
+            self._due.add(lost.account)
+        forgotten = await leases.forgotten(conn, seconds=FORGOTTEN)
+        await self._enqueue(conn, forgotten)
+        metrics.LEASES.labels("reenqueued").inc(len(forgotten))
+
+    def _after_outage(self) -> None:
+        """Workers that lived through the outage renew their leases first: what they sent must not be sent again."""
+        self._trust_after = asyncio.get_running_loop().time() + self._settings.lease_seconds / 2
+        self._look = True
+
+    async def _rest(self, busy: bool) -> None:
+        """Until something is due: named by a wake-up, known by its hour, or found by the next pulse."""
+        if busy:
+            await asyncio.sleep(GATHER)
+            if self._due or self._look:
+                return
+        try:
+            await asyncio.wait_for(self._woken.wait(), await self._until_next())
+        except TimeoutError:
+            self._look = True
+        self._woken.clear()
+
+    async def _until_next(self) -> float:
+        now = asyncio.get_running_loop().time()
+        self._held = {account: until for account, until in self._held.items() if until > now}
+        async with db.connection(self._pool) as conn:
+            due = await leases.next_due(conn)
+        waits = [self._settings.tick_seconds, *(until - now for until in self._held.values())]
+        if due is not None:
+            waits.append(due)
+        return max(0.001, min(waits))
+
+    async def _housekeeping(self) -> None:
+        """What need not be kept: old mail in small batches, spent idempotency keys, slots that left every window."""
+        async with db.connection(self._pool) as conn:
+            await outcomes.forget_slots(conn)
+            await messages.forget_keys(conn)
+            if self._settings.retention_days:
+                await self._purge(conn)
+
+    async def _purge(self, conn: db.Connection) -> None:
+        """Old mail, batch after batch, for a part of the time until the next housekeeping."""
+        until = time.monotonic() + HOUSEKEEPING / 4
+        while time.monotonic() < until:
+            if await messages.purge(conn, self._settings.retention_days, most=PURGED) < PURGED:
+                return
+
+    async def _listen(self) -> None:
+        """Hears the wake-ups, on a connection of its own."""
+        while True:
+            try:
+                async with db.connection(self._pool) as conn:
+                    async for accounts in leases.listen(conn):
+                        self._due.update(accounts)
+                        self._look = self._look or not accounts
+                        self._woken.set()
+            except StoreAway:
+                await asyncio.sleep(0.5)
+
+    async def _stop(self, stopping: asyncio.Event) -> None:
+        await stopping.wait()
+        self._woken.set()
+
+    @staticmethod
+    async def _pause(stopping: asyncio.Event, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(stopping.wait(), seconds)
+        except TimeoutError:
+            return
+
+
+async def serve(settings: Settings, stopping: asyncio.Event) -> None:
+    """The role, until `stopping`."""
+    pool = await db.open_pool(settings, most=3)
+    source = brokers.connect(settings)
+    ready.announce()
+    await Scheduler(pool, source, settings).run(stopping)
+    await pool.close()
+    source.close()
+
+
+def main() -> int:
+    try:
+        settings = settings_module.read()
+    except SettingsError as faults:
+        print(faults, file=sys.stderr)
+        return 78
+    metrics.prepare(settings)
+    logs.setup(settings, "scheduler")
+    metrics.expose(settings)
+    return processes.run(1, lambda stopping: serve(settings, stopping))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

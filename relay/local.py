@@ -72,7 +72,7 @@ class Postgres:
     def __init__(self, folder: Path, options: Mapping[str, str] = DURABLE) -> None:
         self.folder = folder.absolute()
         self.options = {**TUNING, **options}
-        self.sockets = _socket_folder(self.folder, ".s.PGSQL.5432.lock")
+        self.sockets = socket_folder(self.folder.parent, ".s.PGSQL.5432.lock")
         self.url = f"postgresql://{OWNER}@/postgres?host={quote(str(self.sockets), safe='')}"
 
     def prepare(self) -> None:
@@ -81,7 +81,6 @@ class Postgres:
         identity.reach(self.folder.parent)
         if not (self.folder / "PG_VERSION").exists():
             self._create(identity)
-        _private(self.sockets)
         identity.own(self.sockets)
         self._clear_stale()
 
@@ -143,12 +142,11 @@ class Valkey:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
-        self.socket = _socket_folder(self.folder, "valkey.sock") / "valkey.sock"
+        self.socket = socket_folder(self.folder.parent, "valkey.sock") / "valkey.sock"
         self.url = f"unix://{quote(str(self.socket))}"
 
     def prepare(self) -> None:
         _private(self.folder)
-        _private(self.socket.parent)
         self.socket.unlink(missing_ok=True)
 
     def start(self, log: int | None = None) -> subprocess.Popen[bytes]:
@@ -256,13 +254,14 @@ def _program(package: str, pattern: str) -> Path:
     )
 
 
-def _socket_folder(folder: Path, longest_name: str) -> Path:
-    """Beside the data; in a short place named after it when that path is too long for a socket."""
-    beside = folder.parent / "run"
-    if len(os.fsencode(beside / longest_name)) <= LONGEST_SOCKET:
-        return beside
-    name = hashlib.sha256(os.fsencode(beside)).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"postferry-{os.geteuid()}-{name}"
+def socket_folder(folder: Path, longest_name: str) -> Path:
+    """`run` in that folder, made; a short place named after it where that path is too long for a socket."""
+    place = folder.absolute() / "run"
+    if len(os.fsencode(place / longest_name)) > LONGEST_SOCKET:
+        name = hashlib.sha256(os.fsencode(place)).hexdigest()[:12]
+        place = Path(tempfile.gettempdir()) / f"postferry-{os.geteuid()}-{name}"
+    _private(place)
+    return place
 
 
 def _private(folder: Path) -> None:

@@ -59,9 +59,12 @@ class Supervisor:
 
     async def start_all(self, children: Iterable[Child]) -> None:
         """The same for several at once."""
-        async with asyncio.TaskGroup() as together:
-            for child in children:
-                together.create_task(self.start(child))
+        try:
+            async with asyncio.TaskGroup() as together:
+                for child in children:
+                    together.create_task(self.start(child))
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
 
     async def stop(self) -> None:
         """Stops every child, stage by stage; what outlives its grace is killed."""
@@ -90,13 +93,19 @@ class Supervisor:
         while True:
             since = time.monotonic()
             status = await self._ended(process)
-            pause = FIRST_PAUSE if time.monotonic() - since > STEADY else min(2 * pause, LONGEST_PAUSE)
+            if time.monotonic() - since > STEADY:
+                pause = FIRST_PAUSE
             self._tell(f"{child.name} {_how(status)}; it is started again in {pause:g} s")
             await asyncio.sleep(pause)
-            process = self._spawn(child)
-            with contextlib.suppress(NotReady):
+            pause = min(2 * pause, LONGEST_PAUSE)
+            try:
+                process = self._spawn(child)
                 await self._until_ready(child, process)
                 self._tell(f"{child.name} is back")
+            except NotReady:
+                continue  # it ended again, which is told above, or it is slow and may still come
+            except Exception as fault:
+                self._tell(f"{child.name} could not be started: {fault}")
 
     def _spawn(self, child: Child) -> subprocess.Popen[bytes]:
         process = child.spawn()

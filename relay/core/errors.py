@@ -4,9 +4,11 @@ from __future__ import annotations
 
 
 class Refused(Exception):
-    """A submission or request that is refused. `smtp` is the SMTP reply, `status` the HTTP one; `key` names the field."""
+    """A submission that is refused. `smtp` is the SMTP reply, `status` the HTTP one; `key` names the field."""
 
-    def __init__(self, message: str, *, smtp: str = "550 5.6.0", status: int = 400, key: str = "", code: str = "") -> None:
+    def __init__(
+        self, message: str, *, smtp: str = "550 5.6.0", status: int = 400, key: str = "", code: str = ""
+    ) -> None:
         super().__init__(message)
         self.message, self.smtp, self.status, self.key, self.code = message, smtp, status, key, code
 

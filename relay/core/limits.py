@@ -33,7 +33,7 @@ def room(usage: Usage) -> int:
 
 
 def held_by(usage: Usage) -> list[Held]:
-    """The full windows, when it is a window that leaves no room. The last of them to free a slot lets mail flow again."""
+    """The windows that are full. The last of them to free a slot lets mail flow again."""
     return [
         Held(seconds, used + usage.in_flight - limit + 1)
         for seconds, limit, used in usage.windows

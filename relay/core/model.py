@@ -82,6 +82,7 @@ class EventType(StrEnum):
     MESSAGE_DELIVERY_ERROR = "messageDeliveryError"
     MESSAGE_FAILED = "messageFailed"
     MESSAGE_CANCELLED = "messageCancelled"
+    MESSAGE_REPLAYED = "messageReplayed"
     ACCOUNT_PAUSED = "accountPaused"
     ACCOUNT_RESUMED = "accountResumed"
     AUTHENTICATION_ERROR = "authenticationError"

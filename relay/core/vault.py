@@ -32,7 +32,9 @@ class Vault:
         try:
             plain = self._fernet.decrypt(token)
         except InvalidToken:
-            raise VaultError(f"{field} of account {account} was sealed with a key that is not in POSTFERRY_SECRET_KEYS") from None
+            raise VaultError(
+                f"{field} of account {account} was sealed with a key that is not in POSTFERRY_SECRET_KEYS"
+            ) from None
         binding = _binding(account, field)
         if not hmac.compare_digest(plain[: len(binding)], binding):
             raise VaultError(f"{field} of account {account} was sealed for another account or field")

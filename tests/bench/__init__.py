@@ -1,0 +1,16 @@
+"""The benchmark, `python -m tests.bench`: loads a fresh Postferry and, beside it, a fresh Postfix, and prints figures.
+
+__main__   the options, and the order in which things happen
+figures    what is measured, round by round, for either system
+lease      what a lease costs beside few and beside very many scheduled deliveries
+bars       how fast is fast enough
+load       the generator, a process of its own: plain SMTP and HTTP clients
+sink       the upstream, a process of its own: counts every message, stores none
+mail       what is sent: the same bytes to both systems
+postferry  a fresh Postferry in a folder of its own
+postfix    a fresh Postfix in a folder of its own
+ports      free ports, and when a server answers
+machine    what it ran on: cores, disk, and what processes use of them
+profile    where a role's time goes
+report     the table, the bars as pictures, bench.json
+"""

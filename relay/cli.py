@@ -114,6 +114,9 @@ def _explain(error: Exception) -> int:
         case PermissionError():
             complain(f"not allowed: {error}", "run as the user that owns the file")
             return NOPERM
+        case Exception(sqlstate="42P01" | "42703"):  # undefined table or column
+            complain(f"the database has not this version's schema: {_first_line(error)}", "run: postferry migrate")
+            return CONFIG
         case OSError():
             complain(str(error))
             return UNAVAILABLE

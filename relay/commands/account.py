@@ -51,8 +51,8 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def _list(args: argparse.Namespace) -> int:
-    async with opened(args) as here, here.connection() as conn:
-        rows = await _all(conn, args.query)
+    async with opened(args) as here:
+        rows = await _all(here.conn, args.query)
     if args.json:
         print(json.dumps([_facts(row) for row in rows], indent=2))
     elif rows:
@@ -65,16 +65,16 @@ async def _list(args: argparse.Namespace) -> int:
 
 
 async def _show(args: argparse.Namespace) -> int:
-    async with opened(args) as here, here.connection() as conn:
-        print(json.dumps(_facts(await found(conn, args.account)), indent=2))
+    async with opened(args) as here:
+        print(json.dumps(_facts(await found(here.conn, args.account)), indent=2))
     return 0
 
 
 async def _verify(args: argparse.Namespace) -> int:
     from relay import verify
 
-    async with opened(args) as here, here.connection() as conn:
-        account = (await found(conn, args.account)).account(here.vault)
+    async with opened(args) as here:
+        account = (await found(here.conn, args.account)).account(here.vault)
         given = here.settings
     if account.smtp is None:
         raise Stop(
@@ -109,10 +109,10 @@ async def _resume(args: argparse.Namespace) -> int:
 async def _move(args: argparse.Namespace, state: AccountState, reason: str) -> None:
     from relay.store import accounts, leases
 
-    async with opened(args) as here, here.connection() as conn:
-        await found(conn, args.account)
-        await accounts.set_state(conn, args.account, state, reason)
-        await leases.wake(conn, [args.account])
+    async with opened(args) as here:
+        await found(here.conn, args.account)
+        await accounts.set_state(here.conn, args.account, state, reason)
+        await leases.wake(here.conn, [args.account])
 
 
 async def found(conn: Connection, id: str) -> Row:

@@ -61,12 +61,12 @@ async def _add(args: argparse.Namespace) -> int:
 
     config = _from_json(args.json) if args.json else _from_arguments(args)
     async with opened(args) as here:
-        async with here.connection() as conn:
-            there = await accounts.find(conn, args.account) is not None
+        there = await accounts.find(here.conn, args.account) is not None
         if there != args.update:
             raise _wrong(args.account, there)
         try:
-            await enrol.save(here.pool, here.vault, here.settings, args.account, config)
+            async with here.pool() as pool:
+                await enrol.save(pool, here.vault, here.settings, args.account, config)
         except Faulty as faulty:
             faults = "\n".join(f"{key} {message}" for key, message in faulty.faults)
             raise Stop(f"account {args.account} cannot be saved like this:", faults, DATA) from None

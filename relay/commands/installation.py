@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Installation:
-    """What a command works with. `settings` are valid and name a database; `pool` connects at its first use."""
+    """What a command works with: valid settings that name a database, and a connection to it."""
 
     settings: settings.Settings
-    pool: Pool
+    conn: Connection
 
     @property
     def vault(self) -> Vault:
@@ -32,11 +32,16 @@ class Installation:
 
         return Vault(self.settings.secret_keys)
 
-    def connection(self) -> AbstractAsyncContextManager[Connection]:
-        """StoreAway when PostgreSQL cannot be reached."""
+    @asynccontextmanager
+    async def pool(self) -> AsyncIterator[Pool]:
+        """For the parts of the plot that want one."""
         from relay.store import db
 
-        return db.connection(self.pool)
+        pool = await db.open_pool(self.settings, most=2)
+        try:
+            yield pool
+        finally:
+            await pool.close()
 
 
 def asynchronous(work: Callable[[argparse.Namespace], Awaitable[int]]) -> Run:
@@ -75,11 +80,9 @@ def read_with_database(args: argparse.Namespace) -> settings.Settings:
 
 @asynccontextmanager
 async def opened(args: argparse.Namespace) -> AsyncIterator[Installation]:
+    """StoreAway when PostgreSQL cannot be reached."""
     given = read_with_database(args)
-    from relay.store import db
+    from relay.store import overview
 
-    pool = await db.open_pool(given, most=2)
-    try:
-        yield Installation(given, pool)
-    finally:
-        await pool.close()
+    async with overview.connected(given.database_url) as conn:
+        yield Installation(given, conn)

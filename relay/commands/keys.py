@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 async def _rotate(args: argparse.Namespace) -> int:
     from relay.store import accounts
 
-    async with opened(args) as here, here.connection() as conn:
-        count = await accounts.reseal(conn, here.vault)
+    async with opened(args) as here:
+        count = await accounts.reseal(here.conn, here.vault)
     print(f"{mark('ok')} the secrets of {count} account{'s' * (count != 1)} are sealed with the newest key")
     return 0

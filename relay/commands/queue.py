@@ -36,8 +36,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 async def _queue(args: argparse.Namespace) -> int:
     from relay.store import overview
 
-    async with opened(args) as here, here.connection() as conn:
-        found = await overview.queue(conn, args.account)
+    async with opened(args) as here:
+        found = await overview.queue(here.conn, args.account)
     if args.account and not found:
         raise Stop(f"there is no account {args.account!r}", "see: postferry account list")
     shown = found if args.all or args.account else [one for one in found if _busy(one)]

@@ -52,4 +52,4 @@ def _become(args: argparse.Namespace) -> int:
 
         environ = {**known(Path(args.data)), **environ}
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-m", args.module], environ)  # noqa: S606 - no shell is the point
+    os.execve(sys.executable, [sys.executable, "-P", "-m", args.module], environ)  # noqa: S606 - no shell is the point

@@ -58,12 +58,13 @@ def _create_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def _create(args: argparse.Namespace) -> int:
-    from relay.store import accounts, tokens
+    from relay.store import tokens
 
-    async with opened(args) as here, here.connection() as conn:
-        if args.account and await accounts.find(conn, args.account) is None:
-            raise Stop(f"there is no account {args.account!r}", "see: postferry account list", DATA)
-        token, text = await tokens.add(conn, args.scope, args.account, args.description)
+    async with opened(args) as here:
+        made = await tokens.add(here.conn, args.scope, args.account, args.description)
+    if made is None:
+        raise Stop(f"there is no account {args.account!r}", "see: postferry account list", DATA)
+    token, text = made
     print(text)
     whom = f"account {args.account}" if args.account else "all accounts"
     note(f"token {token.id} ({' '.join(args.scope)}, {whom}): keep it now, it is not shown again")
@@ -74,8 +75,8 @@ async def _list(args: argparse.Namespace) -> int:
     from relay.store import tokens
 
     found: list[Token] = []
-    async with opened(args) as here, here.connection() as conn:
-        while batch := (await tokens.page(conn, after=found[-1].id if found else 0))[1]:
+    async with opened(args) as here:
+        while batch := (await tokens.page(here.conn, after=found[-1].id if found else 0))[1]:
             found += batch
     if args.json:
         print(json.dumps([_facts(token) for token in found], indent=2))
@@ -100,8 +101,8 @@ def _row(token: Token) -> tuple[str, ...]:
 async def _revoke(args: argparse.Namespace) -> int:
     from relay.store import tokens
 
-    async with opened(args) as here, here.connection() as conn:
-        if not await tokens.revoke(conn, args.id):
+    async with opened(args) as here:
+        if not await tokens.revoke(here.conn, args.id):
             raise Stop(f"there is no token {args.id}", "see: postferry token list", DATA)
     print(f"token {args.id} is revoked")
     return 0

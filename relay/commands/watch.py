@@ -1,0 +1,104 @@
+"""Follow one message until it is sent, failed or put off, and say what to do when it does not get there."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from relay.commands.terminal import TEMPFAIL, UNAVAILABLE, clean, complain, mark, note, paint, span
+
+if TYPE_CHECKING:
+    from relay.store.db import Connection
+    from relay.store.overview import Progress
+
+LOOK_SECONDS = 0.03
+SETTLED = {"sent": "ok", "failed": "failed", "deferred": "warning", "cancelled": "skipped"}
+
+
+class Watch:
+    """Prints each step as it is seen, with the seconds since the message was handed over."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet, self._begun, self._seen = quiet, time.monotonic(), dict[str, tuple[str, int]]()
+
+    async def follow(self, conn: Connection, message: UUID, seconds: float) -> Sequence[Progress]:
+        """The deliveries as they last were: all settled, or the time is over."""
+        from relay.store import overview
+
+        while True:
+            last = await overview.progress(conn, message)
+            for one in last:
+                self._tell(one)
+            if all(settled(one) for one in last) or time.monotonic() - self._begun > seconds:
+                return last
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def say(self, sign: str, text: str) -> None:
+        if not self._quiet:
+            waited = f"{time.monotonic() - self._begun:6.2f} s"
+            print(f"{mark(sign)} {paint(waited, 'dim')}  {text}", flush=True)
+
+    def _tell(self, one: Progress) -> None:
+        now = (one.state, one.attempts)
+        if self._seen.get(one.recipient) == now or (one.state == "queued" and not one.attempts):
+            return
+        self._seen[one.recipient] = now
+        reply = f": {clean(one.reply)}" if one.reply and one.state != "leased" else ""
+        self.say(SETTLED.get(one.state, "busy"), f"{one.state} {one.recipient}{reply}")
+
+
+def settled(one: Progress) -> bool:
+    """Nothing more is going to happen soon."""
+    return one.state in ("sent", "failed", "cancelled") or (one.state == "deferred" and one.due_in > 1)
+
+
+def judge(last: Sequence[Progress], account: str, queue_id: str, seconds: float) -> int:
+    """The exit code; what did not arrive is explained on stderr, once for each reason."""
+    late = [one for one in last if one.state != "sent"]
+    if not late:
+        return 0
+    for reason, advice in dict.fromkeys(_explain(one, account, seconds) for one in late):
+        complain(reason, advice)
+    if any(one.state in ("queued", "leased", "deferred") for one in late):
+        note(f"  it stays queued as {queue_id}, and goes by itself when it can; see: postferry queue {account}")
+        return TEMPFAIL
+    return UNAVAILABLE
+
+
+def _explain(one: Progress, account: str, seconds: float) -> tuple[str, str]:
+    """What is wrong, and what to do about it."""
+    verify = f"try its upstream step by step: postferry account verify {account}"
+    match one.state, one.account_state:
+        case "failed", _:
+            return f"failed for good at {one.stage or 'its upstream'}: {clean(one.reply)}", _advice(one)
+        case _, "paused":
+            return f"account {account} is paused: {one.reason}", f"postferry account resume {account}"
+        case _, "refused":
+            return f"upstream refuses the login of account {account}: {clean(one.reason)}", verify
+        case _ if one.reason:
+            return f"the upstream of account {account} is in trouble: {clean(one.reason)}", verify
+        case "deferred", _:
+            when = span(max(one.due_in, 0))
+            return f"put off at {one.stage}: {clean(one.reply)}; it is tried again in {when}", _advice(one)
+        case "cancelled", _:
+            return "it was cancelled", ""
+        case "leased", _:
+            return f"a worker has had it for up to {span(seconds)} and has not told what became of it", verify
+        case _:
+            return (
+                f"nobody took it within {span(seconds)}",
+                "are a scheduler and a worker running? postferry doctor tells more",
+            )
+
+
+def _advice(one: Progress) -> str:
+    from relay.core.classify import classify
+    from relay.core.reply import Reply, Stage
+
+    try:
+        return classify(Reply(one.code or 0, one.enhanced, one.text), Stage(one.stage)).advice
+    except ValueError:  # a stage that this version does not know
+        return ""

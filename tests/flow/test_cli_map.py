@@ -1,0 +1,214 @@
+"""The command line as a whole: its map, its help, its exit codes, and that no traceback reaches a person."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from relay import cli, commands
+from relay.core.errors import StoreAway
+from tests.flow.conftest import Postferry
+
+LEAVES = [
+    *(f"account {name}" for name in ("add", "list", "show", "verify", "pause", "resume")),
+    *(f"token {name}" for name in ("create", "list", "revoke")),
+    "keys rotate",
+    *(command.name for command in commands.COMMANDS),
+]
+
+
+def test_help_is_a_map_of_every_command(bare: Postferry) -> None:
+    shown = bare("--help")
+
+    assert shown.code == 0
+    assert all(f"  {command.name} " in shown.out for command in commands.COMMANDS)
+
+
+def test_no_command_is_a_usage_error_that_teaches(bare: Postferry) -> None:
+    shown = bare()
+
+    assert shown.code == 64
+    assert "usage: postferry COMMAND" in shown.out
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_every_command_has_a_description_and_an_example(bare: Postferry, leaf: str) -> None:
+    shown = bare(*leaf.split(), "--help")
+
+    assert shown.code == 0
+    assert f"usage: postferry {leaf}" in shown.out
+    if leaf not in ("account", "token", "keys"):
+        assert f"examples:\n  postferry {leaf}" in shown.out
+
+
+def test_help_command_is_the_same(bare: Postferry) -> None:
+    assert bare("help", "queue").out == bare("queue", "--help").out
+
+
+def test_a_command_of_commands_alone_shows_them(bare: Postferry) -> None:
+    shown = bare("account")
+
+    assert shown.code == 64
+    assert "verify" in shown.err
+
+
+def test_a_slip_of_the_pen_is_understood(bare: Postferry) -> None:
+    shown = bare("quue")
+
+    assert shown.code == 64
+    assert "did you mean 'queue'?" in shown.err
+
+
+def test_wrong_arguments_end_with_64_and_the_way_to_help(bare: Postferry) -> None:
+    shown = bare("token", "revoke", "three")
+
+    assert shown.code == 64
+    assert "see: postferry token revoke --help" in shown.err
+
+
+def test_version(bare: Postferry) -> None:
+    assert bare("--version").out.startswith("postferry 0.")
+
+
+def test_without_a_database_it_says_how_to_get_one(bare: Postferry) -> None:
+    shown = bare("queue")
+
+    assert shown.code == 78
+    assert "postferry up" in shown.err
+
+
+def test_wrong_settings_end_with_78_and_every_fault(bare: Postferry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTFERRY_SMTP_PORT", "many")
+    monkeypatch.setenv("POSTFERRY_COLOUR", "blue")
+
+    shown = bare("queue")
+
+    assert shown.code == 78
+    assert "POSTFERRY_SMTP_PORT must be a whole number" in shown.err
+    assert "POSTFERRY_COLOUR is not a setting" in shown.err
+
+
+def test_a_database_that_is_away_ends_with_69(bare: Postferry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/x")
+
+    shown = bare("queue")
+
+    assert shown.code == 69
+    assert "PostgreSQL cannot be reached" in shown.err
+    assert "Traceback" not in shown.err
+
+
+def test_the_data_folder_of_up_is_found(bare: Postferry, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "env").write_text("DATABASE_URL=postgresql://nobody@127.0.0.1:1/x\n")
+
+    assert bare("queue", "--data", "here").code == 69
+
+
+def test_the_environment_goes_before_the_data_folder(postferry: Postferry, tmp_path: Path) -> None:
+    (tmp_path / ".postferry").mkdir()
+    (tmp_path / ".postferry" / "env").write_text("DATABASE_URL=postgresql://nobody@127.0.0.1:1/x\n")
+
+    assert postferry("queue").code == 0
+
+
+def test_a_database_without_the_schema_says_migrate(
+    bare: Postferry, servers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", servers["postgres"])
+
+    shown = bare("queue")
+
+    assert shown.code == 78
+    assert "postferry migrate" in shown.err
+
+
+def fail(error: BaseException) -> object:
+    def run(given: list[str]) -> int:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (StoreAway("gone"), 69),
+        (PermissionError(13, "Permission denied", "x"), 77),
+        (OSError("no space"), 69),
+        (ZeroDivisionError("oh"), 70),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_errors_become_words_and_codes(
+    bare: Postferry, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
+) -> None:
+    monkeypatch.setattr(cli, "_run", fail(error))
+
+    shown = bare("queue")
+
+    assert shown.code == code
+    assert "Traceback" not in shown.err + shown.out
+
+
+def test_an_unexpected_error_says_how_to_see_more(bare: Postferry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_run", fail(ZeroDivisionError("division by zero")))
+
+    shown = bare("queue")
+
+    assert "ZeroDivisionError: division by zero" in shown.err
+    assert "POSTFERRY_LOG_LEVEL=debug" in shown.err
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "relay", "doctor", "--settings"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout
+    assert process.stderr
+    process.stdout.close()
+
+    assert process.wait(30) == 141
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+def test_no_colour_without_a_terminal(bare: Postferry) -> None:
+    assert "\x1b" not in bare("--help").out
+
+
+def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
+    script = (
+        "import sys; from relay import cli; cli.main(['--help'])\n"
+        "heavy = {'psycopg', 'asyncio', 'cryptography', 'prometheus_client', 'aiohttp', 'dramatiq'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+
+    assert done.stderr.strip() == "[]"
+
+
+def test_a_role_takes_the_place_of_the_command(
+    bare: Postferry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    became: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(os, "execve", lambda path, argv, environ: became.append((argv[-2:], environ)))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "env").write_text("DATABASE_URL=postgresql://here\n")
+
+    bare("scheduler", "--data", "data")
+    bare("api")
+
+    assert became[0][0] == ["-m", "workers.scheduler"]
+    assert became[0][1]["DATABASE_URL"] == "postgresql://here"
+    assert became[1][0] == ["-m", "api"]
+    assert "DATABASE_URL" not in became[1][1]

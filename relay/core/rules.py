@@ -241,7 +241,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "smtputf8",
-        "553 5.6.7 ärger@example.com: upstream does not offer SMTPUTF8, and the part before @ is not ASCII",
+        "553 5.6.7 ärger@example.com: upstream does not offer SMTPUTF8, and the address cannot be written in ASCII",
         r"[45]\.6\.[79] |smtputf8|internationali[sz]ed",
         "Upstream cannot write to addresses with non-ASCII characters before the @: use another address.",
     ),

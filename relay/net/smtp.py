@@ -1,0 +1,211 @@
+"""Reach an upstream: dial a permitted address, TLS, EHLO, AUTH. Mail over the connection is in transaction.py.
+
+TLS: `implicit` and `starttls` never go on without it; `opportunistic` takes it when offered; `none` never asks. The
+certificate must be valid for the configured host, unless the account says otherwise. A login goes over a connection in
+the clear only where the account's own setting is `opportunistic` or `none`. Plaintext that was injected behind the
+answer to STARTTLS is thrown away before the handshake, and what was learnt before TLS is forgotten (RFC 3207 4.2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+import socket
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from ipaddress import ip_network
+from typing import cast
+
+import aiosmtplib
+
+from relay.core.hosts import Network
+from relay.core.model import Smtp, Tls
+from relay.core.reply import Reply, Stage, compose
+from relay.net import guard
+from relay.net.login import login
+from relay.net.transaction import Connection as Connection
+from relay.net.transaction import Result as Result
+from relay.net.transaction import Timeouts as Timeouts
+from relay.net.wire import Wire
+
+SANDBOX = "sandbox"
+LOOPBACK = "127.0.0.1"
+EHLO_NAME = re.compile(r"[A-Za-z0-9.:\[\]_-]{1,255}")
+
+
+class UpstreamError(Exception):
+    """An upstream that could not be reached. `kind`: forbidden, dns, unreachable, tls, certificate, lost or refused."""
+
+    def __init__(self, stage: Stage, reply: Reply, kind: str) -> None:
+        super().__init__(f"{stage}: {reply}")
+        self.stage, self.reply, self.kind = stage, reply, kind
+
+
+async def connect(
+    smtp: Smtp,
+    *,
+    hostname: str,
+    allowed: Sequence[Network],
+    sandbox_port: int,
+    timeouts: Timeouts,
+    resolver: guard.Resolver | None = None,
+) -> Connection:
+    """A connection that is greeted, encrypted as the account says, and logged in. Raises UpstreamError.
+
+    `hostname` is our name in EHLO where the account has none of its own; `allowed`: private networks that may be
+    dialled.
+    """
+    host, port = smtp.host, smtp.port
+    if sandbox_port and host == SANDBOX:
+        host, port, allowed = LOOPBACK, sandbox_port, [ip_network(LOOPBACK)]
+    sock = await _dial(host, port, allowed, timeouts.connect, resolver)
+    client = aiosmtplib.SMTP(
+        sock=sock,
+        hostname=host,
+        local_hostname=_ehlo_name(smtp.name or hostname),
+        use_tls=smtp.tls is Tls.IMPLICIT,
+        start_tls=False,  # ours to ask for, below
+        tls_context=_tls_context(smtp.verify_certificate) if smtp.tls is not Tls.NONE else None,
+        timeout=timeouts.connect,
+    )
+    try:
+        await _open(client, smtp)
+        wire = Wire(cast(asyncio.Transport, client.transport))
+    except BaseException:
+        client.close()
+        sock.close()
+        raise
+    return Connection(wire, client.esmtp_extensions, timeouts)
+
+
+async def _dial(
+    host: str, port: int, allowed: Sequence[Network], seconds: float, resolver: guard.Resolver | None
+) -> socket.socket:
+    """A connected socket to the first permitted address that answers; each gets its share of the time left."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    fault: OSError = TimeoutError()
+    for left, target in _countdown(await _resolve(host, port, allowed, seconds, resolver)):
+        sock = socket.socket(target.family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            async with asyncio.timeout((deadline - loop.time()) / left):
+                await loop.sock_connect(sock, target.sockaddr)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+        except OSError as failed:
+            sock.close()
+            fault = failed
+        except BaseException:
+            sock.close()
+            raise
+    reason = fault.strerror or "no answer in time"
+    raise UpstreamError(Stage.CONNECT, Reply(451, "4.4.1", f"{host} port {port}: {reason}"), "unreachable")
+
+
+async def _resolve(
+    host: str, port: int, allowed: Sequence[Network], seconds: float, resolver: guard.Resolver | None
+) -> Sequence[guard.Target]:
+    try:
+        async with asyncio.timeout(seconds):
+            return await guard.resolve(host, port, allowed, resolver=resolver)
+    except guard.Forbidden as fault:
+        raise UpstreamError(Stage.CONNECT, Reply(550, "5.7.1", str(fault)), "forbidden") from fault
+    except TimeoutError as fault:
+        raise UpstreamError(Stage.CONNECT, Reply(451, "4.4.3", f"{host}: name look-up took too long"), "dns") from fault
+    except OSError as fault:
+        reply = Reply(451, "4.4.3", f"{host}: no such host ({fault.strerror})")
+        raise UpstreamError(Stage.CONNECT, reply, "dns") from fault
+
+
+def _countdown(targets: Sequence[guard.Target]) -> Iterator[tuple[int, guard.Target]]:
+    return zip(range(len(targets), 0, -1), targets, strict=True)
+
+
+async def _open(client: aiosmtplib.SMTP, smtp: Smtp) -> None:
+    """Greeting, EHLO, STARTTLS and EHLO again, AUTH."""
+    with _faults(Stage.CONNECT, smtp.host):
+        await client.connect()
+    with _faults(Stage.EHLO, smtp.host):
+        await _hello(client)
+    if smtp.tls is Tls.STARTTLS or (smtp.tls is Tls.OPPORTUNISTIC and "starttls" in client.esmtp_extensions):
+        await _start_tls(client, smtp.host)
+    if smtp.user:
+        await _log_in(client, smtp)
+
+
+async def _hello(client: aiosmtplib.SMTP) -> None:
+    """EHLO; HELO for servers of before 1995."""
+    try:
+        await client.ehlo()
+    except aiosmtplib.SMTPHeloError as fault:
+        if fault.code not in (500, 502, 504) or not client.is_connected:
+            raise
+        await client.helo()
+
+
+async def _start_tls(client: aiosmtplib.SMTP, host: str) -> None:
+    if "starttls" not in client.esmtp_extensions:
+        raise UpstreamError(Stage.TLS, Reply(454, "4.7.0", f"{host} does not offer STARTTLS"), "tls")
+    with _faults(Stage.TLS, host):
+        await client.starttls()
+    with _faults(Stage.EHLO, host):
+        await client.ehlo()
+
+
+async def _log_in(client: aiosmtplib.SMTP, smtp: Smtp) -> None:
+    async def say(line: bytes) -> Reply:
+        response = await client.execute_command(line)
+        return compose(response.code, response.message.split("\n"))
+
+    encrypted = client.get_transport_info("sslcontext") is not None
+    with _faults(Stage.AUTH, smtp.host):
+        reply = await login(say, smtp, client.server_auth_methods, encrypted=encrypted)
+    if reply.code != 235:
+        raise UpstreamError(Stage.AUTH, reply, "refused")
+
+
+@contextmanager
+def _faults(stage: Stage, host: str) -> Iterator[None]:
+    """What goes wrong becomes one UpstreamError, in words that a person can act on."""
+    try:
+        yield
+    except aiosmtplib.SMTPResponseException as fault:
+        raise UpstreamError(stage, _said(fault, host), "refused") from fault
+    except (aiosmtplib.SMTPException, OSError) as fault:
+        cause = fault.__cause__ if isinstance(fault.__cause__, OSError) else fault
+        raise _broken(stage, cause, host) from fault
+
+
+def _said(fault: aiosmtplib.SMTPResponseException, host: str) -> Reply:
+    if 200 <= fault.code < 600:
+        return compose(fault.code, fault.message.split("\n"))
+    return Reply(451, "4.5.0", f"{host} does not speak SMTP: {fault.message[:80]}")
+
+
+def _broken(stage: Stage, cause: BaseException, host: str) -> UpstreamError:
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        reply = Reply(451, "4.7.5", f"certificate of {host} not trusted: {cause.verify_message}")
+        return UpstreamError(Stage.TLS, reply, "certificate")
+    if isinstance(cause, ssl.SSLError):
+        reply = Reply(451, "4.7.0", f"no TLS with {host}: {cause.reason or cause}")
+        return UpstreamError(Stage.TLS, reply, "tls")
+    if isinstance(cause, TimeoutError):
+        return UpstreamError(stage, Reply(451, "4.4.2", f"{host} did not answer in time"), "lost")
+    return UpstreamError(stage, Reply(451, "4.4.2", f"{host} closed the connection"), "lost")
+
+
+@functools.cache
+def _tls_context(verified: bool) -> ssl.SSLContext:
+    """Kept, for reading the system's certificates takes longer than a handshake."""
+    context = ssl.create_default_context()
+    if not verified:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _ehlo_name(name: str) -> str:
+    return name if EHLO_NAME.fullmatch(name) else "localhost"

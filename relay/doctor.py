@@ -127,7 +127,7 @@ async def mail(conn: Connection) -> AsyncIterator[Check]:
             "accounts", Finding.WARNING, f"upstream refuses the login of {shown}", "see: postferry account verify ID"
         )
     else:
-        yield ok("accounts", f"{health.accounts}, none with a refused login")
+        yield ok("accounts", f"{health.accounts}; no upstream refuses a login")
     if health.oldest_due is not None and health.oldest_due > STUCK_SECONDS:
         advice = "are a scheduler and a worker running? if so: is a limit reached? see: postferry queue"
         yield Check("queue", Finding.WARNING, f"mail has been due for {health.oldest_due:.0f} s", advice)

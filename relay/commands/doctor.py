@@ -41,22 +41,19 @@ def _doctor(args: argparse.Namespace) -> int:
         print(new_key())
         return 0
     given = environment(Path(args.data))
-    faults, checks = _judge(given, show=not args.json) if not args.settings else ([], [])
-    failed = any(check.finding == "failed" for check in checks)
+    if not args.json:
+        _show_settings(given)  # first: the end is what a terminal shows
+    faults, checks = ([], []) if args.settings else _judge(given, show=not args.json)
     if args.json:
-        about = {
-            "faults": faults,
-            "checks": [dataclasses.asdict(check) for check in checks],
-            "settings": _settings(given),
-        }
-        print(json.dumps(about, indent=2))
-    else:
-        _show_settings(given, first=args.settings)
-    return CONFIG if faults else UNAVAILABLE if failed else 0
+        shown = [dataclasses.asdict(check) for check in checks]
+        print(json.dumps({"faults": faults, "checks": shown, "settings": _settings(given)}, indent=2))
+    return CONFIG if faults else UNAVAILABLE if any(check.finding == "failed" for check in checks) else 0
 
 
 def _judge(given: Mapping[str, str], *, show: bool) -> tuple[list[str], list[Check]]:
     """Faults of the settings; else the checks, shown as they come in."""
+    if show:
+        print("\n" + paint("Checks", "bold"))
     try:
         valid = settings.read(given, None)
     except settings.SettingsError as error:
@@ -107,12 +104,8 @@ def _masked(value: str) -> str:
     return redact(value) if "://" in value else f"*** ({len(value.replace(',', ' ').split())})"
 
 
-def _show_settings(given: Mapping[str, str], *, first: bool) -> None:
-    print(
-        ("" if first else "\n")
-        + paint("Settings", "bold")
-        + " (environment, then .env, then DIR/env of `postferry up`)\n"
-    )
+def _show_settings(given: Mapping[str, str]) -> None:
+    print(paint("Settings", "bold") + " (environment, then .env, then DIR/env of `postferry up`)")
     for one in _settings(given):
         name, value, default = str(one["name"]), clean(str(one["value"])), str(one["default"])
         if one["set"]:

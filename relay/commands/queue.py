@@ -70,7 +70,7 @@ def why(one: Waiting) -> str:
         return f"upstream in trouble: {one.reason}{_again(one.resting)}"
     for window, most, used in one.limits:
         if used >= most and one.ready:
-            return f"limit reached: {used} of {most} in a {window}"
+            return f"limit reached: {used} of {most} per {window}"
     if one.deferred:
         return f"deferred: {one.last_reply}{_again(one.next_due)}"
     if one.scheduled:

@@ -70,8 +70,20 @@ def _answer(stream: BinaryIO) -> str:
         case b"+" | b":":
             return rest
         case b"$":
-            return stream.read(int(rest) + 2)[:-2].decode(errors="replace") if int(rest) >= 0 else ""
+            return _bulk(stream, int(rest))
         case b"*":
             return " ".join(_answer(stream) for _ in range(int(rest)))
+        case b"-":
+            raise Away(rest)
         case _:
-            raise Away(rest or "it does not speak the protocol of Redis")
+            raise Away("what answers there is no Redis")
+
+
+def _bulk(stream: BinaryIO, size: int) -> str:
+    """A text of `size` bytes; -1 is none."""
+    if size < 0:
+        return ""
+    text = stream.read(size + 2)
+    if len(text) < size + 2:
+        raise Away("it closed the connection")
+    return text[:-2].decode(errors="replace")

@@ -1,0 +1,223 @@
+"""`postferry account`, `token` and `keys`, over a real database."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from relay.core.vault import Vault
+from relay.store import accounts, overview, tokens
+from relay.store.db import Connection
+from tests.flow.conftest import Postferry
+
+T = TypeVar("T")
+HOST = ("--smtp-host", "smtp.example.com")
+
+
+def ask(database_url: str, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def run() -> T:
+        async with overview.connected(database_url) as conn:
+            return await work(conn)
+
+    return asyncio.run(run())
+
+
+def password_of(environ: dict[str, str], account: str) -> str:
+    vault = Vault([environ["POSTFERRY_SECRET_KEYS"]])
+    found = ask(environ["DATABASE_URL"], lambda conn: accounts.get(conn, vault, account))
+    assert found
+    assert found.smtp
+    return found.smtp.password
+
+
+def test_an_account_is_added_and_shown_without_its_secret(
+    postferry: Postferry, environ: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("hunter2\n")
+
+    added = postferry(
+        *("account", "add", "shop", "--email", "Shop@Example.com", *HOST, "--smtp-port", "465"),
+        *("--smtp-user", "shop", "--smtp-password-file", "secret", "--per-hour", "200", "--no-track"),
+    )
+    shown = postferry("account", "show", "shop")
+
+    assert added.code == 0, added.err
+    assert json.loads(shown.out) == {
+        "account": "shop",
+        "state": "active",
+        "reason": "",
+        "name": "",
+        "email": "shop@example.com",
+        "smtp": {
+            "host": "smtp.example.com",
+            "port": 465,
+            "secure": True,
+            "auth": {"user": "shop", "pass": "******"},
+        },
+        "limits": {"perHour": 200},
+        "tracking": {"opens": False},
+    }
+    assert password_of(environ, "shop") == "hunter2"
+
+
+def test_the_password_may_come_from_the_environment(
+    postferry: Postferry, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMTP_PASSWORD", "from the environment")
+
+    postferry("account", "add", "shop", *HOST, "--smtp-user", "shop")
+
+    assert password_of(environ, "shop") == "from the environment"
+
+
+def test_the_password_may_come_from_stdin(process: Postferry, environ: dict[str, str]) -> None:
+    given = ("--smtp-user", "shop", "--smtp-password-file", "-")
+    done = process("account", "add", "shop", *HOST, *given, stdin=b"spaces stay \n", **environ)
+
+    assert done.code == 0, done.err
+    assert password_of(environ, "shop") == "spaces stay "
+
+
+def test_an_account_may_come_as_the_apis_json(process: Postferry, environ: dict[str, str]) -> None:
+    config = {
+        "account": "shop",
+        "name": "The shop",
+        "smtp": {"host": "smtp.example.com", "auth": {"user": "u", "pass": "p"}},
+    }
+
+    done = process("account", "add", "shop", "--json", "-", stdin=json.dumps(config).encode(), **environ)
+
+    assert done.code == 0, done.err
+    assert password_of(environ, "shop") == "p"
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--smtp-host", "127.0.0.2", "--smtp-port", "0"], "smtp.port must be a whole number"),
+        (["--smtp-host", "10.0.0.1"], "smtp.host"),
+        (["--email", "a@b\r\nRCPT TO:<x@y>"], "email"),
+        ([*HOST, "--per-hour", "0"], "limits.perHour"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(
+    postferry: Postferry, monkeypatch: pytest.MonkeyPatch, argv: list[str], words: str
+) -> None:
+    monkeypatch.delenv("POSTFERRY_ALLOW_NETWORKS")
+
+    refused = postferry("account", "add", "shop", *argv)
+
+    assert refused.code == 65
+    assert words in refused.err
+    assert "no account" in postferry("account", "show", "shop").err
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '"x"'])
+def test_json_that_is_none_is_refused(postferry: Postferry, tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+
+    assert postferry("account", "add", "shop", "--json", "a.json").code == 65
+
+
+def test_add_does_not_change_and_update_does_not_add(postferry: Postferry) -> None:
+    assert "to make it, leave --update out" in postferry("account", "add", "shop", "--update", *HOST).err
+    assert postferry("account", "add", "shop", *HOST).code == 0
+    assert "--update" in postferry("account", "add", "shop", *HOST).err
+
+    changed = postferry("account", "add", "shop", "--update", "--name", "The shop")
+
+    assert changed.code == 0
+    assert json.loads(postferry("account", "show", "shop").out)["smtp"]["host"] == "smtp.example.com"
+
+
+def test_accounts_are_listed_and_searched(postferry: Postferry) -> None:
+    for name in ("alpha", "beta"):
+        postferry("account", "add", name, *HOST, "--email", f"{name}@example.com")
+
+    assert postferry("account", "list").out.splitlines()[1].split()[:4] == [
+        "alpha",
+        "active",
+        "alpha@example.com",
+        "smtp.example.com:587",
+    ]
+    assert [one["account"] for one in json.loads(postferry("account", "list", "beta", "--json").out)] == ["beta"]
+
+
+def test_no_accounts_says_how_to_add_one(postferry: Postferry) -> None:
+    assert "postferry account add" in postferry("account", "list").out
+
+
+def test_pause_and_resume(postferry: Postferry) -> None:
+    postferry("account", "add", "shop", *HOST)
+
+    postferry("account", "pause", "shop", "--reason", "moving house")
+    assert json.loads(postferry("account", "show", "shop").out)["reason"] == "moving house"
+
+    postferry("account", "resume", "shop")
+    assert json.loads(postferry("account", "show", "shop").out)["state"] == "active"
+
+
+@pytest.mark.parametrize("command", ["show", "verify", "pause", "resume"])
+def test_unknown_accounts_are_named(postferry: Postferry, command: str) -> None:
+    shown = postferry("account", command, "nobody")
+
+    assert shown.code == 65
+    assert "there is no account 'nobody'" in shown.err
+
+
+def test_a_token_goes_to_stdout_alone_and_works(postferry: Postferry, environ: dict[str, str]) -> None:
+    postferry("account", "add", "shop", *HOST)
+
+    made = postferry("token", "create", "--scope", "smtp", "--account", "shop", "--description", "web shop")
+
+    text = made.out.strip()
+    found = ask(environ["DATABASE_URL"], lambda conn: tokens.find(conn, text))
+    assert found
+    assert (found.scopes, found.account) == (("smtp",), "shop")
+    assert "not shown again" in made.err
+
+
+def test_tokens_are_listed_without_their_text_and_revoked(postferry: Postferry, environ: dict[str, str]) -> None:
+    text = postferry("token", "create", "--scope", "api", "--scope", "metrics").out.strip()
+
+    (listed,) = json.loads(postferry("token", "list", "--json").out)
+    assert listed["scopes"] == ["api", "metrics"]
+    assert text not in postferry("token", "list").out
+
+    assert postferry("token", "revoke", str(listed["id"])).code == 0
+    assert ask(environ["DATABASE_URL"], lambda conn: tokens.find(conn, text)) is None
+    assert postferry("token", "revoke", str(listed["id"])).code == 65
+
+
+def test_a_token_for_nobody_is_refused(postferry: Postferry) -> None:
+    assert postferry("token", "create", "--scope", "api", "--account", "nobody").code == 65
+
+
+def test_keys_rotate_lets_the_old_key_go(
+    postferry: Postferry, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMTP_PASSWORD", "hunter2")
+    postferry("account", "add", "shop", *HOST, "--smtp-user", "shop")
+    old, new = environ["POSTFERRY_SECRET_KEYS"], base64.urlsafe_b64encode(os.urandom(32)).decode()
+    monkeypatch.setenv("POSTFERRY_SECRET_KEYS", f"{new} {old}")
+
+    assert "1 account " in postferry("keys", "rotate").out
+
+    assert password_of({**environ, "POSTFERRY_SECRET_KEYS": new}, "shop") == "hunter2"
+
+
+def test_secrets_need_a_key(postferry: Postferry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("POSTFERRY_SECRET_KEYS")
+    monkeypatch.setenv("SMTP_PASSWORD", "hunter2")
+
+    refused = postferry("account", "add", "shop", *HOST, "--smtp-user", "shop")
+
+    assert refused.code == 78
+    assert "doctor --new-key" in refused.err

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import re
 import socket
 import ssl
@@ -101,7 +102,7 @@ async def _dial(
         except BaseException:
             sock.close()
             raise
-    reason = fault.strerror or "no answer in time"
+    reason = os.strerror(fault.errno).lower() if fault.errno else "no answer in time"
     raise UpstreamError(Stage.CONNECT, Reply(451, "4.4.1", f"{host} port {port}: {reason}"), "unreachable")
 
 

@@ -46,6 +46,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "aiosmtplib": ("relay.net.smtp",),
     "cryptography": ("relay.core",),
     "dramatiq": ("workers",),
+    "idna": ("relay.core.address",),
     "prometheus_client": ("relay.metrics",),
     "psycopg": ("relay.store",),
     "psycopg_pool": ("relay.store",),
@@ -227,8 +228,10 @@ def connection_not_first(all_sources: list[Source]) -> Iterator[str]:
         if not source.within("relay.store") or source.within("relay.store.db"):
             continue
         for node in source.tree.body:
-            if isinstance(node, ast.AsyncFunctionDef) and not node.decorator_list:
-                if [arg.arg for arg in node.args.args][:1] != ["conn"]:
+            match node:
+                case ast.AsyncFunctionDef(args=ast.arguments(args=[ast.arg(arg="conn"), *_])):
+                    continue
+                case ast.AsyncFunctionDef(decorator_list=[]):
                     yield f"{source.name}.{node.name} does not take the connection first"
 
 

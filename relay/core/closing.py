@@ -1,0 +1,80 @@
+"""Where in a piece of HTML the pixel goes, and how it is spelled there: before the last </body>, else at the end.
+
+HTML is searched as bytes. That is right for every charset in which ASCII bytes mean ASCII, and for the ones that shift
+(ISO-2022, HZ) as long as the place is in their unshifted state. UTF-16 and UTF-32 are decoded first. What shows no sign
+of being either is left alone.
+"""
+
+from __future__ import annotations
+
+import re
+
+_TAG = b"</body"
+_AFTER = frozenset((b">", b"/", b" ", b"\t", b"\r", b"\n", b"\f"))
+_MARKUP = re.compile(rb"<[!/?a-z]", re.IGNORECASE)
+_ASCII = re.compile(
+    rb"(?:us-)?ascii|ansi_x3\S*|utf-?8|iso[-_]?8859[-_]?\d+(?:-[ei])?|latin-?\d|iso-2022-\w+|koi8-\w+|gb2312|gbk|gb18030"
+    rb"|(?:windows|cp)-?(?:125\d|874|932|936|949|950)|big5(?:-hkscs)?|euc-\w+|shift[-_]jis|ks_c_5601-1987|tis-620"
+)
+_WIDE = {
+    b"utf-16le": ((b"", "utf-16-le"),),
+    b"utf-16be": ((b"", "utf-16-be"),),
+    b"utf-16": ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")),
+    b"utf-32le": ((b"", "utf-32-le"),),
+    b"utf-32be": ((b"", "utf-32-be"),),
+    b"utf-32": ((b"\xff\xfe\0\0", "utf-32-le"), (b"\0\0\xfe\xff", "utf-32-be")),
+}
+"""Codecs by the mark at the beginning of the text. Unmarked UTF-16 is read either way: left alone."""
+
+_CHARACTERS = re.compile(rb"\x1b(?:\((.)|\$\(?([@-~]))", re.DOTALL)  # ISO-2022: what the next bytes mean
+
+
+def place(html: bytes, charset: bytes) -> tuple[int, str] | None:
+    """The offset of the pixel in the decoded part, and the codec to write it in. None: better leave it alone."""
+    if charset in _WIDE:
+        return _place_wide(html, charset)
+    if b"\0" in html or not (_ASCII.fullmatch(charset) or _MARKUP.search(html)):
+        return None
+    at = before_body(html)
+    at = len(html.rstrip(b"\r\n")) if at < 0 else at
+    if _shifted(html, at, charset):
+        return None
+    return at, "utf-7" if charset.endswith(b"utf-7") else "ascii"
+
+
+def before_body(html: bytes) -> int:
+    """Where the last </body> outside a comment begins; -1: there is none."""
+    html = html.lower()
+    at = len(html)
+    while (at := html.rfind(_TAG, 0, at)) >= 0:
+        if html[at + len(_TAG) : at + len(_TAG) + 1] not in _AFTER:
+            continue
+        comment = html.rfind(b"<!--", 0, at)
+        if comment < 0 or html.find(b"-->", comment + 2, at) >= 0:
+            return at
+        at = comment
+    return -1
+
+
+def _place_wide(html: bytes, charset: bytes) -> tuple[int, str] | None:
+    codec = next((codec for mark, codec in _WIDE[charset] if html.startswith(mark)), None)
+    try:
+        text = html.decode(codec) if codec else ""
+    except UnicodeDecodeError:
+        return None
+    if codec is None or "<" not in text:
+        return None
+    at = before_body(text.encode("latin-1", "replace"))  # a byte a character, so that offsets stay
+    return len(text[: at if at >= 0 else len(text.rstrip("\r\n"))].encode(codec)), codec
+
+
+def _shifted(html: bytes, at: int, charset: bytes) -> bool:
+    """Whether the bytes at `at` do not mean ASCII, in a charset that shifts."""
+    if html.rfind(b"\x0e", 0, at) > html.rfind(b"\x0f", 0, at):
+        return True
+    if charset.startswith(b"hz"):
+        return html.rfind(b"~{", 0, at) > html.rfind(b"~}", 0, at)
+    if b"\x1b" not in html:
+        return False
+    meanings = [match[1] for match in _CHARACTERS.finditer(html, 0, at)]
+    return bool(meanings) and meanings[-1] not in (b"B", b"J")

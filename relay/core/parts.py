@@ -1,0 +1,151 @@
+"""The skeleton of a MIME message, read from its raw bytes: which leaves it has, and where each begins and ends.
+
+Readers differ on malformed mail. Where they would not agree what a part is or where it ends, reading stops, so that
+whoever asks leaves such mail as it is. The time is linear in the size of the message, whatever is in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from relay.core import parameters
+
+IDENTITY = frozenset({b"7bit", b"8bit", b"binary", b""})
+OPAQUE = (b"multipart/signed", b"multipart/encrypted")  # one changed byte inside would break them
+PLAIN, ENCLOSED = b"text/plain", b"message/rfc822"  # what a part is that does not say; the second inside a digest
+
+# A line that begins with two hyphens is never a header field, whatever boundary follows them.
+_FIELDS = re.compile(rb"(?:(?!--)[!-9;-~]++:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)*+")
+_VALUE = re.compile(rb"[^\n]*+\n(?:[ \t][^\n]*+\n)*+")
+_MBOX = re.compile(rb"From [^\n]*\n")
+_TELLING = (b"content-type", b"content-transfer-encoding", b"content-disposition")
+
+
+class Unclear(Exception):
+    """Readers would not agree on this message."""
+
+
+class Head:
+    """The header fields of one part. Raises Unclear when one that tells how to read the part is there twice."""
+
+    __slots__ = ("_block", "_lower", "_type", "kind")
+
+    def __init__(self, block: bytes, default: bytes) -> None:
+        self._block = b"\n" + block
+        self._lower = self._block.lower()
+        if any(self._lower.count(b"\n%b:" % name) > 1 for name in _TELLING):
+            raise Unclear
+        self._type = self._value(b"content-type")
+        kind = self._type.partition(b";")[0].strip().lower()
+        self.kind = default if not kind else kind if kind.count(b"/") == 1 else PLAIN
+
+    def _value(self, name: bytes) -> bytes:
+        """As it stands, without the blanks before it; b"" when the field is missing."""
+        at = self._lower.find(b"\n%b:" % name)
+        found = _VALUE.match(self._block, at + len(name) + 2) if at >= 0 else None
+        return found[0][:-2].lstrip(b" \t") if found else b""
+
+    def parameter(self, name: bytes) -> bytes:
+        """Of Content-Type; b"" when missing."""
+        return parameters.read(self._type).get(name, b"")
+
+    @property
+    def encoding(self) -> bytes:
+        """The transfer encoding in lower case. A blank or fold around it stays: some readers then decode nothing."""
+        return self._value(b"content-transfer-encoding").lower()
+
+    @property
+    def attachment(self) -> bool:
+        """Whether it asks not to be shown with the message; an unknown disposition means so too (RFC 2183 2.8)."""
+        value = self._value(b"content-disposition").partition(b";")[0].strip().lower()
+        return value not in (b"", b"inline")
+
+
+@dataclass(slots=True)
+class Leaf:
+    """A part without parts: `content[start:end]` is its body, as encoded. `end` may lie before `start`: no body."""
+
+    head: Head
+    start: int
+    end: int
+
+
+@dataclass(slots=True)
+class _Walk:
+    """Where the reader is: the multiparts it is in, outermost first, and their boundaries."""
+
+    content: bytes
+    kinds: list[bytes] = field(default_factory=list)
+    boundaries: list[bytes] = field(default_factory=list)
+    levels: dict[bytes, int] = field(default_factory=dict)
+
+    def enter(self, head: Head) -> bool:
+        """Steps into a multipart; False when it cannot be read as one, or may not be changed."""
+        if not head.kind.startswith(b"multipart/") or head.kind.startswith(OPAQUE):
+            return False
+        if head.encoding.strip() not in IDENTITY:
+            raise Unclear
+        boundary = head.parameter(b"boundary").rstrip()
+        if not boundary or boundary in self.levels:
+            return False
+        self.levels[boundary] = len(self.boundaries)
+        self.boundaries.append(boundary)
+        self.kinds.append(head.kind)
+        return True
+
+    def leave(self, level: int) -> None:
+        """Steps out of every multipart deeper than `level`."""
+        while len(self.boundaries) > level:
+            del self.levels[self.boundaries.pop()]
+            self.kinds.pop()
+
+    def delimiter(self, at: int) -> tuple[int, int, int, bool]:
+        """The next line from `at` on that is a delimiter here: (its CRLF, its end, its level, whether it closes)."""
+        content, levels = self.content, self.levels
+        while levels and (begin := content.find(b"\r\n--", at)) >= 0:
+            end = content.find(b"\r\n", begin + 4)
+            end = len(content) if end < 0 else end
+            line = content[begin + 4 : end].rstrip(b" \t")
+            if (level := levels.get(line)) is not None:
+                return begin, end, level, False
+            if line.endswith(b"--") and (level := levels.get(line[:-2])) is not None:
+                return begin, end, level, True
+            at = end
+        return len(content), len(content), 0, True
+
+    def head(self, at: int, default: bytes) -> tuple[Head, int]:
+        """The header that begins at `at`, and where the body begins."""
+        found = _FIELDS.match(self.content, at)
+        end = found.end() if found else at
+        if self.content.startswith(b"\r\n", end):
+            return Head(self.content[at:end], default), end + 2
+        if end == at or end == len(self.content) or self.content.startswith(b"--", end):
+            return Head(self.content[at:end], default), end
+        raise Unclear
+
+
+def leaves(content: bytes) -> Iterator[Leaf]:
+    """The leaves in their order, as long as it is clear what they are. Enclosed messages and signed mail are leaves."""
+    try:
+        yield from _leaves(_Walk(content))
+    except Unclear:
+        return
+
+
+def _leaves(walk: _Walk) -> Iterator[Leaf]:
+    envelope = _MBOX.match(walk.content)
+    head, start = walk.head(envelope.end() if envelope else 0, PLAIN)
+    while True:
+        entered = walk.enter(head)
+        begin, end, level, closes = walk.delimiter(start - 2)
+        if not entered:
+            yield Leaf(head, start, begin)
+        while closes and begin < len(walk.content):
+            walk.leave(level)
+            begin, end, level, closes = walk.delimiter(end)
+        if begin == len(walk.content):
+            return
+        walk.leave(level + 1)
+        head, start = walk.head(end + 2, ENCLOSED if walk.kinds[level] == b"multipart/digest" else PLAIN)

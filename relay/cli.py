@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -126,6 +125,8 @@ def _explain(error: Exception) -> int:
 
 def _surprise(error: Exception) -> int:
     if os.environ.get("POSTFERRY_LOG_LEVEL", "").lower() == "debug":
+        import logging
+
         logging.getLogger("postferry").error("unexpected error", exc_info=error)
     complain(
         f"an unexpected error: {type(error).__name__}: {_first_line(error)}",

@@ -172,7 +172,7 @@ async def test_a_server_without_ehlo_is_greeted_with_helo() -> None:
 )
 @pytest.mark.usefixtures("trusted")
 async def test_mail_goes_through_tls(kind: str, tls: Tls) -> None:
-    async with Upstream(**{kind: True}) as upstream:
+    async with Upstream(implicit=kind == "implicit", starttls=kind == "starttls") as upstream:
         async with reached(account(upstream, tls)) as connection:
             assert connection.encrypted
             await connection.transact("a@b.example", ["c@d.example"], [b"x\r\n"], smtputf8=False, eightbit=False)
@@ -190,7 +190,7 @@ async def test_the_certificate_must_be_the_hosts_own() -> None:
 
 @pytest.mark.parametrize(("kind", "tls"), [("implicit", Tls.IMPLICIT), ("starttls", Tls.OPPORTUNISTIC)])
 async def test_an_unknown_certificate_is_refused_unless_the_account_takes_it(kind: str, tls: Tls) -> None:
-    async with Upstream(**{kind: True}) as upstream:
+    async with Upstream(implicit=kind == "implicit", starttls=kind == "starttls") as upstream:
         fault = await refusal(account(upstream, tls))
         assert (fault.stage, fault.kind, fault.reply.enhanced) == (Stage.TLS, "certificate", "4.7.5")
         async with reached(account(upstream, tls, verify_certificate=False)) as connection:
@@ -308,7 +308,7 @@ async def test_a_refused_token_says_why() -> None:
     ],
 )
 async def test_a_login_that_cannot_be_is_said_to_be_none(
-    auth: tuple[str, ...], changes: dict[str, str], code: int, words: str
+    auth: tuple[str, ...], changes: dict[str, Any], code: int, words: str
 ) -> None:
     async with Upstream(auth=auth) as upstream:
         fault = await refusal(account(upstream, user="ann", **changes))

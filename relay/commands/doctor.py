@@ -22,8 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     describe(
         parser,
         _doctor,
-        "Check settings, database, schema, clock, secrets, queue, broker, ports, certificate and exposure; then list\n"
-        "every setting with its value, default and meaning. Nothing is changed. Exit 0: well; 69: something failed;\n"
+        "Check settings, database, schema, clock, secrets, queue, broker, ports, certificate and exposure; then list "
+        "every setting with its value, default and meaning. Nothing is changed. Exit 0: well; 69: something failed; "
         "78: the settings are wrong.",
         "doctor",
         "doctor --json | jq '.checks[] | select(.finding != \"ok\")'",

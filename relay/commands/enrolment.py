@@ -24,13 +24,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     describe(
         parser,
         asynchronous(_add),
-        "Take an account on. Its password is read from a file, from stdin, from SMTP_PASSWORD in the environment, or\n"
+        "Take an account on. Its password is read from a file, from stdin, from SMTP_PASSWORD in the environment, or "
         "asked for; never from the command line, which every user of the machine can see.",
         "account add shop --email shop@example.com --smtp-host smtp.example.com --smtp-user shop@example.com",
         "account add shop --smtp-host smtp.example.com --smtp-user shop --smtp-password-file /run/secrets/shop",
         "account add shop --update --per-hour 200",
         "account add shop --json account.json       # as in POST /v1/account",
     )
+    parser.usage = f"{parser.prog} ID [--update] [its settings]"
     parser.add_argument("account", metavar="ID", help="letters, digits and . _ @ + = : -")
     parser.add_argument(
         "--update", action="store_true", help="change an account that is there; the rest stays as it is"

@@ -14,8 +14,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     describe(
         commands.add_parser("rotate", help="seal every secret again with the newest key"),
         asynchronous(_rotate),
-        "Seal every stored secret again with the newest key. To replace a key: make one (postferry doctor --new-key),\n"
-        "put it first in POSTFERRY_SECRET_KEYS, restart, run this, then take the old key out and restart again.\n"
+        "Seal every stored secret again with the newest key. To replace a key: make one (postferry doctor --new-key), "
+        "put it first in POSTFERRY_SECRET_KEYS, restart, run this, then take the old key out and restart again. "
         "Pixels are signed with a key of their time: drop an old key when opens of that time no longer matter.",
         "keys rotate",
     )

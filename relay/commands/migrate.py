@@ -12,7 +12,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     describe(
         parser,
         _migrate,
-        "Apply the migrations that this database lacks, each in a database transaction of its own. Safe to run from\n"
+        "Apply the migrations that this database lacks, each in a database transaction of its own. Safe to run from "
         "many hosts at once, and again: what is done is skipped. `postferry up` does it by itself.",
         "migrate",
     )

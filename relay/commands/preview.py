@@ -25,8 +25,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     describe(
         parser,
         _preview,
-        "Write to stdout exactly the bytes that upstream would receive for this recipient: CRLF line ends, before\n"
-        "dot-stuffing, with a pixel that counts for nothing. LF line ends of the file are read as CRLF. What the SMTP\n"
+        "Write to stdout exactly the bytes that upstream would receive for this recipient: CRLF line ends, before "
+        "dot-stuffing, with a pixel that counts for nothing. LF line ends of the file are read as CRLF. What the SMTP "
         "ingress would refuse ends with exit 65 and its reason. Nothing is stored or sent; no server is needed.",
         "preview message.eml --to you@example.com",
         "preview message.eml --to you@example.com --no-track | diff - <(unix2dos < message.eml)",

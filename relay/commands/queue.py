@@ -21,9 +21,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         parser,
         asynchronous(_queue),
         "Show the mail that is not finished, account by account, the one that has waited longest first.\n"
-        "  due       may go now, waits for its turn     leased    a worker has it\n"
-        "  deferred  was tried, is tried again later    later     asked to be sent later\n"
-        "  failed    dead letters of the last 24 hours  oldest    how long the oldest due one has waited",
+        "  due        may go now, waits for its turn\n"
+        "  leased     a worker has it\n"
+        "  deferred   was tried, is tried again later\n"
+        "  later      asked to be sent later\n"
+        "  failed     dead letters of the last 24 hours\n"
+        "  oldest     how long the oldest that is due has waited",
         "queue",
         "queue shop",
         "queue --json | jq '.[] | select(.oldest_due > 60)'",

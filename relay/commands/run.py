@@ -26,8 +26,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         describe(
             parser,
             _up,
-            "Start everything on this machine and stay in the foreground; Ctrl-C stops all of it. PostgreSQL and\n"
-            "Valkey come along, unless DATABASE_URL and REDIS_URL name yours. The first start makes an admin token,\n"
+            "Start everything on this machine and stay in the foreground; Ctrl-C stops all of it. PostgreSQL and "
+            "Valkey come along, unless DATABASE_URL and REDIS_URL name yours. The first start makes an admin token, "
             "shown once and kept in DIR/admin.token, and an account `sandbox` whose mail becomes files in DIR/sandbox.",
             "up",
             "up --data /var/lib/postferry",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import html
 import json
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from relay.store.overview import Progress
 
 PATIENCE = 60.0
+INGRESS = "cli"
 TEXT = """\
 This is a test message.
 
@@ -35,8 +38,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     describe(
         parser,
         asynchronous(_send),
-        "Hand over a test message and watch it: queued, leased, sent, with the upstream's own words. It goes the way\n"
-        "of all mail, so the worker and the scheduler must be running. Exit 0: sent to all; 75: it waits and will be\n"
+        "Hand over a test message and watch it: queued, leased, sent, with the upstream's own words. It goes the way "
+        "of all mail, so the worker and the scheduler must be running. Exit 0: sent to all; 75: it waits and will be "
         "tried again; 69: it failed for good.",
         "send sandbox --to you@example.com",
         "send shop --to you@example.com --from orders@shop.example --subject 'Does it arrive?'",
@@ -82,10 +85,27 @@ def _submission(args: argparse.Namespace, account: Account, given: Settings) -> 
         raise Stop(f"account {account.id} has no email to send as", "name one: --from ADDRESS", USAGE)
     sender = address.envelope(args.sender or account.email)
     recipients = tuple(address.envelope(to) for to in args.to)
-    raw = content(args.file) if args.file else _compose(args, account, sender, given.hostname)
+    raw = content(args.file) if args.file else _test_message(args.subject, account, sender, recipients, given.hostname)
     mail = mime.tidy(raw, now=datetime.now(UTC), domain=given.hostname, unique=secrets.token_hex(16))
     options = Options(priority=Priority.HIGH, track=False if args.no_track else None)
-    return Submission(account, "cli", sender, recipients, mail, options)
+    return Submission(account, INGRESS, sender, recipients, mail, options)
+
+
+def _test_message(subject: str, account: Account, sender: str, recipients: Sequence[str], host: str) -> bytes:
+    """Text and HTML, so that tracking has something to work on."""
+    from relay.core.address import Mailbox
+    from relay.core.compose import Draft, compose
+
+    now = datetime.now(UTC)
+    about = {"account": account.id, "host": host, "time": f"{now:%Y-%m-%d %H:%M:%S} UTC"}
+    draft = Draft(
+        sender=Mailbox(account.name, sender),
+        to=tuple(Mailbox("", recipient) for recipient in recipients),
+        subject=subject,
+        text=TEXT.format(**about),
+        html=HTML.format(**{name: html.escape(value) for name, value in about.items()}),
+    )
+    return compose(draft, now=now, domain=host, unique=secrets.token_hex(16))
 
 
 def _facts(one: Progress) -> dict[str, Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TextIO
 
@@ -92,12 +94,25 @@ def span(seconds: float) -> str:
     return f"{seconds / 86400:.0f} days"
 
 
+class Help(argparse.HelpFormatter):
+    """Paragraphs fill the line, what is indented (tables, examples) stays as it is, headings stand out."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=min(shutil.get_terminal_size().columns, 100) - 2)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = text.splitlines()
+        return "\n".join(line if line.startswith("  ") else textwrap.fill(line, width) for line in lines)
+
+    def start_section(self, heading: str | None) -> None:
+        super().start_section(paint(heading, "bold") if heading else heading)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse whose errors end with 64 and the way to the help."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(*args, **{**kwargs, "allow_abbrev": False})
+        super().__init__(*args, **{**kwargs, "formatter_class": Help, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
         complain(message, f"see: {self.prog} --help")
@@ -110,7 +125,7 @@ Run = Callable[[argparse.Namespace], int]
 def describe(parser: argparse.ArgumentParser, run: Run, text: str, *examples: str) -> None:
     """Give a command its description, its examples, `--data`, and the function that does it."""
     parser.description = text
-    parser.epilog = "examples:\n" + "\n".join(f"  postferry {example}" for example in examples)
+    parser.epilog = f"{paint('examples', 'bold')}:\n" + "\n".join(f"  postferry {example}" for example in examples)
     parser.add_argument(
         "--data", metavar="DIR", default=DEFAULT_DATA, help=f"data folder of `postferry up` (default {DEFAULT_DATA})"
     )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from relay.store.overview import Progress
 
 LOOK_SECONDS = 0.03
+SOON = 1.0  # s; what comes back sooner is waited for
 SETTLED = {"sent": "ok", "failed": "failed", "deferred": "warning", "cancelled": "skipped"}
 
 
@@ -52,7 +53,8 @@ class Watch:
 
 def settled(one: Progress) -> bool:
     """Nothing more is going to happen soon."""
-    return one.state in ("sent", "failed", "cancelled") or (one.state == "deferred" and one.due_in > 1)
+    waits = one.due_in > SOON or one.resting > SOON or one.account_state != "active"
+    return one.state in ("sent", "failed", "cancelled") or (one.state in ("queued", "deferred") and waits)
 
 
 def judge(last: Sequence[Progress], account: str, queue_id: str, seconds: float) -> int:
@@ -71,26 +73,29 @@ def judge(last: Sequence[Progress], account: str, queue_id: str, seconds: float)
 def _explain(one: Progress, account: str, seconds: float) -> tuple[str, str]:
     """What is wrong, and what to do about it."""
     verify = f"try its upstream step by step: postferry account verify {account}"
-    match one.state, one.account_state:
-        case "failed", _:
+    again = f"it is tried again in {span(max(one.resting, one.due_in, 0))}"
+    match one.state:
+        case "failed":
             return f"failed for good at {one.stage or 'its upstream'}: {clean(one.reply)}", _advice(one)
-        case _, "paused":
-            return f"account {account} is paused: {one.reason}", f"postferry account resume {account}"
-        case _, "refused":
-            return f"upstream refuses the login of account {account}: {clean(one.reason)}", verify
-        case _ if one.reason:
-            return f"the upstream of account {account} is in trouble: {clean(one.reason)}", verify
-        case "deferred", _:
-            when = span(max(one.due_in, 0))
-            return f"put off at {one.stage}: {clean(one.reply)}; it is tried again in {when}", _advice(one)
-        case "cancelled", _:
+        case "cancelled":
             return "it was cancelled", ""
-        case "leased", _:
-            return f"a worker has had it for up to {span(seconds)} and has not told what became of it", verify
+        case _ if one.account_state == "paused":
+            return (
+                f"account {account} is paused: {clean(one.reason)}",
+                f"let it send: postferry account resume {account}",
+            )
+        case _ if one.account_state == "refused":
+            return f"upstream refuses the login of account {account}: {clean(one.reason)}", verify
+        case _ if one.resting:
+            return f"the upstream of account {account} is in trouble: {clean(one.reason)}; {again}", verify
+        case "deferred":
+            return f"put off at {one.stage or 'its upstream'}: {clean(one.reply)}; {again}", _advice(one)
+        case "leased":
+            return f"a worker has it, and has not said within {span(seconds)} what became of it", verify
         case _:
             return (
                 f"nobody took it within {span(seconds)}",
-                "are a scheduler and a worker running? postferry doctor tells more",
+                "are a scheduler and a worker running? see: postferry doctor",
             )
 
 

@@ -103,6 +103,7 @@ class Progress:
     due_in: float  # seconds; below zero: overdue
     account_state: str
     reason: str  # why the account is held
+    resting: float  # seconds until the account is tried again, 0 when it may go at once
 
 
 async def progress(conn: Connection, message: UUID) -> list[Progress]:
@@ -113,7 +114,8 @@ async def progress(conn: Connection, message: UUID) -> list[Progress]:
             select d.recipient, d.state::text, d.attempts, concat_ws(' ', d.code, d.enhanced, d.reply) as reply,
                    d.code, coalesce(d.enhanced, '') as enhanced, coalesce(d.reply, '') as text,
                    coalesce(t.stage, '') as stage, extract(epoch from d.due_at - now())::float8 as due_in,
-                   a.state::text as account_state, a.reason
+                   a.state::text as account_state, a.reason,
+                   greatest(coalesce(extract(epoch from a.retry_at - now()), 0), 0)::float8 as resting
             from deliveries d join accounts a on a.id = d.account_id
             left join lateral (select stage from attempts where delivery_id = d.id order by id desc limit 1) t on true
             where d.message_id = %s order by d.id

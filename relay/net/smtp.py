@@ -42,6 +42,7 @@ class UpstreamError(Exception):
     def __init__(self, stage: Stage, reply: Reply, kind: str) -> None:
         super().__init__(f"{stage}: {reply}")
         self.stage, self.reply, self.kind = stage, reply, kind
+        self.encrypted = False  # whether the login was tried under TLS
 
 
 async def connect(
@@ -134,7 +135,12 @@ async def _open(client: aiosmtplib.SMTP, smtp: Smtp) -> None:
     if smtp.tls is Tls.STARTTLS or (smtp.tls is Tls.OPPORTUNISTIC and "starttls" in client.esmtp_extensions):
         await _start_tls(client, smtp.host)
     if smtp.user:
-        await _log_in(client, smtp)
+        encrypted = client.get_transport_info("sslcontext") is not None
+        try:
+            await _log_in(client, smtp, encrypted=encrypted)
+        except UpstreamError as error:
+            error.encrypted = encrypted
+            raise
 
 
 async def _hello(client: aiosmtplib.SMTP) -> None:
@@ -156,12 +162,11 @@ async def _start_tls(client: aiosmtplib.SMTP, host: str) -> None:
         await client.ehlo()
 
 
-async def _log_in(client: aiosmtplib.SMTP, smtp: Smtp) -> None:
+async def _log_in(client: aiosmtplib.SMTP, smtp: Smtp, *, encrypted: bool) -> None:
     async def say(line: bytes) -> Reply:
         response = await client.execute_command(line)
         return compose(response.code, response.message.split("\n"))
 
-    encrypted = client.get_transport_info("sslcontext") is not None
     with _faults(Stage.AUTH, smtp.host):
         reply = await login(say, smtp, client.server_auth_methods, encrypted=encrypted)
     if reply.code != 235:

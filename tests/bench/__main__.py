@@ -25,9 +25,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=figures.NAMES, metavar="NAME", help=", ".join(figures.NAMES))
     parser.add_argument("--rounds", type=int, help="of each figure; the median counts (default 3, quick 1)")
     parser.add_argument("--no-postfix", action="store_true", help="Postferry alone, without ratios")
-    parser.add_argument(
-        "--profile", choices=ROLES, metavar="ROLE", help="where the time of a role goes: " + ", ".join(ROLES)
-    )
+    spied = [*ROLES, profile.POSTGRES]
+    parser.add_argument("--profile", choices=spied, metavar="ROLE", help="where its time goes: " + ", ".join(spied))
     parser.add_argument(
         "--json", type=Path, default=Path("bench.json"), help="where the figures are written (bench.json)"
     )
@@ -79,7 +78,8 @@ def main() -> int:
         about: dict[str, Any] = {"machine": machine.describe(folder), "postfix": missing or postfix.version()}
         print(report.heading(about["machine"], about["postfix"]), flush=True)
         sink = stack.enter_context(drive.sink())
-        ours = stack.enter_context(Postferry(folder / "postferry", sink.port, CONNECTIONS))
+        counting = given.profile == profile.POSTGRES
+        ours = stack.enter_context(Postferry(folder / "postferry", sink.port, CONNECTIONS, counting))
         theirs = None if missing else stack.enter_context(postfix.Postfix(folder / "postfix", sink.port, CONNECTIONS))
         stage = Stage(
             ours, theirs, sink, progress, given.rounds or (1 if given.quick else 3), 0.4 if given.quick else 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from tests.bench.postferry import TRACKED, Postferry
 from tests.bench.postfix import Postfix
 
 CONNECTIONS = 20
+QUIET = 0.1  # of the machine may go to others in a round; more is said
 
 
 @dataclass(frozen=True)
@@ -159,10 +161,19 @@ def counting_cpu(stage: Stage, figure: Figure, system: Postferry | Postfix, copi
     own = {"postfix": system.process} if isinstance(system, Postfix) else system.processes
     pids = {name: process.pid for name, process in own.items()} | {f"sink for {system.name}": stage.sink.process.pid}
     before = {name: machine.cpu_seconds(pid) for name, pid in pids.items()}
+    others, began = foreign_seconds(), time.monotonic()
     yield
+    share = (foreign_seconds() - others) / (time.monotonic() - began) / machine.CORES
+    if share > QUIET:
+        figure.notes.append(f"Disturbed: in a round of {system.name} others used {share:.0%} of the machine.")
     for name, pid in pids.items():
         used = (machine.cpu_seconds(pid) - before[name]) * 1e6 / copies
         figure.cpu[name] = figure.cpu.get(name, 0.0) + used / stage.rounds
+
+
+def foreign_seconds() -> float:
+    """CPU that others than the bench have used."""
+    return machine.busy_seconds() - machine.cpu_seconds(os.getpid())
 
 
 def accepts(stage: Stage, loads: Sequence[Load], drain: bool) -> Iterator[Figure]:

@@ -13,6 +13,7 @@ from typing import Any
 
 PROC = Path("/proc")
 IN_MEMORY = ("tmpfs", "ramfs", "overlay-tmpfs")
+CORES = len(os.sched_getaffinity(0))
 TICK = os.sysconf("SC_CLK_TCK")
 MIB = 1024 * 1024
 
@@ -22,7 +23,7 @@ def describe(folder: Path) -> dict[str, Any]:
     half, most = fsync_milliseconds(folder)
     device, kind = filesystem(folder)
     return {
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": CORES,
         "cpu": field(PROC / "cpuinfo", "model name") or platform.processor(),
         "memory_mb": int(field(PROC / "meminfo", "MemTotal").split()[0]) // 1024,
         "kernel": f"{platform.system()} {platform.release()}",
@@ -102,6 +103,14 @@ def cpu_seconds(pid: int) -> float:
     """CPU that a process, its descendants and those of them that have ended have used."""
     fields = (status(PROC / str(member) / "stat") for member in family(pid))
     return sum(int(number) for values in fields for number in values[11:15]) / TICK
+
+
+def busy_seconds() -> float:
+    """CPU that the whole machine has used."""
+    user, nice, system, _, _, irq, softirq, steal = (
+        int(number) for number in (PROC / "stat").read_text().split(maxsplit=9)[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) / TICK
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ ROLES = {
     "worker": ["-m", "workers"],
     "scheduler": ["-m", "workers.scheduler"],
 }
+COUNTING = {"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.track_planning": "on"}
 TRACKED, PLAIN = "bench", "plain"  # accounts
 
 
@@ -35,8 +36,9 @@ class Postferry:
 
     name = "postferry"
 
-    def __init__(self, folder: Path, sink: int, connections: int) -> None:
+    def __init__(self, folder: Path, sink: int, connections: int, counting_statements: bool = False) -> None:
         self.folder, self.sink, self.connections = folder, sink, connections
+        self.options = dict(local.DURABLE) | (COUNTING if counting_statements else {})
         self.smtp_port, self.api_port = free_port(), free_port()
         self.token = ""
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -112,7 +114,7 @@ class Postferry:
             self.stop("scheduler", "worker")
 
     def _start_servers(self) -> None:
-        self.postgres = local.Postgres(self.folder / "postgres", local.DURABLE)
+        self.postgres = local.Postgres(self.folder / "postgres", self.options)
         valkey = local.Valkey(self.folder / "valkey")
         for server in (self.postgres, valkey):
             server.prepare()

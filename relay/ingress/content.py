@@ -1,0 +1,62 @@
+"""What follows DATA: gathered chunk by chunk up to CRLF.CRLF, the one true end of data, within a hard limit."""
+
+from __future__ import annotations
+
+import re
+
+END = b"\r\n.\r\n"
+EDGE = 8  # bytes kept past the limit: the end of data, and what only looks like it, may straddle chunks
+
+LOOKALIKE = re.compile(rb"[\r\n\0]\.[\r\n\0]+")
+"""A dot on a line of its own, in the eyes of some server: what mail is smuggled with where two of them disagree."""
+
+
+class Content:
+    """Chunks in, one message out. Past `most` bytes it keeps nothing, but still looks for the end.
+
+    One bytearray grows in place: a list of chunks would cost fifty bytes for each that a hostile client sends.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept = bytearray(b"\r\n")  # the line end of DATA itself: an empty message is a dot alone
+        self.received = 0
+
+    def feed(self, chunk: bytes) -> bytes | None:
+        """Takes a chunk; returns what came after the end of data, or None when that has not come yet."""
+        unseen = max(0, len(self._kept) - len(END) + 1)
+        self._kept += chunk
+        self.received += len(chunk)
+        end = self._kept.find(END, unseen)
+        if end < 0:
+            if self.too_large:
+                del self._kept[:-EDGE]
+            return None
+        rest = bytes(self._kept[end + len(END) :])
+        self.received -= len(rest)
+        del self._kept[end + 2 :]
+        return rest
+
+    @property
+    def too_large(self) -> bool:
+        return self.received > self._most + len(b".\r\n")
+
+    @property
+    def ends_falsely(self) -> bool:
+        """What came so far ends like a message does, but not with CRLF.CRLF or a beginning of it."""
+        edge = bytes(self._kept[-EDGE:])
+        found = LOOKALIKE.search(edge)
+        return found is not None and found.end() == len(edge) and not edge.endswith(END[:-1])
+
+    @property
+    def holds_false_end(self) -> bool:
+        """Another server would have seen an end in it. That takes a bare CR, LF or NUL: no good mail does it."""
+        suspect = any(self._kept.find(start) >= 0 for start in (b"\n.", b"\r.", b"\0."))
+        return suspect and LOOKALIKE.search(self._kept) is not None
+
+    def message(self) -> bytes:
+        """The content without dot-stuffing (RFC 5321, section 4.5.2). It can be had once: nothing is kept here."""
+        stuffed = self._kept.find(b"\n.") >= 0
+        content = self._kept.replace(b"\r\n.", b"\r\n") if stuffed else self._kept
+        self._kept = bytearray()
+        return bytes(memoryview(content)[2:])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from relay.commands import enrolment
 from relay.commands.installation import asynchronous, opened
-from relay.commands.terminal import DATA, UNAVAILABLE, Stop, choose, describe, mark, paint, table
+from relay.commands.terminal import DATA, UNAVAILABLE, Stop, choose, clean, describe, mark, paint, table
 
 if TYPE_CHECKING:
     from relay.core.model import AccountState
@@ -84,10 +84,10 @@ async def _verify(args: argparse.Namespace) -> int:
     print(f"{account.smtp.host}:{account.smtp.port} ({account.smtp.tls})")
     steps = await verify.verify(account.smtp, given)
     for step in steps:
-        print(f"  {mark(str(step.state))} {step.name:<9} {step.detail}".rstrip())
+        print(f"  {mark(step.state)} {step.name:<9} {clean(step.detail)}".rstrip())
         if step.advice:
             print(paint(f"    {step.advice}", "yellow"))
-    return UNAVAILABLE if any(str(step.state) == "failed" for step in steps) else 0
+    return UNAVAILABLE if any(step.state == "failed" for step in steps) else 0
 
 
 async def _pause(args: argparse.Namespace) -> int:

@@ -65,7 +65,7 @@ def judge(last: Sequence[Progress], account: str, queue_id: str, seconds: float)
     for reason, advice in dict.fromkeys(_explain(one, account, seconds) for one in late):
         complain(reason, advice)
     if any(one.state in ("queued", "leased", "deferred") for one in late):
-        note(f"  it stays queued as {queue_id}, and goes by itself when it can; see: postferry queue {account}")
+        note(f"  what waits stays queued as {queue_id}, and goes by itself when it can; see: postferry queue {account}")
         return TEMPFAIL
     return UNAVAILABLE
 

@@ -184,7 +184,7 @@ class Settings:
     retry_first: float = _option("60", _seconds(0.05, 86400), "seconds until the first retry")
     retry_most: float = _option("3600", _seconds(0.05, 86400), "most seconds between two tries")
     upstream_retry: float = _option(
-        "5", _seconds(0.05, 3600), "seconds until an unreachable upstream is tried again; doubles up to 60 times it"
+        "5", _seconds(0.05, 3600), "seconds until an unreachable upstream is tried again, doubled up to 60 times it"
     )
     refused_retry: float = _option(
         "900", _seconds(0.1, 86400), "seconds between probes of an account whose login is refused"

@@ -83,20 +83,27 @@ async def page(
     after: str = "",
     skip: int = 0,
     size: int = 20,
+    count: bool = True,
 ) -> tuple[int, list[Row]]:
-    """How many match, and one page by id. `query` is looked for in id, name and email; `after` is the last id seen."""
+    """How many match (0 unless `count`), and one page by id, from `after` on.
+
+    `query` is looked for in id, name and email.
+    """
     where = (
         "(%(account)s::text is null or id = %(account)s) and (%(state)s::account_state is null or state = %(state)s)"
         " and (%(query)s = '' or position(lower(%(query)s) in lower(id || ' ' || name || ' ' || email)) > 0)"
     )
     given = {"account": account, "query": query, "state": state, "after": after, "skip": skip, "size": size}
-    total = await (await conn.execute(f"select count(*) from accounts where {where}", given)).fetchone()  # noqa: S608
+    total = 0
+    if count:
+        row = await (await conn.execute(f"select count(*) from accounts where {where}".encode(), given)).fetchone()  # noqa: S608
+        total = row[0] if row else 0
     rows = await _rows(
         conn,
         f"select {COLUMNS} from accounts where {where} and id > %(after)s order by id offset %(skip)s limit %(size)s",  # noqa: S608
         given,
     )
-    return (total[0] if total else 0), rows
+    return total, rows
 
 
 async def save(conn: Connection, vault: Vault, id: str, change: Callable[[Fields], Fields]) -> bool:

@@ -44,6 +44,12 @@ async def connection(pool: Pool) -> AsyncIterator[Connection]:
             yield conn
 
 
+async def ping(pool: Pool) -> None:
+    """Raises StoreAway when PostgreSQL does not answer."""
+    async with connection(pool) as conn:
+        await conn.execute("select 1")
+
+
 class away_is_said:
     """Turns the errors of an absent or stopping PostgreSQL into StoreAway."""
 

@@ -85,8 +85,8 @@ async def page(
     async with conn.cursor(row_factory=class_row(DeadLetter)) as cursor:
         await cursor.execute(
             f"""
-            select d.id, d.account_id as account, m.id as message, m.message_id, m.sender, m.subject, d.recipient, d.attempts,
-                d.finished_at as failed_at, d.code, d.enhanced, d.reply, d.category
+            select d.id, d.account_id as account, m.id as message, m.message_id, m.sender, m.subject, d.recipient,
+                d.attempts, d.finished_at as failed_at, d.code, d.enhanced, d.reply, d.category
             from deliveries d join messages m on m.id = d.message_id
             where {wanted.where()} {below}
             order by d.finished_at desc, d.id desc offset %(skip)s limit %(size)s
@@ -96,15 +96,18 @@ async def page(
         return total, await cursor.fetchall()
 
 
-async def replay(conn: Connection, wanted: Filter, *, lifetime: float, most: int) -> tuple[int, set[str]]:
-    """Give up to `most` dead letters a new life of `lifetime` seconds, due now: how many, and whose.
+async def replay(
+    conn: Connection, wanted: Filter, *, after: int = 0, lifetime: float, most: int
+) -> list[tuple[int, str]]:
+    """Give the first `most` dead letters above the id `after` a life of `lifetime` seconds from now: their (id, account).
 
-    Rows are taken in one order and those of another replay are left to it, so that two of them never wait for each other.
+    Rows are taken in one order and those of another replay are left to it: two of them never wait for each other.
     """
     cursor = await conn.execute(
         f"""
         with chosen as (
-            select d.id from deliveries d where {wanted.where()} order by d.id limit %(most)s for update skip locked
+            select d.id from deliveries d where {wanted.where()} and d.id > %(after)s
+            order by d.id limit %(most)s for update skip locked
         ), changed as (
             update deliveries d set state = 'queued', ready = true, attempts = 0, due_at = now(), finished_at = null,
                 expires_at = now() + %(lifetime)s * interval '1 second'
@@ -116,12 +119,11 @@ async def replay(conn: Connection, wanted: Filter, *, lifetime: float, most: int
                 jsonb_build_object('queueId', replace(message_id::text, '-', ''), 'recipient', recipient)
             from changed
         )
-        select account_id, count(*) from changed group by account_id
+        select id, account_id from changed
         """.encode(),  # noqa: S608 - the text is ours
-        {**wanted.given(), "lifetime": lifetime, "most": most, "event": EventType.MESSAGE_REPLAYED},
+        {**wanted.given(), "after": after, "lifetime": lifetime, "most": most, "event": EventType.MESSAGE_REPLAYED},
     )
-    found = dict(await cursor.fetchall())
-    return sum(found.values()), set(found)
+    return [(row[0], row[1]) for row in await cursor.fetchall()]
 
 
 async def _count(conn: Connection, where: str, given: Mapping[str, Any]) -> int:

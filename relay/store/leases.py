@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ async def wake(conn: Connection, accounts: Collection[str] = ()) -> None:
     await conn.execute("select pg_notify(%s, %s)", (CHANNEL, payload if len(payload.encode()) < MOST_PAYLOAD else ""))
 
 
-async def listen(conn: Connection) -> AsyncIterator[list[str]]:
+async def listen(conn: Connection) -> AsyncGenerator[list[str], None]:
     """The accounts that each `wake` names; an empty list where it names none. Ends with the connection."""
     await conn.execute(f"listen {CHANNEL}")
     async for notice in conn.notifies():

@@ -80,12 +80,12 @@ async def _insert(
         stored_at = await _write(conn, batch, attempts, lifetime)
         return [_accepted(item, stored_at) for item in batch]
     async with conn.transaction():
-        earlier = await _claim_keys(conn, keyed)
-        fresh = [item for item in batch if item.id not in earlier]
-        stored_at = await _write(conn, fresh, attempts, lifetime) if fresh else None
-    return [
-        earlier[item.id] if item.id in earlier or stored_at is None else _accepted(item, stored_at) for item in batch
-    ]
+        answers = await _claim_keys(conn, keyed)
+        fresh = [item for item in batch if item.id not in answers]
+        if fresh:
+            now = await _write(conn, fresh, attempts, lifetime)
+            answers |= {item.id: _accepted(item, now) for item in fresh}
+    return [answers[item.id] for item in batch]
 
 
 async def _write(conn: Connection, batch: Sequence[Prepared], attempts: int, lifetime: float) -> datetime:

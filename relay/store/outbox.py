@@ -1,4 +1,4 @@
-"""Messages that still have deliveries to make: listed, cancelled, moved. Each change is guarded by the delivery's state."""
+"""Messages that still have deliveries to make: listed, cancelled, moved; each change guarded by the state."""
 
 from __future__ import annotations
 
@@ -127,7 +127,8 @@ async def _change(conn: Connection, id: UUID, update: str, given: Mapping[str, A
             with changed as ({update}),
             told as (
                 insert into events (account_id, type, delivery_id, message_id, data)
-                select account_id, %(event)s, id, message_id, %(data)s::jsonb || jsonb_build_object('recipient', recipient)
+                select account_id, %(event)s, id, message_id,
+                    %(data)s::jsonb || jsonb_build_object('recipient', recipient)
                 from changed where %(event)s::text is not null
             )
             select id from changed
@@ -147,9 +148,9 @@ async def _entries(conn: Connection, ids: Sequence[UUID], shown: int | None) -> 
     async with conn.cursor(row_factory=class_row(Entry)) as cursor:
         await cursor.execute(
             """
-            select m.id, account_id as account, ingress, message_id, sender, subject, size, priority, created_at, send_at,
-                (select coalesce(jsonb_object_agg(state, n), '{}') from (
-                    select state, count(*) as n from deliveries where deliveries.message_id = m.id group by state) s) as states
+            select m.id, account_id as account, ingress, message_id, sender, subject, size, priority, created_at,
+                send_at, (select coalesce(jsonb_object_agg(state, n), '{}') from (
+                    select state, count(*) as n from deliveries d where d.message_id = m.id group by state) s) as states
             from messages m where id = any(%s) order by array_position(%s, id)
             """,
             (list(ids), list(ids)),
@@ -160,8 +161,8 @@ async def _entries(conn: Connection, ids: Sequence[UUID], shown: int | None) -> 
         await deliveries.execute(
             """
             select d.* from unnest(%s::uuid[]) as m(id) cross join lateral (
-                select id, message_id as message, recipient, name, state::text, attempts, max_attempts, due_at, finished_at,
-                    code, enhanced, reply, category
+                select id, message_id as message, recipient, name, state::text, attempts, max_attempts, due_at,
+                    finished_at, code, enhanced, reply, category
                 from deliveries where message_id = m.id order by id limit %s) d
             """,
             (list(found), shown),

@@ -14,11 +14,14 @@ from relay.store.db import Connection
 HELD = "held"
 
 WAITING = """
-    select account_id, message_id, state, ready, due_at from deliveries where ready and state in ('queued', 'deferred') {and_}
+    select account_id, message_id, state, ready, due_at from deliveries
+    where ready and state in ('queued', 'deferred') {and_}
     union all
-    select account_id, message_id, state, ready, due_at from deliveries where not ready and state in ('queued', 'deferred') {and_}
+    select account_id, message_id, state, ready, due_at from deliveries
+    where not ready and state in ('queued', 'deferred') {and_}
     union all
-    select account_id, message_id, state, false, due_at from deliveries where state = 'leased' {and_}
+    select account_id, message_id, state, false, due_at from deliveries
+    where state = 'leased' {and_}
 """
 """All that is not finished: one arm for each of the indexes that know it, since no single one does."""
 

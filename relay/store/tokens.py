@@ -6,13 +6,15 @@ import hashlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
+from psycopg.errors import ForeignKeyViolation
 from psycopg.rows import class_row
 
 from relay.store.db import Connection
 
 SCOPES = ("api", "smtp", "metrics", "*")
+NEVER = datetime.fromtimestamp(0, UTC)
 PREFIX = "pf_"  # so that scanners of leaked secrets know one
 LENGTH = len(PREFIX) + 43
 
@@ -25,7 +27,7 @@ class Token:
     scopes: tuple[str, ...]
     account: str | None
     description: str = ""
-    created_at: datetime | None = None
+    created_at: datetime = NEVER
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scopes", tuple(self.scopes))
@@ -40,19 +42,27 @@ def digest(plaintext: str) -> bytes:
 
 
 async def create(conn: Connection, scopes: Sequence[str], account: str | None = None, description: str = "") -> str:
-    """A new token's plaintext: the only time that it is seen. An unknown account raises ForeignKeyViolation."""
-    return (await add(conn, scopes, account, description))[1]
+    """A new token's plaintext: the only time that it is seen. LookupError when there is no such account."""
+    made = await add(conn, scopes, account, description)
+    if made is None:
+        raise LookupError(f"there is no account {account}")
+    return made[1]
 
 
-async def add(conn: Connection, scopes: Sequence[str], account: str | None, description: str) -> tuple[Token, str]:
-    """A new token and its plaintext."""
+async def add(
+    conn: Connection, scopes: Sequence[str], account: str | None, description: str
+) -> tuple[Token, str] | None:
+    """A new token and its plaintext; None when there is no such account."""
     plaintext = PREFIX + secrets.token_urlsafe(32)
     async with conn.cursor(row_factory=class_row(Token)) as cursor:
-        await cursor.execute(
-            "insert into tokens (hash, scopes, account_id, description) values (%s, %s, %s, %s)"
-            " returning id, scopes, account_id as account, description, created_at",
-            (digest(plaintext), list(scopes), account, description),
-        )
+        try:
+            await cursor.execute(
+                "insert into tokens (hash, scopes, account_id, description) values (%s, %s, %s, %s)"
+                " returning id, scopes, account_id as account, description, created_at",
+                (digest(plaintext), list(scopes), account, description),
+            )
+        except ForeignKeyViolation:
+            return None
         token = await cursor.fetchone()
     assert token is not None
     return token, plaintext

@@ -1,0 +1,56 @@
+"""Messages and accounts for the store's tests, made with the store's own functions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from relay.accept import new_id
+from relay.core.model import Accepted, Options, Prepared, Priority
+from relay.store import messages
+from relay.store.db import Connection
+
+
+async def account(conn: Connection, id: str = "a", state: str = "active", **limits: int) -> str:
+    """An account with an upstream and these limits (perMinute, connections, ...)."""
+    config = {"smtp": {"host": "127.0.0.1", "port": 25}, "limits": limits}
+    await conn.execute("insert into accounts (id, config, state) values (%s, %s, %s)", (id, Jsonb(config), state))
+    return id
+
+
+def prepared(
+    *recipients: str,
+    account: str = "a",
+    send_at: datetime | None = None,
+    priority: Priority = Priority.NORMAL,
+    content: bytes = b"Subject: x\r\n\r\nx\r\n",
+    body_hash: bytes = b"",
+    **options: Any,
+) -> Prepared:
+    return Prepared(
+        id=new_id(),
+        account=account,
+        ingress="api",
+        message_id="<x@example.com>",
+        sender="s@example.com",
+        subject=options.pop("subject", "x"),
+        recipients=recipients or ("r@example.com",),
+        names={},
+        bcc=options.pop("bcc", ()),
+        content=content,
+        splice=options.pop("splice", None),
+        smtputf8=False,
+        eightbit=False,
+        send_at=send_at,
+        options=Options(priority=priority, **options),
+        body_hash=body_hash,
+    )
+
+
+async def stored(conn: Connection, *batch: Prepared, attempts: int = 3, lifetime: float = 3600) -> list[Accepted]:
+    """Stores them and returns their answers, none of which may be a refusal."""
+    answers = await messages.insert(conn, batch, attempts=attempts, lifetime=lifetime)
+    assert not [answer for answer in answers if isinstance(answer, Exception)], answers
+    return [answer for answer in answers if isinstance(answer, Accepted)]

@@ -1,0 +1,267 @@
+"""Leases: granted in turn, within limits, begun once, taken back when their worker is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from relay.core.limits import room
+from relay.core.model import Outcome, Priority, State
+from relay.store import db, leases, outcomes
+from relay.store.db import Connection
+from relay.store.leases import Lease
+from relay.store.outcomes import Report
+from tests.store.mail import account, prepared, stored
+
+
+async def granted(conn: Connection, *accounts: str, size: int = 50) -> list[Lease]:
+    """What the scheduler does for these accounts in one turn."""
+    async with conn.transaction():
+        turn = await leases.take_turn(conn, accounts)
+        usages = await leases.usage(conn, turn, size=size)
+        rooms = {usage.account: room(usage) for usage in usages if room(usage)}
+        return await leases.grant(conn, rooms, seconds=60) if rooms else []
+
+
+async def states(conn: Connection) -> list[tuple[str, int]]:
+    rows = await (await conn.execute("select state::text, attempts from deliveries order by id")).fetchall()
+    return [(row[0], row[1]) for row in rows]
+
+
+def sent(delivery: int, lease: int) -> Report:
+    return Report(delivery, lease, State.SENT, Outcome.SENT, "dot", 0.1, code=250)
+
+
+async def test_only_accounts_with_ready_work_are_found_in_turn(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        for id in ("a", "b", "c", "d"):
+            await stored(conn, *[prepared(account=id)] * 0, prepared(account=id), prepared(account=id))
+        await stored(conn, prepared(account="bb", send_at=datetime.now(UTC) + timedelta(days=1)))
+        assert await leases.accounts_with_work(conn, "", most=3) == ["a", "b", "c"]
+        assert await leases.accounts_with_work(conn, "c", most=3) == ["d"]
+
+
+async def test_future_mail_is_promoted_when_its_hour_comes(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await stored(conn, prepared(send_at=datetime.now(UTC) + timedelta(hours=1)))
+        assert await leases.promote(conn) == 0
+        assert 3500 < (await leases.next_due(conn) or 0) <= 3600
+        await conn.execute("update deliveries set due_at = now()")
+        assert await leases.promote(conn) == 1
+        assert await leases.next_due(conn) is None
+
+
+async def test_priority_goes_before_age_and_age_before_the_rest(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn)
+        await stored(conn, prepared("bulk@x", priority=Priority.BULK))
+        await stored(conn, prepared("first@x"))
+        await stored(conn, prepared("second@x"), prepared("high@x", priority=Priority.HIGH))
+        (lease,) = await granted(conn, "a", size=3)
+        begun = await leases.start(conn, lease.id, seconds=60)
+    assert begun is not None
+    assert [row.recipient for row in begun.deliveries] == ["high@x", "first@x", "second@x"]
+    assert lease.priority is Priority.HIGH
+
+
+@pytest.mark.parametrize("state", ["paused"])
+async def test_a_paused_account_is_left_alone(pool: db.Pool, state: str) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn, state=state)
+        await stored(conn, prepared())
+        assert await granted(conn, "a") == []
+
+
+async def test_a_refused_account_is_probed_with_one_delivery_when_its_time_comes(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn, state="refused")
+        await stored(conn, prepared("a@x", "b@x"))
+        await conn.execute("update accounts set retry_at = now() + interval '1 minute'")
+        assert await granted(conn, "a") == []
+        await conn.execute("update accounts set retry_at = now()")
+        assert [lease.size for lease in await granted(conn, "a")] == [1]
+
+
+async def test_no_more_leases_than_connections(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn, connections=2)
+        await stored(conn, prepared(*(f"r{n}@x" for n in range(9))))
+        sizes = [[lease.size for lease in await granted(conn, "a", size=3)] for _ in range(3)]
+    assert sizes == [[3], [3], []]
+
+
+async def test_what_is_in_flight_holds_a_slot_and_what_is_sent_keeps_it_for_the_window(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn, perMinute=3)
+        await stored(conn, prepared(*(f"r{n}@x" for n in range(5))))
+        (first,) = await granted(conn, "a", size=2)
+        (second,) = await granted(conn, "a", size=2)
+        assert (first.size, second.size) == (2, 1)
+        assert await granted(conn, "a") == []
+        begun = await leases.start(conn, first.id, seconds=60)
+        assert begun is not None
+        await outcomes.commit(conn, [sent(row.delivery, first.id) for row in begun.deliveries])
+        await leases.release(conn, [first.id, second.id])
+        assert [lease.size for lease in await granted(conn, "a")] == [1]
+        wait = await leases.slot_frees(conn, "a", 60, 1)
+    assert wait is not None
+    assert 58 < wait <= 60
+
+
+async def test_a_slot_frees_at_its_instant(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn, perMinute=2)
+        await stored(conn, prepared())
+        await conn.execute(
+            "insert into slots values ('a', now() - interval '59.9 s', 2), ('a', now() - interval '10 s', 1)"
+        )
+        assert await granted(conn, "a") == []
+        assert 0 <= (await leases.slot_frees(conn, "a", 60, 2) or 9) < 0.2
+        assert 49 < (await leases.slot_frees(conn, "a", 60, 3) or 0) < 51
+        await conn.execute("update slots set at = at - interval '1 s'")
+        assert [lease.size for lease in await granted(conn, "a")] == [1]
+
+
+async def test_two_schedulers_never_lease_the_same_and_never_pass_a_limit(pool: db.Pool) -> None:
+    async with db.connection(pool) as one, db.connection(pool) as two:
+        await account(one, perMinute=4)
+        await stored(one, prepared(*(f"r{n}@x" for n in range(9))))
+        async with one.transaction():
+            await leases.take_turn(one, ["a"])
+            assert await granted(two, "a") == []  # it is the other one's turn
+            (usage,) = await leases.usage(one, ["a"], size=50)
+            await leases.grant(one, {"a": room(usage)}, seconds=60)
+        assert await granted(two, "a") == []
+        count = await (await one.execute("select count(*) from deliveries where state = 'leased'")).fetchone()
+    assert count == (4,)
+
+
+async def test_a_lease_is_begun_once_however_often_the_broker_brings_it(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn)
+        await stored(conn, prepared())
+        (lease,) = await granted(conn, "a")
+        assert await leases.start(conn, lease.id, seconds=60) is not None
+        assert await leases.start(conn, lease.id, seconds=60) is None
+        assert await leases.start(conn, lease.id + 999, seconds=60) is None
+
+
+async def test_what_is_given_back_is_a_hold_and_spends_no_attempt(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn)
+        await stored(conn, prepared("a@x", "b@x"))
+        (lease,) = await granted(conn, "a")
+        assert await leases.release(conn, [lease.id]) == 2
+        assert await states(conn) == [("queued", 0), ("queued", 0)]
+        assert len(await granted(conn, "a")) == 1
+
+
+async def test_a_lost_worker_leaves_one_unknown_and_the_rest_untried(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn)
+        await stored(conn, prepared("a@x"), prepared("b@x"), prepared("c@x"))
+        await conn.execute("update messages set splice = '{}'")  # every recipient has a copy of its own
+        (lease,) = await granted(conn, "a")
+        await conn.execute("update leases set started_at = now(), expires_at = now() - interval '1 s'")
+        first = await (await conn.execute("select min(id) from deliveries")).fetchone()
+        assert first is not None
+        await outcomes.commit(conn, [sent(first[0], lease.id)])
+        (lost,) = await leases.recover(conn)
+        tries = await (await conn.execute("select outcome::text, stage from attempts order by id")).fetchall()
+        assert lost.unknown == 1
+        assert await states(conn) == [("sent", 1), ("queued", 1), ("queued", 0)]
+        assert tries == [("sent", "dot"), ("unknown", "lease")]
+
+
+async def test_identical_copies_share_a_transaction_and_so_its_doubt(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn)
+        await stored(conn, prepared("a@x", "b@x"), prepared("c@x"))
+        await granted(conn, "a")
+        await conn.execute("update leases set started_at = now(), expires_at = now() - interval '1 s'")
+        (lost,) = await leases.recover(conn)
+        assert lost.unknown == 2
+        assert await states(conn) == [("queued", 1), ("queued", 1), ("queued", 0)]
+
+
+async def test_a_lease_that_was_never_begun_is_taken_back_without_doubt(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn)
+        await stored(conn, prepared())
+        await granted(conn, "a")
+        await conn.execute("update leases set expires_at = now() - interval '1 s'")
+        (lost,) = await leases.recover(conn)
+        assert lost.unknown == 0
+        assert await states(conn) == [("queued", 0)]
+
+
+async def test_mail_that_loses_its_worker_at_every_attempt_becomes_a_dead_letter(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn)
+        await stored(conn, prepared(), attempts=2)
+        for _ in range(2):
+            await granted(conn, "a")
+            await conn.execute("update leases set started_at = now(), expires_at = now() - interval '1 s'")
+            await leases.recover(conn)
+        events = await (await conn.execute("select type from events")).fetchall()
+        assert await states(conn) == [("failed", 2)]
+        assert events == [("messageFailed",)]
+
+
+async def test_a_renewed_lease_is_not_recovered_and_a_recovered_one_not_renewed(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn)
+        await stored(conn, prepared())
+        (lease,) = await granted(conn, "a")
+        await conn.execute("update leases set started_at = now(), expires_at = now() - interval '1 s'")
+        assert await leases.renew(conn, [lease.id], seconds=60) == {lease.id}
+        assert await leases.recover(conn) == []
+        await conn.execute("update leases set expires_at = now() - interval '1 s'")
+        await leases.recover(conn)
+        assert await leases.renew(conn, [lease.id], seconds=60) == set()
+
+
+async def test_a_report_after_the_lease_was_lost_changes_nothing(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn)
+        await stored(conn, prepared())
+        (lease,) = await granted(conn, "a")
+        begun = await leases.start(conn, lease.id, seconds=60)
+        assert begun is not None
+        await conn.execute("update leases set expires_at = now() - interval '1 s'")
+        await leases.recover(conn)
+        late = sent(begun.deliveries[0].delivery, lease.id)
+        assert await outcomes.commit(conn, [late]) == [False]
+        assert (await states(conn))[0][0] == "queued"
+
+
+async def test_leases_the_broker_lost_are_brought_again_less_and_less_often(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn)
+        await stored(conn, prepared())
+        (lease,) = await granted(conn, "a")
+        assert await leases.forgotten(conn, seconds=5) == []
+        await conn.execute(
+            "update leases set enqueued_at = now() - interval '6 s', created_at = now() - interval '6 s'"
+        )
+        assert [one.id for one in await leases.forgotten(conn, seconds=5)] == [lease.id]
+        await conn.execute(
+            "update leases set enqueued_at = now() - interval '6 s', created_at = now() - interval '30 s'"
+        )
+        assert await leases.forgotten(conn, seconds=5) == []
+
+
+@pytest.mark.parametrize(("named", "expected"), [(["a", "b"], ["a", "b"]), (["x" * 9000], []), ([], [])])
+async def test_a_wake_up_names_its_accounts_where_they_fit(
+    pool: db.Pool, named: list[str], expected: list[str]
+) -> None:
+    async with db.connection(pool) as hearer, db.connection(pool) as speaker:
+        async with aclosing(leases.listen(hearer)) as wake_ups:
+            heard = asyncio.ensure_future(anext(wake_ups))
+            while not heard.done():  # until it listens
+                await leases.wake(speaker, named)
+                await asyncio.wait([heard], timeout=0.02)
+            assert await heard == expected

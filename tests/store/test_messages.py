@@ -1,0 +1,121 @@
+"""What accept commits: all of a message or nothing, one answer each, idempotency by key."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+
+from relay.core.errors import Conflict, Refused
+from relay.store import db, messages
+from tests.store.mail import account, prepared, stored
+
+
+async def test_a_group_is_stored_with_one_delivery_a_recipient(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        one, two = prepared("a@x.example", "b@x.example", bcc=("c@x.example",)), prepared("d@x.example")
+        answers = await stored(conn, one, two)
+        rows = await (
+            await conn.execute("select message_id, recipient, state::text, ready from deliveries order by id")
+        ).fetchall()
+        bodies = await messages.bodies(conn, [one.id, two.id])
+        (bcc,) = await (await conn.execute("select bcc from messages where id = %s", (one.id,))).fetchone() or ()
+    assert [answer.queue_id for answer in answers] == [one.queue_id, two.queue_id]
+    assert rows == [
+        (one.id, "a@x.example", "queued", True),
+        (one.id, "b@x.example", "queued", True),
+        (two.id, "d@x.example", "queued", True),
+    ]
+    assert bodies == {one.id: one.content, two.id: two.content}
+    assert bcc == ["c@x.example"]
+
+
+async def test_future_mail_waits_until_its_hour(pool: db.Pool) -> None:
+    later = datetime.now(UTC) + timedelta(days=2)
+    async with db.connection(pool) as conn:
+        (answer,) = await stored(conn, prepared(send_at=later), lifetime=60)
+        row = await (await conn.execute("select ready, due_at, expires_at from deliveries")).fetchone()
+    assert answer.send_at == later
+    assert row == (False, later, later + timedelta(seconds=60))
+
+
+async def test_content_of_any_bytes_comes_back_as_it_went(pool: db.Pool) -> None:
+    content = bytes(range(256)) * 5000
+    item = prepared(content=content)
+    async with db.connection(pool) as conn:
+        await stored(conn, item)
+        assert (await messages.bodies(conn, [item.id]))[item.id] == content
+
+
+async def test_what_cannot_be_stored_costs_its_own_sender_alone(pool: db.Pool) -> None:
+    good, bad = prepared(), prepared(subject="nul \x00 inside")
+    async with db.connection(pool) as conn:
+        answers = await messages.insert(conn, [good, bad], attempts=3, lifetime=60)
+        count = await (await conn.execute("select count(*) from messages")).fetchone()
+    assert isinstance(answers[1], Refused)
+    assert not isinstance(answers[0], Exception)
+    assert count == (1,)
+
+
+async def test_the_same_key_and_body_give_the_first_answer(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        (first,) = await stored(conn, prepared(idempotency_key="k", body_hash=b"1"))
+        (again,) = await stored(conn, prepared(idempotency_key="k", body_hash=b"1"))
+        count = await (await conn.execute("select count(*) from messages")).fetchone()
+    assert (again.queue_id, again.duplicate, count) == (first.queue_id, True, (1,))
+
+
+async def test_the_same_key_and_another_body_is_a_conflict_beside_others_that_are_stored(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await stored(conn, prepared(idempotency_key="k", body_hash=b"1"))
+        other = prepared()
+        answers = await messages.insert(
+            conn, [prepared(idempotency_key="k", body_hash=b"2"), other], attempts=3, lifetime=60
+        )
+    assert isinstance(answers[0], Conflict)
+    assert not isinstance(answers[1], Exception)
+
+
+async def test_keys_of_two_accounts_are_strangers(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await stored(conn, prepared(account="a", idempotency_key="k", body_hash=b"1"))
+        (answer,) = await stored(conn, prepared(account="b", idempotency_key="k", body_hash=b"2"))
+    assert not answer.duplicate
+
+
+async def test_a_key_may_be_used_anew_after_a_day(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await stored(conn, prepared(idempotency_key="k", body_hash=b"1"))
+        await conn.execute("update idempotency set stored_at = now() - interval '25 hours'")
+        (answer,) = await stored(conn, prepared(idempotency_key="k", body_hash=b"2"))
+    assert not answer.duplicate
+
+
+async def test_old_mail_leaves_whole_and_young_or_unfinished_mail_stays(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn)
+        done, young, waiting = prepared(), prepared(), prepared()
+        await stored(conn, done, young, waiting)
+        await conn.execute(
+            "update deliveries set state = 'sent', finished_at = now() where message_id = %s", (young.id,)
+        )
+        await conn.execute(
+            "update deliveries set state = 'sent', finished_at = now() - interval '9 days' where message_id = %s",
+            (done.id,),
+        )
+        # Ids carry their time, so a message is made old by giving it an old one.
+        for item in (done, young, waiting):
+            old = psycopg.sql.Literal(str(item.id).replace(str(item.id)[:8], "00000000"))
+            for table, column in (("messages", "id"), ("bodies", "message_id"), ("deliveries", "message_id")):
+                await conn.execute(
+                    psycopg.sql.SQL("update {} set {} = {} where {} = {}").format(
+                        psycopg.sql.Identifier(table),
+                        psycopg.sql.Identifier(column),
+                        old,
+                        psycopg.sql.Identifier(column),
+                        psycopg.sql.Literal(item.id),
+                    )
+                )
+        gone = await messages.purge(conn, 7)
+        left = await (await conn.execute("select count(*) from bodies")).fetchone()
+    assert (gone, left) == (1, (2,))

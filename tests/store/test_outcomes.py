@@ -1,0 +1,106 @@
+"""Outcomes: state, attempt, slot and event in one commit."""
+
+from __future__ import annotations
+
+from relay.core.model import EventType, Outcome, State
+from relay.store import db, leases, outcomes
+from relay.store.outcomes import Report
+from tests.store.mail import account, prepared, stored
+from tests.store.test_leases import granted, states
+
+
+async def begun(conn: db.Connection, *recipients: str, **limits: int) -> tuple[int, list[int]]:
+    """A lease that is begun: its id and its deliveries'."""
+    await account(conn, **limits)
+    await stored(conn, prepared(*recipients))
+    (lease,) = await granted(conn, "a")
+    started = await leases.start(conn, lease.id, seconds=60)
+    assert started is not None
+    return lease.id, [row.delivery for row in started.deliveries]
+
+
+async def test_each_outcome_is_recorded_with_its_attempt_and_event(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        lease, (one, two, three) = await begun(conn, "a@x", "b@x", "c@x")
+        kept = await outcomes.commit(
+            conn,
+            [
+                Report(
+                    three,
+                    lease,
+                    State.FAILED,
+                    Outcome.FAILED,
+                    "rcpt",
+                    0.1,
+                    code=550,
+                    event=EventType.MESSAGE_FAILED,
+                    data={},
+                ),
+                Report(
+                    one,
+                    lease,
+                    State.SENT,
+                    Outcome.SENT,
+                    "dot",
+                    0.1,
+                    code=250,
+                    event=EventType.MESSAGE_SENT,
+                    data={"n": 1},
+                ),
+                Report(two, lease, State.DEFERRED, Outcome.UNKNOWN, "dot", 0.1, wait=60),
+            ],
+        )
+        tries = await (
+            await conn.execute("select delivery_id, number, outcome::text from attempts order by delivery_id")
+        ).fetchall()
+        events = await (await conn.execute("select type, delivery_id from events order by delivery_id")).fetchall()
+        due = await (
+            await conn.execute("select extract(epoch from due_at - now()) from deliveries where id = %s", (two,))
+        ).fetchone()
+        assert kept == [True, True, True]
+        assert await states(conn) == [("sent", 1), ("deferred", 1), ("failed", 1)]
+        assert tries == [(one, 1, "sent"), (two, 1, "unknown"), (three, 1, "failed")]
+        assert events == [("messageSent", one), ("messageFailed", three)]
+        assert due is not None
+        assert 59 < due[0] <= 60
+
+
+async def test_slots_are_kept_for_limited_accounts_alone(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        lease, (one, two) = await begun(conn, "a@x", "b@x", perDay=9)
+        await outcomes.commit(
+            conn,
+            [
+                Report(one, lease, State.SENT, Outcome.SENT, "dot", 0.1),
+                Report(two, lease, State.DEFERRED, Outcome.DEFERRED, "connect", 0.1, wait=1, counts=False),
+            ],
+        )
+        assert await (await conn.execute("select account_id, n from slots")).fetchall() == [("a", 1)]
+
+
+async def test_an_unlimited_account_leaves_no_slots(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        lease, (one,) = await begun(conn, "a@x")
+        await outcomes.commit(conn, [Report(one, lease, State.SENT, Outcome.SENT, "dot", 0.1)])
+        assert await (await conn.execute("select * from slots")).fetchall() == []
+
+
+async def test_an_outcome_is_never_lost_to_what_upstream_said(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        lease, (one, two) = await begun(conn, "a@x", "b@x")
+        reports = [
+            Report(one, lease, State.SENT, Outcome.SENT, "dot", 0.1, reply="nul \x00"),
+            Report(two, lease, State.SENT, Outcome.SENT, "dot", 0.1, reply="fine"),
+        ]
+        assert await outcomes.commit(conn, reports) == [True, True]
+        replies = await (await conn.execute("select reply from deliveries order by id")).fetchall()
+        assert replies == [("(unreadable)",), ("fine",)]
+
+
+async def test_the_same_report_twice_is_recorded_once(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        lease, (one,) = await begun(conn, "a@x")
+        report = Report(one, lease, State.SENT, Outcome.SENT, "dot", 0.1)
+        assert await outcomes.commit(conn, [report]) == [True]
+        assert await outcomes.commit(conn, [report]) == [False]
+        assert await (await conn.execute("select count(*) from attempts")).fetchone() == (1,)

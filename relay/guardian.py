@@ -20,6 +20,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+SPARED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # what ends others must not end the one that cleans up
+
 
 class Ward(NamedTuple):
     """One process we watch, the leader of its process group. Those of a lower `stage` are stopped first."""
@@ -35,13 +37,20 @@ class Guardian:
 
     def __init__(self, keep: Sequence[int] = ()) -> None:
         """`keep`: file descriptors that the guardian holds open as long as it lives (a lock)."""
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__],
-            stdin=subprocess.PIPE,
-            pass_fds=keep,
-            start_new_session=True,
-            text=True,
-        )
+        command = [sys.executable, "-I", "-S", __file__]
+        before = signal.pthread_sigmask(
+            signal.SIG_BLOCK, SPARED
+        )  # inherited: it is deaf to these from its first moment
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, pass_fds=keep, start_new_session=True, text=True
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def watch(self, ward: Ward) -> None:
         self._tell(f"watch {ward.stage} {ward.pid} {ward.signal} {ward.grace}")
@@ -123,11 +132,5 @@ def _told(lines: Iterable[str]) -> Iterator[Ward]:
     yield from wards.values()
 
 
-def main() -> None:
-    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_IGN)
-    stop(list(_told(sys.stdin)))
-
-
 if __name__ == "__main__":
-    main()
+    stop(list(_told(sys.stdin)))

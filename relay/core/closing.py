@@ -29,31 +29,46 @@ _WIDE = {
 _CHARACTERS = re.compile(rb"\x1b(?:\((.)|\$\(?([@-~]))", re.DOTALL)  # ISO-2022: what the next bytes mean
 
 
+_TORN = re.compile(rb"\x1b\$\(?[@-~](?!(?:[!-~]{2})*+\x1b)")  # not in pairs: readers lose step in their own ways
+
+
 def place(html: bytes, charset: bytes) -> tuple[int, str] | None:
     """The offset of the pixel in the decoded part, and the codec to write it in. None: better leave it alone."""
     if charset in _WIDE:
         return _place_wide(html, charset)
     if b"\0" in html or not (_ASCII.fullmatch(charset) or _MARKUP.search(html)):
         return None
-    at = before_body(html)
-    at = len(html.rstrip(b"\r\n")) if at < 0 else at
-    if _shifted(html, at, charset):
+    at = _position(html)
+    if at is None or _shifted(html, at, charset):
         return None
     return at, "utf-7" if charset.endswith(b"utf-7") else "ascii"
 
 
-def before_body(html: bytes) -> int:
-    """Where the last </body> outside a comment begins; -1: there is none."""
+def _position(html: bytes) -> int | None:
+    """Where the last </body> begins that is neither in a comment nor in another tag; else the end, unless in a tag."""
     html = html.lower()
     at = len(html)
     while (at := html.rfind(_TAG, 0, at)) >= 0:
         if html[at + len(_TAG) : at + len(_TAG) + 1] not in _AFTER:
             continue
-        comment = html.rfind(b"<!--", 0, at)
-        if comment < 0 or html.find(b"-->", comment + 2, at) >= 0:
+        hidden = max(_open_comment(html, at), _open_tag(html, at))
+        if hidden < 0:
             return at
-        at = comment
-    return -1
+        at = hidden
+    end = len(html.rstrip(b"\r\n"))
+    return end if _open_tag(html, end) < 0 else None
+
+
+def _open_comment(html: bytes, at: int) -> int:
+    """Where the comment begins that `at` is in; -1: it is in none."""
+    begin = html.rfind(b"<!--", 0, at)
+    return begin if begin >= 0 and html.find(b"-->", begin + 2, at) < 0 else -1
+
+
+def _open_tag(html: bytes, at: int) -> int:
+    """Where the tag begins that `at` is in; -1: it is in none."""
+    begin = html.rfind(b"<", 0, at)
+    return begin if begin >= 0 and html.find(b">", begin, at) < 0 and _MARKUP.match(html, begin) else -1
 
 
 def _place_wide(html: bytes, charset: bytes) -> tuple[int, str] | None:
@@ -64,8 +79,8 @@ def _place_wide(html: bytes, charset: bytes) -> tuple[int, str] | None:
         return None
     if codec is None or "<" not in text:
         return None
-    at = before_body(text.encode("latin-1", "replace"))  # a byte a character, so that offsets stay
-    return len(text[: at if at >= 0 else len(text.rstrip("\r\n"))].encode(codec)), codec
+    at = _position(text.encode("latin-1", "replace"))  # a byte a character, so that offsets stay
+    return None if at is None else (len(text[:at].encode(codec)), codec)
 
 
 def _shifted(html: bytes, at: int, charset: bytes) -> bool:
@@ -76,5 +91,7 @@ def _shifted(html: bytes, at: int, charset: bytes) -> bool:
         return html.rfind(b"~{", 0, at) > html.rfind(b"~}", 0, at)
     if b"\x1b" not in html:
         return False
+    if _TORN.search(html):
+        return True
     meanings = [match[1] for match in _CHARACTERS.finditer(html, 0, at)]
     return bool(meanings) and meanings[-1] not in (b"B", b"J")

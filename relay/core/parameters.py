@@ -6,6 +6,9 @@ import re
 from urllib.parse import unquote_to_bytes
 
 _PARAMETER = re.compile(rb';\s*+([^\s=;]++)\s*+=\s*+("(?:[^"\\]++|\\.)*+"|[^;]*+)', re.DOTALL)
+_CLEAR = re.compile(
+    rb'[^;"]*+(?:;\s*+(?:[^\s=;"]++\s*+=\s*+(?:"(?:[^"\\\r\n]++|\\[^\r\n])*+"\s*+|[^;"(\r\n]*+\s*+))?)*+'
+)
 _CONTINUED = re.compile(rb"([^*]+)\*(?:(\d{1,4})(\*?))?")
 
 
@@ -24,6 +27,11 @@ def read(value: bytes) -> dict[bytes, bytes]:
     for name, parts in pieces.items():
         found.setdefault(name, b"".join(text for _, text in sorted(parts, key=lambda part: part[0])))
     return found
+
+
+def clear(value: bytes) -> bool:
+    """Whether every reader takes the same parameters from it: no stray quote, no comment or fold inside a value."""
+    return _CLEAR.fullmatch(value) is not None
 
 
 def _unquoted(text: bytes) -> bytes:

@@ -20,7 +20,7 @@ PLAIN, ENCLOSED = b"text/plain", b"message/rfc822"  # what a part is that does n
 _FIELDS = re.compile(rb"(?:(?!--)[!-9;-~]++:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)*+")
 _VALUE = re.compile(rb"[^\n]*+\n(?:[ \t][^\n]*+\n)*+")
 _MBOX = re.compile(rb"From [^\n]*\n")
-_TELLING = (b"content-type", b"content-transfer-encoding", b"content-disposition")
+_TELLING = re.compile(rb"\ncontent-(type|transfer-encoding|disposition):")
 
 
 class Unclear(Exception):
@@ -30,42 +30,46 @@ class Unclear(Exception):
 class Head:
     """The header fields of one part. Raises Unclear when one that tells how to read the part is there twice."""
 
-    __slots__ = ("_block", "_lower", "_type", "kind")
+    __slots__ = ("_values", "kind")
 
     def __init__(self, block: bytes, default: bytes) -> None:
-        self._block = b"\n" + block
-        self._lower = self._block.lower()
-        if any(self._lower.count(b"\n%b:" % name) > 1 for name in _TELLING):
-            raise Unclear
-        self._type = self._value(b"content-type")
-        kind = self._type.partition(b";")[0].strip().lower()
+        self._values: dict[bytes, bytes] = {}
+        block = b"\n" + block
+        for name in _TELLING.finditer(block.lower()):
+            value = _VALUE.match(block, name.end())
+            if name[1] in self._values or value is None:
+                raise Unclear
+            self._values[name[1]] = value[0][:-2].lstrip(b" \t")
+        kind = self._value(b"type").partition(b";")[0].strip().lower()
         self.kind = default if not kind else kind if kind.count(b"/") == 1 else PLAIN
 
     def _value(self, name: bytes) -> bytes:
-        """As it stands, without the blanks before it; b"" when the field is missing."""
-        at = self._lower.find(b"\n%b:" % name)
-        found = _VALUE.match(self._block, at + len(name) + 2) if at >= 0 else None
-        return found[0][:-2].lstrip(b" \t") if found else b""
+        return self._values.get(name, b"")
+
+    @property
+    def clear(self) -> bool:
+        """Whether readers agree on its boundary and on where its parts begin."""
+        return parameters.clear(self._value(b"type")) and self.encoding.strip() in IDENTITY
 
     def parameter(self, name: bytes) -> bytes:
         """Of Content-Type; b"" when missing."""
-        return parameters.read(self._type).get(name, b"")
+        return parameters.read(self._value(b"type")).get(name, b"")
 
     @property
     def encoding(self) -> bytes:
         """The transfer encoding in lower case. A blank or fold around it stays: some readers then decode nothing."""
-        return self._value(b"content-transfer-encoding").lower()
+        return self._value(b"transfer-encoding").lower()
 
     @property
     def attachment(self) -> bool:
         """Whether it asks not to be shown with the message; an unknown disposition means so too (RFC 2183 2.8)."""
-        value = self._value(b"content-disposition").partition(b";")[0].strip().lower()
+        value = self._value(b"disposition").partition(b";")[0].strip().lower()
         return value not in (b"", b"inline")
 
 
 @dataclass(slots=True)
 class Leaf:
-    """A part without parts: `content[start:end]` is its body, as encoded. `end` may lie before `start`: no body."""
+    """A part without parts: `content[start:end]` is its body, as encoded; `end` may lie before `start`."""
 
     head: Head
     start: int
@@ -85,7 +89,7 @@ class _Walk:
         """Steps into a multipart; False when it cannot be read as one, or may not be changed."""
         if not head.kind.startswith(b"multipart/") or head.kind.startswith(OPAQUE):
             return False
-        if head.encoding.strip() not in IDENTITY:
+        if not head.clear:
             raise Unclear
         boundary = head.parameter(b"boundary").rstrip()
         if not boundary or boundary in self.levels:
@@ -108,10 +112,13 @@ class _Walk:
             end = content.find(b"\r\n", begin + 4)
             end = len(content) if end < 0 else end
             line = content[begin + 4 : end].rstrip(b" \t")
-            if (level := levels.get(line)) is not None:
-                return begin, end, level, False
-            if line.endswith(b"--") and (level := levels.get(line[:-2])) is not None:
-                return begin, end, level, True
+            opens, closes = levels.get(line), levels.get(line[:-2]) if line.endswith(b"--") else None
+            if opens is not None and closes is not None:
+                raise Unclear
+            if opens is not None:
+                return begin, end, opens, False
+            if closes is not None:
+                return begin, end, closes, True
             at = end
         return len(content), len(content), 0, True
 
@@ -121,9 +128,11 @@ class _Walk:
         end = found.end() if found else at
         if self.content.startswith(b"\r\n", end):
             return Head(self.content[at:end], default), end + 2
-        if end == at or end == len(self.content) or self.content.startswith(b"--", end):
-            return Head(self.content[at:end], default), end
-        raise Unclear
+        head = Head(self.content[at:end], default)
+        stops = end in (at, len(self.content)) or self.content.startswith(b"--", end)
+        if head.kind.startswith(b"multipart/") or not stops:
+            raise Unclear
+        return head, end
 
 
 def leaves(content: bytes) -> Iterator[Leaf]:

@@ -30,7 +30,7 @@ def find(content: bytes) -> Splice | None:
     """The splice of a tidied message; None: every recipient gets the same bytes. Never raises; linear time."""
     for leaf in leaves(content):
         if leaf.head.kind == b"text/html" and not leaf.head.attachment:
-            return _in_leaf(content, leaf) if leaf.start <= leaf.end else None
+            return _in_leaf(content, leaf) if _has_body(content, leaf) else None
     return None
 
 
@@ -76,6 +76,11 @@ def load(found: Mapping[str, Any]) -> Splice:
         before=bytes.fromhex(found.get("before", "")),
         after=bytes.fromhex(found.get("after", "")),
     )
+
+
+def _has_body(content: bytes, leaf: Leaf) -> bool:
+    """Whether an empty line ends its header, and anything follows."""
+    return leaf.start <= leaf.end and leaf.start < len(content) and content.endswith(b"\r\n\r\n", 0, leaf.start)
 
 
 def _in_leaf(content: bytes, leaf: Leaf) -> Splice | None:

@@ -152,7 +152,8 @@ class Deliverer:
 
     async def _transact(self, hand: Hand, rows: Sequence[Leased], content: Sequence[bytes]) -> Sequence[smtp.Result]:
         """Sends on the lease's connection. One that proves dead before it said anything is replaced once."""
-        if hand.connection is None or not hand.connection.usable:
+        connection = hand.connection
+        if connection is None or not connection.usable or self._upstreams.served(hand.account, connection):
             self._leave(hand)
             hand.connection = await self._upstreams.take(hand.account)
             await self._is_well(hand)

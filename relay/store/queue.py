@@ -62,7 +62,7 @@ async def depths(conn: Connection, account: str | None = None) -> list[Depth]:
     cursor = await conn.execute(
         f"""
         select w.account_id, w.state::text, w.ready, count(*), extract(epoch from now() - min(w.due_at))::float8,
-            coalesce(bool_or(a.state = 'paused' or a.retry_at > now()), true)
+            bool_or(a.id is null or a.state = 'paused' or coalesce(a.retry_at > now(), false))
         from ({waiting(account)}) w left join accounts a on a.id = w.account_id
         group by w.account_id, w.state, w.ready order by w.account_id
         """.encode(),  # noqa: S608 - the text is ours

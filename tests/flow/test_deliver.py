@@ -1,0 +1,338 @@
+"""One lease against an upstream with moods: what is sent, what is recorded, what the account learns."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from psycopg.types.json import Jsonb
+
+from relay.core import pixel, splice
+from relay.core.vault import Vault
+from relay.deliver import Deliverer
+from relay.settings import Settings
+from relay.store import db, leases
+from tests.fakes.upstream import Upstream
+from tests.store.mail import prepared, stored
+from tests.store.test_leases import granted
+
+HTML = (
+    b"From: s@example.com\r\nTo: r@example.com\r\nSubject: hi\r\nMessage-ID: <x@example.com>\r\nMIME-Version: 1.0\r\n"
+    b"Content-Type: text/html; charset=utf-8\r\n\r\n<html><body><p>Hello</p></body></html>\r\n"
+)
+
+
+class Line:
+    """A production line of one account: accept, lease, deliver, look."""
+
+    def __init__(self, pool: db.Pool, settings: Settings) -> None:
+        self.pool, self.settings = pool, settings
+        self.deliverer = Deliverer(pool, settings, Vault(settings.secret_keys))
+
+    async def account(self, upstream: Upstream, **limits: int) -> None:
+        config = {
+            "smtp": {"host": upstream.host, "port": upstream.port, "secure": False, "tls": {"mode": "none"}},
+            "limits": limits,
+        }
+        async with db.connection(self.pool) as conn:
+            await conn.execute("insert into accounts (id, config) values ('a', %s)", (Jsonb(config),))
+
+    async def accept(self, *recipients: str, attempts: int = 5, lifetime: float = 3600, **options: Any) -> None:
+        async with db.connection(self.pool) as conn:
+            await stored(conn, prepared(*recipients, **options), attempts=attempts, lifetime=lifetime)
+
+    async def lease(self) -> int | None:
+        async with db.connection(self.pool) as conn:
+            await leases.promote(conn)
+            found = await granted(conn, "a")
+        return found[0].id if found else None
+
+    async def deliver(self) -> None:
+        """One lease, from claim to end."""
+        lease = await self.lease()
+        assert lease is not None, "nothing may be leased"
+        await self.deliverer.deliver(lease)
+
+    async def rows(self, what: str = "state::text, attempts, category") -> list[tuple[Any, ...]]:
+        async with db.connection(self.pool) as conn:
+            return await (await conn.execute(f"select {what} from deliveries order by id".encode())).fetchall()
+
+    async def events(self) -> list[str]:
+        async with db.connection(self.pool) as conn:
+            return [row[0] for row in await (await conn.execute("select type from events order by id")).fetchall()]
+
+    async def account_is(self) -> tuple[str, int]:
+        async with db.connection(self.pool) as conn:
+            row = await (await conn.execute("select state::text, failures from accounts")).fetchone()
+        assert row is not None
+        return row[0], row[1]
+
+    async def now(self) -> None:
+        """Everything that waits is due now."""
+        async with db.connection(self.pool) as conn:
+            await conn.execute("update deliveries set due_at = now() where state = 'deferred'")
+            await conn.execute("update accounts set retry_at = now()")
+
+
+@pytest.fixture
+async def line(pool: db.Pool, settings: Settings) -> AsyncIterator[Line]:
+    line = Line(pool, settings)
+    yield line
+    line.deliverer.stop()
+    await line.deliverer.close()
+
+
+async def test_each_recipient_gets_a_copy_with_a_pixel_of_their_own(line: Line) -> None:
+    async with Upstream() as upstream:
+        await line.account(upstream)
+        await line.accept("one@x.example", "two@x.example", content=HTML, splice=splice.find(HTML))
+        await line.deliver()
+        taken = await upstream.wait(2)
+    keys = Vault(line.settings.secret_keys).derive("pixel")
+    ids = [row[0] for row in await line.rows("id")]
+    for mail, recipient, delivery in zip(taken, ("one@x.example", "two@x.example"), ids, strict=True):
+        assert mail.recipients == (recipient,)
+        before, tag, after = mail.content.partition(b"<img")
+        picture, _, after = (tag + after).partition(b">")
+        assert before + after == HTML
+        token = picture.split(b"/t/")[1].split(b".gif")[0].decode()
+        assert pixel.read(keys, token) == delivery
+    assert await line.rows() == [("sent", 1, "sent")] * 2
+    assert await line.events() == ["messageSent"] * 2
+
+
+async def test_identical_copies_share_one_transaction(line: Line) -> None:
+    async with Upstream() as upstream:
+        await line.account(upstream)
+        await line.accept("one@x.example", "two@x.example")
+        await line.deliver()
+        (mail,) = await upstream.wait(1)
+    assert mail.recipients == ("one@x.example", "two@x.example")
+    assert await line.rows() == [("sent", 1, "sent")] * 2
+
+
+async def test_a_lease_and_the_next_one_use_one_connection(line: Line) -> None:
+    async with Upstream() as upstream:
+        await line.account(upstream)
+        for _ in range(2):
+            await line.accept("one@x.example")
+            await line.accept("two@x.example")
+            await line.deliver()
+        assert (len(upstream.taken), upstream.connections) == (4, 1)
+
+
+async def test_a_connection_serves_as_many_messages_as_the_account_wants(line: Line) -> None:
+    async with Upstream() as upstream:
+        await line.account(upstream, messagesPerConnection=2)
+        for _ in range(2):
+            await line.accept("one@x.example")
+            await line.accept("two@x.example")
+            await line.accept("three@x.example")
+            await line.deliver()
+        per_connection = [sum(mail.connection == number for mail in upstream.taken) for number in (1, 2, 3)]
+    assert per_connection == [2, 2, 2]
+
+
+async def test_a_kept_connection_that_died_is_replaced_at_no_attempt(line: Line) -> None:
+    async with Upstream() as upstream:
+        await line.account(upstream)
+        await line.accept("one@x.example")
+        await line.deliver()
+        upstream.drop()
+        await line.accept("two@x.example")
+        await line.deliver()
+        assert [mail.connection for mail in upstream.taken] == [1, 2]
+    assert await line.rows() == [("sent", 1, "sent")] * 2
+
+
+async def test_a_refused_recipient_leaves_the_others_alone(line: Line) -> None:
+    async with Upstream() as upstream:
+        upstream.when("RCPT", "bad@").say("550 5.1.1 no such user")
+        upstream.when("RCPT", "later@").say("451 4.3.0 try again")
+        await line.account(upstream)
+        await line.accept("bad@x.example", "good@x.example", "later@x.example")
+        await line.deliver()
+        (mail,) = await upstream.wait(1)
+    assert mail.recipients == ("good@x.example",)
+    assert [row[0] for row in await line.rows()] == ["failed", "sent", "deferred"]
+    assert sorted(await line.events()) == ["messageDeliveryError", "messageFailed", "messageSent"]
+
+
+@pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA", "DOT"])
+async def test_421_anywhere_defers_and_the_next_message_goes_on_a_new_connection(line: Line, verb: str) -> None:
+    async with Upstream() as upstream:
+        upstream.when(verb, connection=1).say("421 4.3.2 going down").close()
+        await line.account(upstream)
+        await line.accept("one@x.example")
+        await line.accept("two@x.example")
+        await line.deliver()
+        if not upstream.taken:
+            await line.now()
+            await line.deliver()
+        await upstream.wait(1)
+    states = [row[0] for row in await line.rows()]
+    assert "sent" in states
+    assert "failed" not in states
+
+
+async def test_a_reply_lost_after_the_dot_is_unknown_and_tried_again(line: Line) -> None:
+    async with Upstream() as upstream:
+        upstream.when("DOT", times=1).drop()
+        await line.account(upstream)
+        await line.accept("one@x.example")
+        await line.deliver()
+        assert await line.rows() == [("deferred", 1, "unknown")]
+        await line.now()
+        await line.deliver()
+        await upstream.wait(1)
+    assert await line.rows() == [("sent", 2, "sent")]
+    async with db.connection(line.pool) as conn:
+        tries = await (await conn.execute("select outcome::text from attempts order by id")).fetchall()
+    assert tries == [("unknown",), ("sent",)]
+
+
+async def test_a_refused_login_stops_the_account_and_spends_no_attempt(line: Line) -> None:
+    async with Upstream(auth=("PLAIN",), users={"ann": "secret"}) as upstream:
+        await line.account(upstream)
+        vault = Vault(line.settings.secret_keys)
+        async with db.connection(line.pool) as conn:
+            await conn.execute(
+                "update accounts set config = jsonb_set(config, '{smtp,auth}', %s), secrets = %s",
+                (Jsonb({"user": "ann"}), Jsonb({"smtp.auth.pass": vault.seal("a", "smtp.auth.pass", "wrong")})),
+            )
+        await line.accept("one@x.example", "two@x.example")
+        await line.deliver()
+        assert await line.rows("state::text, attempts") == [("queued", 0), ("queued", 0)]
+        assert (await line.account_is())[0] == "refused"
+        assert await line.events() == ["authenticationError", "accountPaused"]
+        assert await line.lease() is None, "nobody is hammered"
+
+        async with db.connection(line.pool) as conn:
+            await conn.execute(
+                "update accounts set secrets = %s",
+                (Jsonb({"smtp.auth.pass": vault.seal("a", "smtp.auth.pass", "secret")}),),
+            )
+        await line.now()
+        await line.deliver()
+        assert (await line.account_is()) == ("active", 0)
+        assert "accountResumed" in await line.events()
+
+
+async def test_an_upstream_that_is_down_costs_one_try_and_the_account_rests(line: Line) -> None:
+    async with Upstream() as upstream:
+        await line.account(upstream)
+    await line.accept("one@x.example")
+    await line.accept("two@x.example")
+    await line.deliver()
+    assert await line.rows("state::text, attempts") == [("deferred", 1), ("queued", 0)]
+    assert await line.account_is() == ("active", 1)
+    assert await line.events() == ["messageDeliveryError", "connectError"]
+    assert await line.lease() is None
+
+
+async def test_a_forbidden_upstream_is_refused_at_dial_with_the_reason(pool: db.Pool, settings: Settings) -> None:
+    line = Line(pool, dataclasses.replace(settings, allow_networks=()))
+    async with Upstream() as upstream:
+        await line.account(upstream)
+        await line.accept("one@x.example")
+        await line.deliver()
+        assert upstream.connections == 0
+    async with db.connection(pool) as conn:
+        row = await (await conn.execute("select reason from accounts")).fetchone()
+    assert row is not None
+    assert "127.0.0.1" in row[0]
+    line.deliverer.stop()
+    await line.deliverer.close()
+
+
+async def test_attempts_exhausted_make_a_dead_letter(line: Line) -> None:
+    async with Upstream() as upstream:
+        upstream.when("RCPT").say("451 4.3.0 not now")
+        await line.account(upstream)
+        await line.accept("one@x.example", attempts=2)
+        await line.deliver()
+        await line.now()
+        await line.deliver()
+    assert [row[:2] for row in await line.rows()] == [("failed", 2)]
+    assert await line.events() == ["messageDeliveryError", "messageFailed"]
+
+
+async def test_mail_whose_lifetime_ended_is_a_dead_letter_without_a_try(line: Line) -> None:
+    async with Upstream() as upstream:
+        await line.account(upstream)
+        await line.accept("one@x.example")
+        async with db.connection(line.pool) as conn:
+            await conn.execute("update deliveries set expires_at = now() - interval '1 s'")
+        await line.deliver()
+        assert upstream.connections == 0
+    assert await line.rows() == [("failed", 0, "expired")]
+
+
+async def test_an_account_wide_limit_of_the_provider_rests_the_account(line: Line) -> None:
+    async with Upstream() as upstream:
+        upstream.when("DOT").say("550 5.4.5 Daily user sending limit exceeded.")
+        await line.account(upstream)
+        await line.accept("one@x.example")
+        await line.accept("two@x.example")
+        await line.deliver()
+        dots = [text for _, text in upstream.commands if text.startswith("DATA")]
+    assert len(dots) == 1
+    assert [row[0] for row in await line.rows()] != ["failed", "failed"]
+    assert await line.lease() is None
+
+
+async def test_a_lease_gives_back_what_its_budget_does_not_reach(pool: db.Pool, settings: Settings) -> None:
+    line = Line(pool, dataclasses.replace(settings, lease_budget=0.05))
+    async with Upstream() as upstream:
+        slow = asyncio.Event()
+        upstream.when("DOT", times=1).wait(slow).say("250 ok")
+        await line.account(upstream)
+        await line.accept("one@x.example")
+        await line.accept("two@x.example")
+        lease = await line.lease()
+        assert lease is not None
+        working = asyncio.create_task(line.deliverer.deliver(lease))
+        await upstream.heard("DATA")
+        asyncio.get_running_loop().call_later(0.1, slow.set)
+        await working
+    assert [row[:2] for row in await line.rows()] == [("sent", 1), ("queued", 0)]
+    line.deliverer.stop()
+    await line.deliverer.close()
+
+
+async def test_a_lease_of_a_deleted_account_ends_quietly(line: Line) -> None:
+    async with Upstream() as upstream:
+        await line.account(upstream)
+        await line.accept("one@x.example")
+        lease = await line.lease()
+        assert lease is not None
+        async with db.connection(line.pool) as conn:
+            await conn.execute("delete from deliveries")
+            await conn.execute("delete from accounts")
+        await line.deliverer.deliver(lease)
+        assert upstream.connections == 0
+
+
+async def test_large_mail_is_fetched_one_by_one(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[int] = []
+    from relay.store import messages
+
+    bodies = messages.bodies
+
+    async def counted(conn: Any, wanted: Any) -> Any:
+        fetched.append(len(list(wanted)))
+        return await bodies(conn, wanted)
+
+    monkeypatch.setattr("relay.deliver.messages.bodies", counted)
+    large = b"Subject: x\r\n\r\n" + b"x" * 78 * 10_000 + b"\r\n"
+    async with Upstream() as upstream:
+        await line.account(upstream)
+        for recipient in ("one@x.example", "two@x.example", "three@x.example"):
+            await line.accept(recipient, content=large)
+        await line.deliver()
+        taken = await upstream.wait(3)
+    assert fetched == [1, 1, 1]
+    assert all(mail.content == large for mail in taken)

@@ -21,6 +21,8 @@ from relay.commands.terminal import (
     paint,
 )
 
+UNDEFINED = ("42P01", "42703")  # PostgreSQL: no such table, no such column
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code: 0, or one of sysexits.h; no traceback reaches a person."""
@@ -113,7 +115,7 @@ def _explain(error: Exception) -> int:
         case PermissionError():
             complain(f"not allowed: {error}", "run as the user that owns the file")
             return NOPERM
-        case Exception(sqlstate="42P01" | "42703"):  # undefined table or column
+        case _ if getattr(error, "sqlstate", "") in UNDEFINED:
             complain(f"the database has not this version's schema: {_first_line(error)}", "run: postferry migrate")
             return CONFIG
         case OSError():

@@ -54,7 +54,7 @@ def tidy(raw: bytes, *, now: datetime, domain: str, unique: str) -> Mail:
     head, rest = _divide(raw)
     kept, fields, controls, bcc = _read(head)
     sender = next(iter(_mailboxes(fields, b"from") or _mailboxes(fields, b"sender")), Mailbox("", "")).address
-    message_id = _message_id(fields) if b"message-id" in fields else f"<{unique}@{_host(sender) or domain}>"
+    message_id = _message_id(fields) if b"message-id" in fields else new_message_id(sender, domain, unique)
     head = _completed(kept, fields, message_id, now)
     return Mail(
         content=head + rest,
@@ -136,7 +136,7 @@ def _completed(head: bytes, fields: dict[bytes, bytes], message_id: str, now: da
     """The block with the missing fields on top, where no line that is not a header field stands before them."""
     missing = b"".join(
         b"%b: %b\r\n" % (name, value.encode())
-        for name, value in ((b"Message-ID", message_id), (b"Date", _date(now)), (b"MIME-Version", "1.0"))
+        for name, value in ((b"Message-ID", message_id), (b"Date", date(now)), (b"MIME-Version", "1.0"))
         if name.lower() not in fields
     )
     if not missing:
@@ -165,14 +165,19 @@ def _text(value: bytes) -> str:
     return words.text_of(value.replace(b"\r\n", b"")).strip(" \t")
 
 
-def _host(address: str) -> str:
-    """The domain, when a Message-ID can have it."""
-    host = address.rpartition("@")[2]
-    return host if _HOST.fullmatch(host) else ""
+def is_control(name: str) -> bool:
+    """Whether the header field `name`, in lower case, is read and taken off here."""
+    return name.encode() in _CONTROL_NAMES or name.encode().startswith(_FOREIGN)
 
 
-def _date(now: datetime) -> str:
-    """RFC 5322 3.3. Without strftime, which speaks the language of the process."""
+def new_message_id(sender: str, domain: str, unique: str) -> str:
+    """In the domain of the sender's address, when a Message-ID can have it, else in `domain`."""
+    host = sender.rpartition("@")[2]
+    return f"<{unique}@{host if _HOST.fullmatch(host) else domain}>"
+
+
+def date(now: datetime) -> str:
+    """As header fields spell it (RFC 5322 3.3). Without strftime, which speaks the language of the process."""
     utc = now.astimezone(UTC)
     day = f"{_DAYS[utc.weekday()]}, {utc.day:02} {_MONTHS[utc.month - 1]} {utc.year}"
     return f"{day} {utc.hour:02}:{utc.minute:02}:{utc.second:02} +0000"

@@ -7,8 +7,11 @@ import re
 END = b"\r\n.\r\n"
 EDGE = 8  # bytes kept past the limit: the end of data, and what only looks like it, may straddle chunks
 
-LOOKALIKE = re.compile(rb"[\r\n\0]\.[\r\n\0]+")
-"""A dot on a line of its own, in the eyes of some server: what mail is smuggled with where two of them disagree."""
+# A dot first on its line in some server's eyes; alone there it ends the data: what mail is smuggled with where two
+# servers disagree. The search is for the dot, which is rare, and looks behind it: the other way costs ten times more.
+DOT = re.compile(rb"\.(?<=[\r\n\0]\.)")
+LOOKALIKE = re.compile(DOT.pattern + rb"[\r\n\0]")
+LOOKALIKE_LAST = re.compile(DOT.pattern + rb"[\r\n\0]+\Z")
 
 
 class Content:
@@ -45,18 +48,15 @@ class Content:
     def ends_falsely(self) -> bool:
         """What came so far ends like a message does, but not with CRLF.CRLF or a beginning of it."""
         edge = bytes(self._kept[-EDGE:])
-        found = LOOKALIKE.search(edge)
-        return found is not None and found.end() == len(edge) and not edge.endswith(END[:-1])
+        return LOOKALIKE_LAST.search(edge) is not None and not edge.endswith(END[:-1])
 
     @property
     def holds_false_end(self) -> bool:
         """Another server would have seen an end in it. That takes a bare CR, LF or NUL: no good mail does it."""
-        suspect = any(self._kept.find(start) >= 0 for start in (b"\n.", b"\r.", b"\0."))
-        return suspect and LOOKALIKE.search(self._kept) is not None
+        return LOOKALIKE.search(self._kept) is not None
 
     def message(self) -> bytes:
         """The content without dot-stuffing (RFC 5321, section 4.5.2). It can be had once: nothing is kept here."""
-        stuffed = self._kept.find(b"\n.") >= 0
-        content = self._kept.replace(b"\r\n.", b"\r\n") if stuffed else self._kept
+        content = self._kept.replace(b"\r\n.", b"\r\n") if DOT.search(self._kept) else self._kept
         self._kept = bytearray()
         return bytes(memoryview(content)[2:])

@@ -35,9 +35,9 @@ class Session(Connection):
     async def obey(self, command: str) -> None:
         verb, _, argument = command.partition(" ")
         verb = verb.upper()
-        method = self._smtp_methods.get(verb)
+        method = VERBS.get(verb)
         if method is not None:
-            await method(argument.strip(" "))
+            await method(self, argument.strip(" "))
         elif verb in HTTP:  # a browser was talked into posting to us, and its page would speak SMTP next
             self.hang_up("421 4.7.0 This is not HTTP")
         else:
@@ -211,10 +211,13 @@ class Session(Connection):
         raise Bad("There are no lists here", smtp="502 5.5.1")
 
     async def smtp_HELP(self, argument: str) -> None:
-        self.say("214 2.0.0 Commands: " + " ".join(sorted(self._smtp_methods)))
+        self.say("214 2.0.0 Commands: " + " ".join(sorted(VERBS)))
 
     async def smtp_QUIT(self, argument: str) -> None:
         self.hang_up("221 2.0.0 Bye")
+
+
+VERBS = {name.removeprefix("smtp_"): getattr(Session, name) for name in dir(Session) if name.startswith("smtp_")}
 
 
 def _count(reply: str) -> None:

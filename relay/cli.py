@@ -106,7 +106,8 @@ def _explain(error: Exception) -> int:
             return CONFIG
         case StoreAway():
             complain(
-                f"PostgreSQL cannot be reached: {_first_line(error)}", "is it running? postferry doctor tells more"
+                f"PostgreSQL cannot be reached: {_first_line(error)}",
+                "is it running? `postferry up` starts everything; `postferry doctor` tells more",
             )
             return UNAVAILABLE
         case Refused():

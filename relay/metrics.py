@@ -120,7 +120,12 @@ QUEUE_DEPTH = "queue_depth"  # not a metric of any process: read from the databa
 
 def prepare(settings: Settings) -> None:
     """Join the shared folder, if there is one. Call first in a role's main, before its processes are started."""
-    folder = settings.metrics_dir
+    _join(settings.metrics_dir)
+    for counter in (REDIS_ERRORS, STORE_ERRORS):
+        counter.labels()  # shown as 0: no error yet is a fact too
+
+
+def _join(folder: Path | None) -> None:
     if folder is None and _FOLDER not in os.environ:
         return
     if folder is not None:

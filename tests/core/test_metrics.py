@@ -39,6 +39,13 @@ def test_a_metric_without_labels_is_used_directly() -> None:
     assert 'postferry_accept_to_sent_seconds_bucket{le="0.025"} 1.0' in shown
 
 
+def test_no_error_yet_is_shown_as_zero() -> None:
+    shown = run(SHOW)
+
+    assert "postferry_store_errors_total 0.0" in shown
+    assert "postferry_redis_errors_total 0.0" in shown
+
+
 def test_processes_that_share_a_folder_are_added_up(tmp_path: Path) -> None:
     shown = run(
         "import subprocess, sys\n"

@@ -22,6 +22,8 @@ from typing import NamedTuple
 
 SPARED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # what ends others must not end the one that cleans up
 
+LAST_MOMENT = 5.0  # seconds for a SIGKILL to do its work
+
 
 class Ward(NamedTuple):
     """One process we watch, the leader of its process group. Those of a lower `stage` are stopped first."""
@@ -88,6 +90,9 @@ def stop(wards: Iterable[Ward]) -> None:
             _wait(ward.pid, handle, started + ward.grace)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(ward.pid, signal.SIGKILL)
+            _wait(ward.pid, handle, time.monotonic() + LAST_MOMENT)
+            if handle is not None:
+                os.close(handle)
 
 
 def _handle(pid: int) -> int | None:
@@ -103,7 +108,6 @@ def _handle(pid: int) -> int | None:
 def _wait(pid: int, handle: int | None, until: float) -> None:
     if handle is not None:
         select.select([handle], [], [], max(0.0, until - time.monotonic()))
-        os.close(handle)
         return
     while _alive(pid) and time.monotonic() < until:
         time.sleep(0.02)

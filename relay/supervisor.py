@@ -45,10 +45,11 @@ class Supervisor:
     def __init__(self, tell: Callable[[str], None], keep: tuple[int, ...] = ()) -> None:
         """`tell` hears of deaths and restarts; `keep`: descriptors that stay open until the last child is gone."""
         self._tell, self._keep = tell, keep
-        self._guardian = Guardian(keep)
+        self.guardian = Guardian(keep)
         self._wards: dict[int, Ward] = {}
         self._processes: dict[int, tuple[subprocess.Popen[bytes], asyncio.Future[int]]] = {}
         self._keepers: list[asyncio.Task[None]] = []
+        self._stopping = False
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
 
     async def start(self, child: Child) -> None:
@@ -68,12 +69,13 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Stops every child, stage by stage; what outlives its grace is killed."""
+        self._stopping = True
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
         await asyncio.to_thread(stop, list(self._wards.values()))
         self._reap()
-        self._guardian.close()
+        self.guardian.close()
         asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
 
     def kill(self) -> None:
@@ -112,7 +114,7 @@ class Supervisor:
         ward = Ward(child.stage, process.pid, child.signal, child.grace)
         self._wards[process.pid] = ward
         self._processes[process.pid] = process, asyncio.get_running_loop().create_future()
-        self._guardian.watch(ward)
+        self.guardian.watch(ward)
         return process
 
     async def _until_ready(self, child: Child, process: subprocess.Popen[bytes]) -> None:
@@ -134,15 +136,17 @@ class Supervisor:
         for pid, (process, end) in list(self._processes.items()):
             if process.poll() is not None:
                 del self._processes[pid], self._wards[pid]
-                self._guardian.forget(pid)
+                self.guardian.forget(pid)
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(pid, signal.SIGKILL)  # what it left behind
                 if not end.done():
                     end.set_result(process.returncode)
-        if self._guardian.dead():
-            self._guardian = Guardian(self._keep)
+        if self.guardian.dead() and not self._stopping:
+            self.guardian.close()
+            self.guardian = Guardian(self._keep)
             for ward in self._wards.values():
-                self._guardian.watch(ward)
+                self.guardian.watch(ward)
+            self._tell("the guardian ended; another one watches now")
 
 
 def _how(status: int) -> str:

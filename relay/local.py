@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import hashlib
 import importlib.util
@@ -14,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -206,11 +206,12 @@ class Demoted(Identity):
         os.chown(path, NOBODY, NOBODY)
 
     def reach(self, path: Path) -> None:
+        with suppress(PermissionError):
+            path.chmod(path.stat().st_mode | 0o011)  # to pass through, not to look: what is inside stays private
         for wanted in (path, _postgres_program("postgres")):
-            test = ["test", "-x", str(wanted)]
-            if subprocess.run(test, **self.become).returncode:
+            if subprocess.run(["test", "-x", str(wanted)], **self.become).returncode:
                 raise LocalError(
-                    f"PostgreSQL does not run as root, and the user nobody cannot reach {wanted}: "
+                    f"PostgreSQL does not run as root, and the user nobody cannot reach {wanted}\n"
                     "run as an ordinary user, or keep code and data where everybody may enter (for example in /srv)"
                 )
 
@@ -275,7 +276,7 @@ def _private(folder: Path) -> None:
 def _command_line(pid: int) -> str:
     """The command line of a process, "" when there is no such process."""
     if Path("/proc/self/cmdline").exists():
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         return ""
     return subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True).stdout

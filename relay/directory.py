@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
 
 from relay.core.errors import StoreAway
 from relay.core.model import Account
@@ -44,6 +44,10 @@ class Directory:
             return None
         return await self._tokens.get(tokens.digest(plaintext))
 
+    def knows(self, plaintext: str) -> bool:
+        """The token was good when it was last asked for: no guess."""
+        return self._tokens.has(tokens.digest(plaintext))
+
     def forget(self, id: str) -> None:
         """An account was changed here: the next question about it goes to the store."""
         self._accounts.forget(id)
@@ -63,20 +67,26 @@ class Directory:
 
 
 class _Memory(Generic[K, V]):
-    """Answers kept for some seconds; those who ask for the same thing at once share one look-up."""
+    """Answers kept for some seconds; those who ask for the same thing at once share one look-up.
 
-    def __init__(self, find: Callable[[K], Awaitable[V]], seconds: float) -> None:
+    That there is none is not kept: what was just made is found, and guesses do not push out what is in use.
+    """
+
+    def __init__(self, find: Callable[[K], Coroutine[Any, Any, V | None]], seconds: float) -> None:
         self._find, self._seconds = find, seconds
         self._known: dict[K, tuple[float, V]] = {}
-        self._asked: dict[K, asyncio.Task[V]] = {}
+        self._asked: dict[K, asyncio.Task[V | None]] = {}
 
-    async def get(self, key: K) -> V:
+    def has(self, key: K) -> bool:
+        return key in self._known
+
+    async def get(self, key: K) -> V | None:
         known = self._known.get(key)
         if known and known[0] > asyncio.get_running_loop().time():
             return known[1]
         task = self._asked.get(key)
         if task is None:
-            task = self._asked[key] = asyncio.ensure_future(self._ask(key))
+            task = self._asked[key] = asyncio.get_running_loop().create_task(self._find(key))
             task.add_done_callback(lambda done: self._answered(key, done))
         try:
             return await asyncio.shield(task)
@@ -89,16 +99,17 @@ class _Memory(Generic[K, V]):
         self._known.pop(key, None)
         self._asked.pop(key, None)
 
-    async def _ask(self, key: K) -> V:
-        return await self._find(key)
-
-    def _answered(self, key: K, task: asyncio.Task[V]) -> None:
+    def _answered(self, key: K, task: asyncio.Task[V | None]) -> None:
+        failed = task.cancelled() or task.exception() is not None
         if self._asked.get(key) is not task:
             return  # forgotten while it was on its way
         del self._asked[key]
-        if task.cancelled() or task.exception():
+        if failed:
             return
         self._known.pop(key, None)
-        self._known[key] = (asyncio.get_running_loop().time() + self._seconds, task.result())
+        found = task.result()
+        if found is None:
+            return
+        self._known[key] = (asyncio.get_running_loop().time() + self._seconds, found)
         if len(self._known) > KEPT:
             del self._known[next(iter(self._known))]

@@ -6,7 +6,6 @@ change is a merge of two dicts, and a secret is a key.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from relay.core.errors import Refused
 from relay.core.model import Account, AccountState, Limits, Smtp, Tls
 
 Fields = dict[str, Any]
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MASK = "******"
 """What a secret looks like from outside. Given back, it means: as it was."""
@@ -42,7 +40,7 @@ class Faulty(Exception):
 class Rules:
     """What this installation allows: private networks, the sandbox, and the time zones it knows."""
 
-    allowed: Sequence[Network]
+    allowed: Sequence[hosts.Network]
     sandbox: bool
     zones: Container[str]
 
@@ -194,11 +192,9 @@ def _server(server: str, old: Fields, new: Fields, given: Fields, rules: Rules) 
         return
     if secrets and not new.get(f"{server}.auth.user"):
         yield f"{server}.auth.user", "is missing"
-    if not (host == "sandbox" and rules.sandbox):
-        try:
-            hosts.judge_literal(host, rules.allowed)
-        except hosts.Forbidden as forbidden:
-            yield f"{server}.host", str(forbidden)
+    reason = "" if host == "sandbox" and rules.sandbox else hosts.judge_literal(host, rules.allowed)
+    if reason:
+        yield f"{server}.host", f"is a {reason}, refused unless the operator allows it with POSTFERRY_ALLOW_NETWORKS"
     # A secret stays with the host it was given for: else whoever may change the host could have it sent to his own.
     if old.get(f"{server}.host", host) != host:
         for key in secrets:

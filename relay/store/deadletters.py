@@ -99,7 +99,7 @@ async def page(
 async def replay(
     conn: Connection, wanted: Filter, *, after: int = 0, lifetime: float, most: int
 ) -> list[tuple[int, str]]:
-    """Give the first `most` dead letters above the id `after` a life of `lifetime` seconds from now: their (id, account).
+    """Give the first `most` dead letters above the id `after` a life of `lifetime` seconds from now: (id, account).
 
     Rows are taken in one order and those of another replay are left to it: two of them never wait for each other.
     """

@@ -1,0 +1,240 @@
+"""Accounts over HTTP: made, changed, shown without their secrets, deleted with all of their mail."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from api.call import Call, unknown
+from api.shapes import AccountId, Answer, Body, Instant, Listing, Paging, Words
+from relay import enrol
+from relay.core import account as settings_of
+from relay.core.model import AccountState
+from relay.store import accounts, db
+
+KEPT = "Write-only: shown as `******`; left out, or given as `******`, it stays as it is."
+MAILBOX = "Kept for the mailbox (the Sent copy, bounces), which this version does not read yet."
+
+
+class Auth(Body):
+    user: str | None = Field(None, description="Login name.")
+    pass_: str | None = Field(None, description=f"Password. {KEPT}")
+    access_token: str | None = Field(None, description=f"OAuth2 access token, for XOAUTH2. {KEPT}")
+
+
+class SmtpAuth(Auth):
+    method: str | None = Field(
+        None, description="`plain`, `login`, `cram-md5` or `xoauth2`; the best that the server offers when left out."
+    )
+
+
+class Tls(Body):
+    reject_unauthorized: bool | None = Field(None, description="False takes any certificate. Default true.")
+
+
+class SmtpTls(Tls):
+    mode: Literal["required", "opportunistic", "none"] | None = Field(
+        None,
+        description="STARTTLS where `secure` is false: insist on it, use it when offered (default), or never.",
+    )
+    name: str | None = Field(None, description="The name we give in EHLO; this host's when left out.")
+
+
+class Smtp(Body):
+    """The account's own server, which its mail leaves through."""
+
+    host: str | None = Field(
+        None, description="Host name or address; private ones only where the operator allows them."
+    )
+    port: int | None = Field(None, description="465 where `secure` is true, else 587, when left out.")
+    secure: bool | None = Field(None, description="True: TLS from the first byte. False: STARTTLS as `tls.mode` says.")
+    auth: SmtpAuth | None = None
+    tls: SmtpTls | None = None
+
+
+class Imap(Body):
+    """The account's mailbox. Kept for a later version, which writes Sent copies and reads bounces there."""
+
+    host: str | None = Field(None, description=MAILBOX)
+    port: int | None = None
+    secure: bool | None = None
+    auth: Auth | None = None
+    tls: Tls | None = None
+    sent_mail_path: str | None = Field(None, description="Folder of sent mail, where it is not found by itself.")
+    disabled: bool | None = None
+
+
+class Limits(Body):
+    """What the account may send; what is over waits for its turn. Null: no limit."""
+
+    per_minute: int | None = Field(None, description="Messages in any 60 seconds.")
+    per_hour: int | None = Field(None, description="Messages in any 60 minutes.")
+    per_day: int | None = Field(None, description="Messages in any 24 hours.")
+    connections: int | None = Field(None, description="Connections to its server at once. Default 5.")
+    messages_per_connection: int | None = Field(
+        None, description="Messages before a connection is made anew. Default 100."
+    )
+
+
+class Tracking(Body):
+    opens: bool | None = Field(
+        None, description="Whether HTML mail carries a pixel unless it says so itself. Default true."
+    )
+
+
+class Change(Body):
+    """An account's settings. What is left out stays as it is; null removes a field or a whole object."""
+
+    later: ClassVar = dict.fromkeys(settings_of.LATER, "is not available in this version")
+    name: str | None = Field(None, description="Display name of mail that gives no `from`.")
+    email: str | None = Field(
+        None, description="Address of mail that gives no `from`; on SMTP, the sender that means it."
+    )
+    smtp: Smtp | None = None
+    imap: Imap | None = None
+    copy_: bool | Literal["auto"] | None = Field(None, description=f"Whether to write Sent copies. {MAILBOX}")
+    locale: str | None = Field(None, description="Language tag, e.g. `en` or `pt-BR`.")
+    tz: str | None = Field(None, description="Time zone, e.g. `Europe/Berlin`.")
+    limits: Limits | None = None
+    tracking: Tracking | None = None
+
+    def given(self) -> dict[str, Any]:
+        return self.model_dump(by_alias=True, exclude_unset=True, exclude={"account"})
+
+
+class New(Change):
+    account: AccountId | None = Field(None, description="The id; made up when left out or null.")
+
+
+class Saved(Answer):
+    account: str
+    state: Literal["new", "existing"]
+
+
+class Deleted(Answer):
+    account: str
+    deleted: bool
+
+
+class Shown(Answer):
+    """An account. Secrets show as `******` where there is one."""
+
+    account: str
+    name: str
+    email: str
+    state: AccountState = Field(
+        description="`active`; `paused` by an operator; `refused`: its server refuses the login, which is tried again."
+    )
+    reason: str = Field(description="Why it is paused or refused, or what its server last did wrong.")
+    retry_at: Instant | None = Field(description="Nothing is sent before.")
+    smtp: dict[str, Any] | None
+    imap: dict[str, Any] | None
+    copy_: bool | Literal["auto"]
+    locale: str
+    tz: str
+    limits: dict[str, Any]
+    tracking: dict[str, Any]
+    created: Instant
+    updated: Instant
+
+
+class Accounts(Listing):
+    items: list[Shown]
+
+
+class Search(Paging):
+    query: Words = Field("", description="Words of the id, name or email.")
+    state: AccountState | None = Field(None, description="Only those in this state.")
+
+
+async def create(call: Call, body: New) -> Saved:
+    """Make an account, or change the one that has this id.
+
+    400 names every field that cannot be used; then nothing was changed.
+    """
+    if body.account is None:
+        call.check_unbound()
+    id = body.account or secrets.token_hex(8)
+    call.check_account(id)
+    return await _save(call, id, body)
+
+
+async def change(call: Call, account: AccountId, body: Change) -> Saved:
+    """Change an account. A new `smtp.host` needs its secrets again: they were given for the old one."""
+    call.house.directory.forget(account)
+    await call.account(account)
+    return await _save(call, account, body)
+
+
+async def _save(call: Call, id: str, body: Change) -> Saved:
+    house = call.house
+    new = await enrol.save(house.pool, house.vault, house.settings, id, body.given())
+    house.directory.forget(id)
+    house.waker.wake(id)
+    return Saved(account=id, state="new" if new else "existing")
+
+
+async def show(call: Call, account: AccountId) -> Shown:
+    """An account's settings and state."""
+    async with db.connection(call.house.pool) as conn:
+        row = await accounts.find(conn, account)
+    if row is None:
+        raise unknown(account)
+    return _shown(row)
+
+
+async def delete(call: Call, account: AccountId) -> Deleted:
+    """Delete an account with its tokens and all of its mail, sent or not. There is no way back."""
+    deleted = await enrol.delete(call.house.pool, account)
+    call.house.directory.forget(account)
+    if not deleted:
+        raise unknown(account)
+    return Deleted(account=account, deleted=True)
+
+
+async def page(call: Call, query: Search) -> Accounts:
+    """All accounts, by id; a token that is bound to one sees that one."""
+    at = query.after(str)
+    async with db.connection(call.house.pool) as conn:
+        total, rows = await accounts.page(
+            conn,
+            account=call.narrowed(),
+            query=query.query,
+            state=query.state,
+            after=at[2] if at else "",
+            skip=query.skip,
+            size=query.page_size,
+            count=at is None,
+        )
+    total, number = at[:2] if at else (total, query.page)
+    frame = query.frame(total, number, len(rows), rows[-1].id if rows else "")
+    return Accounts(**frame, items=[_shown(row) for row in rows])
+
+
+def _shown(row: accounts.Row) -> Shown:
+    fields = row.fields(None)
+    nested = settings_of.nest(fields)
+    sees = settings_of.build(row.id, row.state, row.reason, fields)
+    return Shown(
+        account=row.id,
+        name=row.name,
+        email=row.email,
+        state=row.state,
+        reason=row.reason,
+        retry_at=row.retry_at,
+        smtp=nested.get("smtp"),
+        imap=nested.get("imap"),
+        copy_=fields.get("copy", "auto"),
+        locale=sees.locale,
+        tz=sees.tz,
+        limits={
+            "connections": sees.limits.connections,
+            "messagesPerConnection": sees.limits.messages_per_connection,
+            **nested.get("limits", {}),
+        },
+        tracking={"opens": sees.track_opens},
+        created=row.created_at,
+        updated=row.updated_at,
+    )

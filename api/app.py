@@ -1,0 +1,51 @@
+"""The whole API on one screen."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from api import accounts, deadletters, docs, health, openapi, outbox, pixel, problems, queue, submit, tokens
+from api.call import HOUSE, House
+from api.operation import Operation
+
+OPERATIONS = (
+    Operation("POST", "/v1/account/{account}/submit", submit.submit, **submit.DOCUMENTED),
+    Operation("GET", "/v1/outbox", outbox.page),
+    Operation("GET", "/v1/outbox/{queueId}", outbox.show),
+    Operation("PATCH", "/v1/outbox/{queueId}", outbox.move),
+    Operation("DELETE", "/v1/outbox/{queueId}", outbox.cancel),
+    Operation("GET", "/v1/deadletters", deadletters.page),
+    Operation("POST", "/v1/deadletters/replay", deadletters.replay),
+    Operation("GET", "/v1/queue/status", queue.status),
+    Operation("GET", "/v1/account/{account}/queue/status", queue.account_status),
+    Operation("PUT", "/v1/account/{account}/queue", queue.pause),
+    Operation("POST", "/v1/account", accounts.create),
+    Operation("GET", "/v1/accounts", accounts.page),
+    Operation("GET", "/v1/account/{account}", accounts.show),
+    Operation("PUT", "/v1/account/{account}", accounts.change),
+    Operation("DELETE", "/v1/account/{account}", accounts.delete),
+    Operation("GET", "/v1/tokens", tokens.page),
+    Operation("POST", "/v1/tokens", tokens.create, errors=(404,)),
+    Operation("DELETE", "/v1/tokens/{token}", tokens.revoke),
+    Operation("GET", "/health", health.health, scope=None),
+    Operation("GET", "/metrics", health.expose, scope="metrics", media="text/plain"),
+    Operation("GET", "/t/{token}.gif", pixel.gif, scope=None, media="image/gif"),
+    Operation("GET", "/openapi.json", docs.openapi, scope=None),
+)
+PAGES = (
+    Operation("GET", "/docs", docs.page, scope=None, media="text/html"),
+    Operation("GET", "/docs.css", docs.style, scope=None, media="text/css"),
+    Operation("GET", "/docs.js", docs.script, scope=None, media="text/javascript"),
+)
+
+
+def build(house: House) -> web.Application:
+    """The application of one process. Whoever built the house closes it."""
+    app = web.Application(middlewares=[problems.answer], client_max_size=0)
+    app[HOUSE] = house
+    app[docs.DOCUMENT] = docs.encoded(openapi.document(OPERATIONS))
+    for operation in OPERATIONS + PAGES:
+        app.router.add_route(operation.method, operation.path, operation.__call__)
+        if operation.method == "GET":
+            app.router.add_route("HEAD", operation.path, operation.__call__)
+    return app

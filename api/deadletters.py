@@ -1,0 +1,139 @@
+"""Dead letters over HTTP: what failed for good, why, and its replay, singly or in bulk."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from pydantic import Field
+
+from api.call import Call
+from api.problems import Problem
+from api.shapes import AccountId, Answer, Body, Instant, Listing, Paging, QueueId, RowId, Words
+from api.times import read_time
+from relay.store import db, deadletters
+from relay.store.deadletters import Filter
+
+AT_ONCE = 5000  # rows of one database transaction: a bulk replay must not lock the queue
+REASON = "A category (`unknown-user`), an enhanced code (`5.1.1`), an SMTP code (`550`), or words of the reply."
+
+
+class Search(Paging):
+    account: AccountId | None = Field(None, description="Only this account's.")
+    queue_id: QueueId | None = Field(None, description="Only this message's.")
+    reason: Words = Field("", description=REASON)
+    since: Words = Field("", alias="from", description="Failed at or after: ISO 8601, or epoch seconds.")
+    until: Words = Field("", alias="to", description="Failed before.")
+
+
+class DeadLetter(Answer):
+    """A delivery that failed for good."""
+
+    id: int = Field(description="For `ids` of a replay.")
+    queue_id: str
+    account: str
+    message_id: str
+    from_: str
+    recipient: str
+    subject: str
+    attempts_made: int
+    failed: Instant
+    code: int | None = Field(description="Of the last reply: SMTP code,")
+    status: str | None = Field(description="enhanced code,")
+    response: str | None = Field(description="and text.")
+    category: str | None
+
+
+class DeadLetters(Listing):
+    items: list[DeadLetter]
+
+
+class Replay(Body):
+    """Which dead letters to try again. At least one field; `all: true` alone for every one."""
+
+    ids: list[RowId] | None = Field(None, min_length=1, max_length=10_000)
+    account: AccountId | None = None
+    queue_id: QueueId | None = None
+    reason: Words | None = Field(None, min_length=1, description=REASON)
+    since: str | int | float | None = Field(None, alias="from", description="Failed at or after.")
+    until: str | int | float | None = Field(None, alias="to", description="Failed before.")
+    all_: bool = Field(False, description="Every dead letter that this token may see.")
+
+
+class Replayed(Answer):
+    replayed: int = Field(description="Deliveries that are queued anew, with all their attempts and a new lifetime.")
+    skipped: int | None = Field(default=None, description="Of `ids`: not dead (any more), or not there.")
+
+
+async def page(call: Call, query: Search) -> DeadLetters:
+    """Failed deliveries, the last to fail first."""
+    at = query.after(tuple[datetime, int])
+    wanted = Filter(
+        account=call.narrowed(query.account),
+        queue_id=UUID(query.queue_id) if query.queue_id else None,
+        reason=query.reason,
+        since=_time(query.since, "from"),
+        until=_time(query.until, "to"),
+    )
+    async with db.connection(call.house.pool) as conn:
+        total, found = await deadletters.page(
+            conn, wanted, after=at[2] if at else None, skip=query.skip, size=query.page_size, count=at is None
+        )
+    total, number = at[:2] if at else (total, query.page)
+    last = [found[-1].failed_at.isoformat(), found[-1].id] if found else None
+    frame = query.frame(total, number, len(found), last)
+    return DeadLetters(**frame, items=[_shown(one) for one in found])
+
+
+async def replay(call: Call, body: Replay) -> Replayed:
+    """Try dead letters again. What was replayed by someone else meanwhile is left alone."""
+    if not body.all_ and body.model_fields_set <= {"all_"}:
+        raise Problem(
+            400, 'Say which dead letters: ids, account, queueId, reason, from, to, or "all": true', code="NoFilter"
+        )
+    wanted = Filter(
+        account=call.narrowed(body.account),
+        ids=sorted(set(body.ids)) if body.ids is not None else None,
+        queue_id=UUID(body.queue_id) if body.queue_id else None,
+        reason=body.reason or "",
+        since=_time(body.since, "from"),
+        until=_time(body.until, "to"),
+    )
+    replayed = await _replay(call, wanted)
+    return Replayed(replayed=replayed, skipped=None if wanted.ids is None else len(wanted.ids) - replayed)
+
+
+async def _replay(call: Call, wanted: Filter) -> int:
+    """Piece by piece, in the order of ids: what fails again meanwhile is behind us, and not caught a second time."""
+    total, last, lifetime = 0, 0, call.house.settings.delivery_lifetime
+    while True:
+        async with db.connection(call.house.pool) as conn:
+            revived = await deadletters.replay(conn, wanted, after=last, lifetime=lifetime, most=AT_ONCE)
+        for account in {account for _, account in revived}:
+            call.house.waker.wake(account)
+        total += len(revived)
+        if len(revived) < AT_ONCE:
+            return total
+        last = max(id for id, _ in revived)
+
+
+def _time(value: str | int | float | None, key: str) -> datetime | None:
+    return None if value in (None, "") else read_time(value, datetime.now(UTC), key)
+
+
+def _shown(one: deadletters.DeadLetter) -> DeadLetter:
+    return DeadLetter(
+        id=one.id,
+        queue_id=one.message.hex,
+        account=one.account,
+        message_id=one.message_id,
+        from_=one.sender,
+        recipient=one.recipient,
+        subject=one.subject,
+        attempts_made=one.attempts,
+        failed=one.failed_at,
+        code=one.code,
+        status=one.enhanced,
+        response=one.reply,
+        category=one.category,
+    )

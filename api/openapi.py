@@ -1,0 +1,145 @@
+"""The OpenAPI 3.1 document, out of the route table and the types of its handlers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from importlib.metadata import version
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from api.operation import Operation
+from api.problems import Error
+from api.shapes import public
+
+REF = "#/components/schemas/{model}"
+INTRODUCTION = """Mail that is handed over here is stored, then sent through the account's own mail server, one copy for
+each recipient. Every call but health, pixels and these pages wants `Authorization: Bearer <token>`. Instants are
+ISO 8601 in UTC. Every error has the same shape; each answer carries `X-Request-Id`, which the log knows too."""
+
+ERRORS = {
+    400: "The request is not what this call takes; `fields` names what is wrong.",
+    401: "No token, or not one of ours.",
+    403: "The token lacks the scope, or is for another account.",
+    404: "There is nothing of that name (that this token may see).",
+    409: "The idempotency key was used with another body, or is in use just now.",
+    413: "The body is too large.",
+    415: "The body is not `application/json`.",
+    422: "Understood, and not possible as things stand; the message says what to do.",
+    429: "Too many refused tokens from this address; `Retry-After` says when to come back.",
+    503: "The store is away. Nothing was done; try again after `Retry-After` seconds.",
+}
+
+
+def document(operations: Iterable[Operation]) -> dict[str, Any]:
+    """The whole document, ready for JSON."""
+    shown = list(operations)
+    schemas = _Schemas(shown)
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in shown:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Postferry", "version": version("postferry"), "description": INTRODUCTION},
+        "paths": paths,
+        "components": {
+            "schemas": schemas.definitions,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"token": []}],
+    }
+
+
+class _Schemas:
+    """The models' schemas: of what comes in as it is read, of what goes out as it is written."""
+
+    def __init__(self, operations: Iterable[Operation]) -> None:
+        wanted: dict[tuple[type[BaseModel], Any], None] = {(Error, "serialization"): None}
+        for operation in operations:
+            for model in filter(None, (operation.body, operation.query)):
+                wanted[model, "validation"] = None
+            if _is_model(operation.answer):
+                wanted[operation.answer, "serialization"] = None
+        self._refs, made = models_json_schema(list(wanted), ref_template=REF)
+        self.definitions: dict[str, Any] = made.get("$defs", {})
+
+    def read(self, model: type[BaseModel]) -> dict[str, Any]:
+        return self._refs[model, "validation"]
+
+    def written(self, model: type[BaseModel]) -> dict[str, Any]:
+        return self._refs[model, "serialization"]
+
+    def fields(self, model: type[BaseModel]) -> tuple[dict[str, Any], set[str]]:
+        """The properties of a query model, which is then no schema of its own."""
+        schema = self.definitions.pop(self.read(model)["$ref"].rpartition("/")[2])
+        return schema["properties"], set(schema.get("required", ()))
+
+
+def _operation(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
+    summary, _, rest = (inspect.getdoc(operation.function) or "").partition("\n\n")
+    made: dict[str, Any] = {
+        "operationId": operation.name,
+        "tags": [operation.tag],
+        "summary": " ".join(summary.split()),
+        "parameters": list(_parameters(operation, schemas)),
+        "responses": _responses(operation, schemas),
+    }
+    if rest:
+        made["description"] = rest
+    if operation.body:
+        made["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": schemas.read(operation.body)}},
+        }
+    if operation.scope is None:
+        made["security"] = []
+    return made
+
+
+def _parameters(operation: Operation, schemas: _Schemas) -> Iterable[dict[str, Any]]:
+    for name, adapter in operation.parts.items():
+        yield {"name": public(name), "in": "path", "required": True, **_described(adapter.json_schema())}
+    if operation.query:
+        properties, required = schemas.fields(operation.query)
+        for name, schema in properties.items():
+            yield {"name": name, "in": "query", "required": name in required, **_described(schema)}
+    for name, text in operation.headers.items():
+        yield {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}}
+
+
+def _described(schema: dict[str, Any]) -> dict[str, Any]:
+    schema = {key: value for key, value in schema.items() if key != "title"}
+    description = schema.pop("description", None)
+    return {"schema": schema, **({"description": description} if description else {})}
+
+
+def _responses(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
+    if _is_model(operation.answer):
+        content = {"application/json": {"schema": schemas.written(operation.answer)}}
+    else:
+        content = {operation.media: {}}
+    error = {"content": {"application/json": {"schema": schemas.written(Error)}}}
+    made: dict[str, Any] = {"200": {"description": "Done.", "content": content}}
+    for status in sorted(_statuses(operation)):
+        made[str(status)] = {"description": ERRORS[status], **error}
+    return made
+
+
+def _statuses(operation: Operation) -> set[int]:
+    statuses = {503, *operation.errors}
+    if operation.scope is not None:
+        statuses |= {401, 403, 429}
+    if operation.body or operation.query or operation.parts:
+        statuses.add(400)
+    if operation.body:
+        statuses |= {413, 415}
+    if operation.parts:
+        statuses.add(404)
+    return statuses
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel) and not issubclass(kind, web.StreamResponse)

@@ -1,0 +1,106 @@
+"""Typed handlers: a function's signature says what it takes and gives; here that is read, held to, and documented.
+
+    async def move(call: Call, queue_id: QueueId, body: Move) -> Moved: ...
+
+`call` comes first; `body` is the JSON body, `query` what stands behind the question mark, and any other parameter is a
+part of the path.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from api import reading
+from api.call import HOUSE, NOBODY, Call, authorise
+from api.problems import Problem, invalid
+from api.shapes import Answer, public
+from relay.settings import Settings
+
+SMALL = 1 << 20  # bytes of a body where no attachment travels
+Function = Callable[..., Awaitable[Answer | web.StreamResponse]]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One call of the API. `scope` None: anyone may. `errors` and `headers` add to what its document says anyway."""
+
+    method: str
+    path: str
+    function: Function
+    scope: str | None = "api"
+    large: bool = False  # attachments travel in its body
+    errors: Sequence[int] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    media: str = "application/json"
+    body: type[BaseModel] | None = field(init=False)
+    query: type[BaseModel] | None = field(init=False)
+    answer: Any = field(init=False)
+    parts: dict[str, TypeAdapter[Any]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(self.function, include_extras=True)
+        names = [name for name in inspect.signature(self.function).parameters if name != "call"]
+        put = object.__setattr__
+        put(self, "answer", hints["return"])
+        put(self, "body", hints.get("body"))
+        put(self, "query", hints.get("query"))
+        put(self, "parts", {name: TypeAdapter(hints[name]) for name in names if name not in ("body", "query")})
+
+    @property
+    def tag(self) -> str:
+        """The file that it lives in."""
+        return self.function.__module__.rpartition(".")[2]
+
+    @property
+    def name(self) -> str:
+        return f"{self.tag}.{self.function.__name__}"
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        house = request.app[HOUSE]
+        token = await authorise(request, house, self.scope) if self.scope else NOBODY
+        call = Call(request, house, token)
+        given = self._parts(request)
+        if "account" in given:
+            call.check_account(given["account"])
+        if self.query:
+            given["query"] = self._query(request, self.query)
+        if self.body:
+            value = reading.parse(await reading.body(request, self._limit(house.settings)))
+            given["body"] = self._valid(self.body, value, "The body is not what this call takes")
+        answer = await self.function(call, **given)
+        if isinstance(answer, web.StreamResponse):
+            return answer
+        return web.Response(body=answer.json_bytes(), content_type="application/json")
+
+    def _limit(self, settings: Settings) -> int:
+        """Bytes. What is large has room for the largest message in base64."""
+        return settings.max_message_size * 3 // 2 + SMALL if self.large else SMALL
+
+    def _parts(self, request: web.Request) -> dict[str, Any]:
+        given = {}
+        for name, adapter in self.parts.items():
+            try:
+                given[name] = adapter.validate_python(request.match_info[public(name)])
+            except ValidationError as error:
+                raise invalid(error, f"{public(name)} in the address") from None
+        return given
+
+    def _query(self, request: web.Request, model: type[BaseModel]) -> BaseModel:
+        given = dict(request.query)
+        if len(given) < len(request.query):
+            raise Problem(400, "A query parameter comes twice", code="InvalidFields")
+        return self._valid(model, given, "The query is not what this call takes")
+
+    @staticmethod
+    def _valid(model: type[BaseModel], value: Any, what: str) -> BaseModel:
+        try:
+            return model.model_validate(value)
+        except ValidationError as error:
+            raise invalid(error, what, value, model) from None

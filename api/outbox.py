@@ -1,0 +1,210 @@
+"""The outbox over HTTP: what waits to be sent, cancelled or moved while it waits."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import Field
+
+from api.call import Call
+from api.problems import Problem
+from api.shapes import AccountId, Answer, Body, Instant, Listing, Paging, QueueId
+from api.times import read_time
+from relay.core.model import Priority
+from relay.store import db, outbox
+
+PROGRESS = {"queued": "queued", "leased": "processing", "deferred": "error", "sent": "submitted"}
+
+
+class Envelope(Answer):
+    from_: str
+    to: list[str]
+
+
+class Delivery(Answer):
+    """One recipient's copy."""
+
+    delivery: int
+    recipient: str
+    name: str | None
+    state: str = Field(description="queued, leased, deferred, sent, failed or cancelled.")
+    attempts_made: int
+    attempts: int = Field(description="Tries that it may have.")
+    next_attempt: Instant | None = Field(description="Not before; null once it is finished.")
+    finished: Instant | None
+    code: int | None = Field(description="Of the last reply: SMTP code,")
+    status: str | None = Field(description="enhanced code,")
+    response: str | None = Field(description="and text.")
+    category: str | None
+
+
+class Progress(Answer):
+    status: str = Field(
+        description="queued, processing, error (tried, and will be again), submitted, failed or cancelled."
+    )
+    response: str | None
+    error: dict[str, Any] | None
+
+
+class Entry(Answer):
+    """A message with its deliveries. In a list at most the first 100 of them; `states` counts all."""
+
+    queue_id: str
+    account: str
+    source: str = Field(description="The ingress: `api` or `smtp`.")
+    message_id: str
+    envelope: Envelope
+    subject: str
+    size: int = Field(description="Bytes.")
+    priority: str
+    created: Instant
+    scheduled: Instant
+    next_attempt: Instant | None
+    attempts_made: int
+    attempts: int
+    progress: Progress
+    states: dict[str, int] = Field(description="Deliveries by state.")
+    deliveries: list[Delivery]
+
+
+class Outbox(Listing):
+    messages: list[Entry]
+
+
+class Search(Paging):
+    account: AccountId | None = Field(None, description="Only this account's.")
+
+
+class Cancelled(Answer):
+    """What a cancel came in time for, and what not."""
+
+    queue_id: str
+    deleted: bool = Field(description="At least one delivery was cancelled.")
+    cancelled: int
+    sent: int = Field(description="Were sent already.")
+    leased: int = Field(description="Are being sent just now: too late for them.")
+    failed: int
+
+
+class Move(Body):
+    send_at: str | int | float = Field(
+        description="ISO 8601, RFC 5322, or epoch seconds; a time that has passed means now."
+    )
+
+
+class Moved(Answer):
+    queue_id: str
+    send_at: Instant
+    moved: int
+    sent: int = Field(description="Were sent already.")
+    leased: int = Field(description="Are being sent just now: too late for them.")
+    failed: int
+
+
+async def page(call: Call, query: Search) -> Outbox:
+    """Messages that have a delivery queued, being sent, or deferred; newest first."""
+    at = query.after(UUID)
+    async with db.connection(call.house.pool) as conn:
+        total, entries = await outbox.page(
+            conn,
+            account=call.narrowed(query.account),
+            after=at[2] if at else None,
+            skip=query.skip,
+            size=query.page_size,
+            count=at is None,
+        )
+    total, number = at[:2] if at else (total, query.page)
+    frame = query.frame(total, number, len(entries), entries[-1].id.hex if entries else "")
+    return Outbox(**frame, messages=[_entry(entry) for entry in entries])
+
+
+async def show(call: Call, queue_id: QueueId) -> Entry:
+    """One message and all of its deliveries, in whatever state they are."""
+    return _entry(await _find(call, queue_id))
+
+
+async def cancel(call: Call, queue_id: QueueId) -> Cancelled:
+    """Cancel what has not begun. What is being sent or was sent stays, and is counted."""
+    await _find(call, queue_id)
+    async with db.connection(call.house.pool) as conn:
+        changed = await outbox.cancel(conn, UUID(queue_id))
+    return Cancelled(queue_id=queue_id, deleted=changed.changed > 0, cancelled=changed.changed, **_others(changed))
+
+
+async def move(call: Call, queue_id: QueueId, body: Move) -> Moved:
+    """Send what waits at another time. Its lifetime begins then."""
+    now = datetime.now(UTC)
+    send_at = max(read_time(body.send_at, now), now)
+    entry = await _find(call, queue_id)
+    async with db.connection(call.house.pool) as conn:
+        changed = await outbox.move(conn, entry.id, send_at, lifetime=call.house.settings.delivery_lifetime)
+    if changed.changed and send_at <= now:
+        call.house.waker.wake(entry.account)
+    return Moved(queue_id=queue_id, send_at=send_at, moved=changed.changed, **_others(changed))
+
+
+def _others(changed: outbox.Changed) -> dict[str, int]:
+    return {state: changed.others.get(state, 0) for state in ("sent", "leased", "failed")}
+
+
+async def _find(call: Call, queue_id: str) -> outbox.Entry:
+    """404 alike for what is not there and for what is another account's."""
+    async with db.connection(call.house.pool) as conn:
+        entry = await outbox.get(conn, UUID(queue_id), account=call.token.account)
+    if entry is None:
+        raise Problem(404, f"There is no message {queue_id}", code="MessageNotFound")
+    return entry
+
+
+def _entry(entry: outbox.Entry) -> Entry:
+    open_ = [one for one in entry.deliveries if one.finished_at is None]
+    return Entry(
+        queue_id=entry.id.hex,
+        account=entry.account,
+        source=entry.ingress,
+        message_id=entry.message_id,
+        envelope=Envelope(from_=entry.sender, to=[one.recipient for one in entry.deliveries]),
+        subject=entry.subject,
+        size=entry.size,
+        priority=Priority(entry.priority).label,
+        created=entry.created_at,
+        scheduled=entry.send_at,
+        next_attempt=min((one.due_at for one in open_), default=None),
+        attempts_made=max((one.attempts for one in entry.deliveries), default=0),
+        attempts=max((one.max_attempts for one in entry.deliveries), default=0),
+        progress=_progress(entry),
+        states=dict(entry.states),
+        deliveries=[_delivery(one) for one in entry.deliveries],
+    )
+
+
+def _progress(entry: outbox.Entry) -> Progress:
+    """Where the message stands: what is still going on says more than what is over."""
+    order = ("leased", "deferred", "queued", "failed", "sent", "cancelled")
+    state = next((state for state in order if entry.states.get(state)), "cancelled")
+    one = next((one for one in entry.deliveries if one.state == state), None)
+    wrong = one is not None and state in ("deferred", "failed")
+    return Progress(
+        status=PROGRESS.get(state, state),
+        response=one.reply if one and state == "sent" else None,
+        error={"message": one.reply, "code": one.category, "statusCode": one.code} if one and wrong else None,
+    )
+
+
+def _delivery(one: outbox.Delivery) -> Delivery:
+    return Delivery(
+        delivery=one.id,
+        recipient=one.recipient,
+        name=one.name,
+        state=one.state,
+        attempts_made=one.attempts,
+        attempts=one.max_attempts,
+        next_attempt=None if one.finished_at else one.due_at,
+        finished=one.finished_at,
+        code=one.code,
+        status=one.enhanced,
+        response=one.reply,
+        category=one.category,
+    )

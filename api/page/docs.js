@@ -1,0 +1,191 @@
+// Draws /openapi.json: every call with its parameters, body, answers and a sample made from the schemas.
+"use strict";
+
+const ORDER = ["submit", "outbox", "deadletters", "queue", "accounts", "tokens", "health", "pixel", "docs"];
+const DEEPEST = 6;
+let schemas = {};
+
+const make = (tag, attributes = {}, ...children) => {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+};
+
+// Text with `code` in it, as nodes: nothing of the document is ever read as HTML.
+const prose = (tag, text) => {
+  const pieces = (text || "").split(/`([^`]+)`/);
+  return make(tag, {}, ...pieces.map((piece, at) => (at % 2 ? make("code", {}, piece) : piece)));
+};
+
+const resolve = (schema) => {
+  if (!schema) return {};
+  if (!schema.$ref) return schema;
+  const { $ref, ...rest } = schema;
+  return { ...schemas[$ref.split("/").pop()], ...rest };
+};
+
+const choices = (schema) => schema.anyOf || schema.oneOf;
+
+const typeOf = (given) => {
+  const schema = resolve(given);
+  if (choices(schema)) return [...new Set(choices(schema).map(typeOf))].join(" | ");
+  if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" | ");
+  if ("const" in schema) return JSON.stringify(schema.const);
+  if (schema.type === "array") return `[${typeOf(schema.items)}]`;
+  return schema.format || schema.type || "any";
+};
+
+const limitsOf = (schema) => {
+  const limits = [];
+  if ("minimum" in schema && "maximum" in schema) limits.push(`${schema.minimum} to ${schema.maximum}`);
+  if ("maxLength" in schema && schema.maxLength < 100000) limits.push(`at most ${schema.maxLength} characters`);
+  if ("default" in schema && schema.default !== null && schema.default !== "") limits.push(`default ${JSON.stringify(schema.default)}`);
+  return limits.join(", ");
+};
+
+// The object schema inside: itself, one of its choices, or the items of an array.
+const inner = (given) => {
+  const schema = resolve(given);
+  if (schema.properties) return schema;
+  for (const choice of choices(schema) || []) {
+    const found = inner(choice);
+    if (found) return found;
+  }
+  return schema.items ? inner(schema.items) : null;
+};
+
+const field = (name, given, required, depth) => {
+  const schema = resolve(given);
+  const below = depth < DEEPEST ? inner(schema) : null;
+  const limits = limitsOf(schema);
+  return make("div", { class: "field", "data-name": name.toLowerCase() },
+    make("span", { class: "name" }, name),
+    make("span", { class: "type" }, limits ? `${typeOf(schema)}, ${limits}` : typeOf(schema)),
+    required ? make("span", { class: "must" }, "required") : null,
+    given.description || schema.description ? prose("p", given.description || schema.description) : null,
+    below ? make("details", {}, make("summary", {}, "fields"), fields(below, depth + 1)) : null);
+};
+
+const fields = (schema, depth = 0) => {
+  const required = new Set(schema.required || []);
+  return make("div", { class: "fields" },
+    ...Object.entries(schema.properties || {}).map(([name, one]) => field(name, one, required.has(name), depth)));
+};
+
+const WORDS = {
+  account: "sandbox", queueId: "0199c1d2e3f47a8b9c0d1e2f3a4b5c6d", email: "ada@example.com", address: "ada@example.com",
+  name: "Ada", subject: "Hello", text: "Hello Ada", html: "<p>Hello Ada</p>", messageId: "<1b2c@example.com>", host: "mail.example.com",
+  port: 587, user: "ada@example.com", pass: "******", filename: "note.txt", content: "SGVsbG8=", sendAt: "2026-11-20T09:30:00.000Z",
+  response: "Queued for delivery", tz: "Europe/Berlin", contentType: "text/plain", token: "pf_…", scopes: ["api"], page: 0, pages: 1,
+  total: 1, from: null, cursor: null, requestId: "6f1c2ab09d3e4f57", version: "0.1.0", status: "ok", store: "ok", locale: "en",
+};
+
+const SKIPPED = new Set(["raw", "envelope", "headers", "dryRun", "imap", "accessToken", "method", "cid", "encoding", "contentDisposition", "deliveryAttempts", "preview", "referenceType", "referenceId", "emailType", "sentMailPath", "replyTo", "cc", "bcc", "tls"]);
+
+const sample = (given, name = "", depth = 0) => {
+  const schema = resolve(given);
+  if (schema.examples) return schema.examples[0];
+  if (name in WORDS && WORDS[name] !== null && !inner(schema)) return WORDS[name];
+  if (choices(schema)) return sample(choices(schema).find((one) => one.type === "array") || choices(schema)[0], name, depth);
+  if (schema.enum) return schema.enum[0];
+  if ("const" in schema) return schema.const;
+  if (schema.properties) {
+    if (depth > DEEPEST) return {};
+    const shown = Object.entries(schema.properties).filter(([key]) => !SKIPPED.has(key));
+    return Object.fromEntries(shown.map(([key, one]) => [key, sample(one, key, depth + 1)]));
+  }
+  if (schema.type === "array") return [sample(schema.items || {}, name.replace(/s$/, ""), depth + 1)];
+  if ("default" in schema) return schema.default;
+  return { string: "", integer: 0, number: 0, boolean: true, object: {}, null: null }[schema.type] ?? null;
+};
+
+const TOKENS = /("(?:[^"\\]|\\.)*")(\s*:)?|\b(true|false|null)\b|(-?\d+(?:\.\d+)?)/g;
+
+const coloured = (value) => {
+  const text = JSON.stringify(value, null, 2);
+  const block = make("pre", { tabindex: "0" });
+  let at = 0;
+  for (const found of text.matchAll(TOKENS)) {
+    const kind = found[1] ? (found[2] ? "key" : "string") : found[3] ? "word" : "number";
+    block.append(text.slice(at, found.index), make("span", { class: kind }, found[1] || found[0]), found[2] || "");
+    at = found.index + found[0].length;
+  }
+  block.append(text.slice(at));
+  return block;
+};
+
+const path = (text) => make("span", { class: "path" },
+  ...text.split(/(\{[^}]+\})/).map((piece) => (piece.startsWith("{") ? make("b", {}, piece) : piece)));
+
+const verb = (method) => make("span", { class: `verb ${method}` }, method === "delete" ? "DEL" : method.toUpperCase());
+
+const call = (where, method, operation) => {
+  const body = operation.requestBody?.content["application/json"].schema;
+  const given = operation.responses["200"].content["application/json"]?.schema;
+  const parameters = operation.parameters.filter((one) => one.in !== "path" || one.description);
+  const left = make("div", {},
+    make("div", { class: "route" }, verb(method), path(where)),
+    prose("h3", operation.summary),
+    ...(operation.description || "").split("\n\n").filter(Boolean).map((text) => prose("p", text)),
+    operation.security?.length === 0 ? prose("p", "No token needed.") : null);
+  const section = (title, node) => left.append(make("h4", {}, title), node);
+  if (parameters.length)
+    section("Parameters", make("div", { class: "fields" }, ...parameters.map((one) =>
+      field(one.in === "query" ? `?${one.name}` : one.in === "header" ? `${one.name}:` : one.name, { ...one.schema, description: one.description }, one.required, 0))));
+  if (body) section("Body", fields(inner(body) || {}));
+  if (given) section("Answer", fields(inner(given) || {}));
+  const errors = Object.entries(operation.responses).filter(([status]) => status >= 400);
+  section("Errors", make("div", { class: "fields" }, ...errors.map(([status, one]) =>
+    make("div", { class: "field" }, make("span", { class: "status" }, status), prose("span", one.description)))));
+  const right = make("div", { class: "samples" });
+  if (body) right.append(make("h4", {}, "Send"), coloured(sample(body)));
+  if (given) right.append(make("h4", {}, "Get"), coloured(sample(given)));
+  return make("article", { id: operation.operationId }, left, right);
+};
+
+const hello = () => [
+  "curl " + location.origin + "/v1/account/sandbox/submit \\",
+  '  -H "Authorization: Bearer $TOKEN" -H "Content-Type: application/json" \\',
+  `  -d '{"to": {"address": "ada@example.com"}, "subject": "Hello", "text": "Hello Ada"}'`,
+].join("\n");
+
+const filter = (words) => {
+  const wanted = words.trim().toLowerCase();
+  for (const article of document.querySelectorAll("article")) {
+    article.hidden = wanted !== "" && !article.textContent.toLowerCase().includes(wanted);
+    document.querySelector(`nav a[href="#${article.id}"]`).hidden = article.hidden;
+  }
+  for (const heading of document.querySelectorAll("#calls > h2, nav h2")) {
+    let next = heading.nextElementSibling;
+    while (next && next.hidden) next = next.nextElementSibling;
+    heading.hidden = !next || next.tagName === "H2";
+  }
+};
+
+const draw = (found) => {
+  schemas = found.components.schemas;
+  document.getElementById("version").textContent = found.info.version;
+  document.getElementById("about").replaceWith(Object.assign(prose("p", found.info.description), { id: "about" }));
+  document.getElementById("hello").textContent = hello();
+  const calls = Object.entries(found.paths).flatMap(([where, methods]) =>
+    Object.entries(methods).map(([method, operation]) => ({ where, method, operation, tag: operation.tags[0] })));
+  const tags = [...new Set(calls.map((one) => one.tag))].sort((a, b) => ORDER.indexOf(a) - ORDER.indexOf(b));
+  for (const tag of tags) {
+    const title = tag === "deadletters" ? "dead letters" : tag;
+    document.getElementById("index").append(make("h2", {}, title));
+    document.getElementById("calls").append(make("h2", {}, title));
+    for (const one of calls.filter((other) => other.tag === tag)) {
+      document.getElementById("calls").append(call(one.where, one.method, one.operation));
+      document.getElementById("index").append(
+        make("a", { href: `#${one.operation.operationId}` }, verb(one.method), make("span", {}, one.where.replace("/v1/", ""))));
+    }
+  }
+  document.getElementById("search").addEventListener("input", (event) => filter(event.target.value));
+  if (location.hash) document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
+};
+
+fetch("openapi.json")
+  .then((response) => response.json())
+  .then(draw)
+  .catch((error) => { document.getElementById("about").textContent = `openapi.json could not be read: ${error}`; });

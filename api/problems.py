@@ -1,0 +1,175 @@
+"""Whatever goes wrong becomes one JSON shape with the right status; the cause goes to the log, never to the client."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel, Field, ValidationError
+
+from api.shapes import Answer
+from relay import metrics
+from relay.core.account import Faulty
+from relay.core.errors import Conflict, Refused, StoreAway
+
+_log = logging.getLogger("postferry.api")
+RETRY_AFTER = 5  # s; a store that restarts is back in about that
+REQUEST_ID = web.RequestKey("id", str)
+WORDS = {"missing": "is missing", "model_type": "must be an object", "dict_type": "must be an object"}
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class FieldFault(Answer):
+    message: str
+    key: str = Field(description="Where, e.g. `to[1].address`.")
+
+
+class Error(Answer):
+    """The body of every answer from 400 on."""
+
+    status_code: int
+    error: str = Field(description="The status in words.")
+    message: str = Field(description="What is wrong, and what to do.")
+    code: str | None = Field(None, description="A word for programs, where there is one.")
+    request_id: str = Field(description="Also in `X-Request-Id`, and in the log.")
+    fields: list[FieldFault] | None = Field(None, description="Each field that is wrong.")
+
+
+class Problem(Exception):
+    """An answer that is an error."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        fields: Sequence[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code, self.fields = status, message, code, fields
+        self.headers = dict(headers or {})
+
+    def response(self, request_id: str) -> web.Response:
+        body: dict[str, Any] = {
+            "statusCode": self.status,
+            "error": HTTPStatus(self.status).phrase,
+            "message": self.message,
+            "requestId": request_id,
+        }
+        if self.code:
+            body["code"] = self.code
+        if self.fields:
+            body["fields"] = [{"message": message, "key": key} for key, message in self.fields]
+        text = json.dumps(body)
+        return web.Response(status=self.status, text=text, content_type="application/json", headers=self.headers)
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@web.middleware
+async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every answer has its request's id; whatever is raised becomes a Problem's response."""
+    given = request.headers.get("X-Request-Id", "")
+    request_id = request[REQUEST_ID] = given if _ID.fullmatch(given) else secrets.token_hex(8)
+    try:
+        response = await handler(request)
+    except Exception as error:
+        problem = translate(error)
+        _tell(request, problem, error)
+        response = problem.response(request_id)
+        if request.body_exists and not request.content.at_eof():
+            response.force_close()  # the rest of the body is not worth reading
+    response.headers["X-Request-Id"] = request_id
+    response.headers["Server"] = "postferry"
+    return response
+
+
+def translate(error: Exception) -> Problem:
+    """The Problem that an exception means to the client."""
+    match error:
+        case Problem():
+            return error
+        case Faulty():
+            return Problem(400, "The account's settings cannot be used", code="InvalidFields", fields=error.faults)
+        case Conflict():
+            after = {"Retry-After": str(error.retry_after)} if error.retry_after else None
+            return Problem(409, error.message, code=error.code, headers=after)
+        case Refused():
+            fields = [(error.key, error.message)] if error.key else []
+            return Problem(error.status, error.message, code=error.code or "Refused", fields=fields)
+        case StoreAway():
+            headers = {"Retry-After": str(RETRY_AFTER)}
+            return Problem(503, "The store is away; nothing was done, try again", code="StoreAway", headers=headers)
+        case web.HTTPMethodNotAllowed():
+            allowed = ", ".join(sorted(error.allowed_methods))
+            return Problem(405, f"{error.method} is not for this address: {allowed}", headers={"Allow": allowed})
+        case web.HTTPNotFound():
+            return Problem(404, "There is nothing at this address; see /docs")
+        case web.HTTPException():
+            return Problem(error.status, error.reason)
+        case _:
+            return Problem(500, "Something went wrong here; the log has it under this request id")
+
+
+def _tell(request: web.Request, problem: Problem, error: Exception) -> None:
+    extra = {
+        "requestId": request[REQUEST_ID],
+        "method": request.method,
+        "path": request.path,
+        "status": problem.status,
+        "client": request.remote,
+    }
+    if isinstance(error, StoreAway):
+        metrics.STORE_ERRORS.inc()
+        _log.warning("the store is away: %s", error, extra=extra)
+    elif problem.status >= 500:
+        _log.error("failed: %s", error, exc_info=error, extra=extra)
+    else:
+        _log.info("refused: %s", problem.message, extra=extra)
+
+
+def invalid(error: ValidationError, what: str, value: Any = None, model: type[BaseModel] | None = None) -> Problem:
+    """A shape that `value` does not fit, with each field that is wrong. Values are not told: they may be secrets."""
+    later: Mapping[str, str] = getattr(model, "later", {})
+    found: dict[str, list[str]] = {}
+    for fault in error.errors(include_url=False, include_input=False):
+        found.setdefault(where(fault["loc"], value), []).append(_words(fault, later))
+    fields = [(key, " or ".join(dict.fromkeys(messages))) for key, messages in found.items()]
+    first = f"{fields[0][0]} {fields[0][1]}".strip()
+    more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
+    return Problem(400, f"{what}: {first}{more}", code="InvalidFields", fields=fields)
+
+
+def where(location: Sequence[int | str], value: Any) -> str:
+    """`("to", 1, "address")` as `to[1].address`. Where `value` has no such depth, the rest names a choice of types."""
+    text = ""
+    for part in location:
+        if not isinstance(value, (dict, list)):
+            break
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+        try:
+            value = value[part]  # type: ignore[index]
+        except (KeyError, IndexError, TypeError):
+            value = None
+    return text.removeprefix(".")
+
+
+def _words(fault: Any, later: Mapping[str, str]) -> str:
+    """Pydantic's fault in the words of our errors: they follow the field's name."""
+    if fault["type"] == "extra_forbidden":
+        return later.get(str(fault["loc"][0]), "is not a known field")
+    if fault["type"] in WORDS:
+        return WORDS[fault["type"]]
+    message: str = fault["msg"]
+    for prefix in ("Value error, ", "Input "):
+        message = message.removeprefix(prefix)
+    return message.replace("should", "must", 1)

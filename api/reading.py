@@ -1,0 +1,95 @@
+"""Reads a request's body: within its limit and time, as the one JSON value that it claims to be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import Any, NoReturn
+
+from aiohttp import web
+
+from api.problems import Problem
+
+BODY = web.RequestKey("body", bytes)
+SECONDS = 60  # for one body; a client that drips it longer is not waited for
+
+
+async def body(request: web.Request, limit: int) -> bytes:
+    """The bytes of the body. 413 over `limit` (after decompression), 408 when it takes too long."""
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
+    if request.content_type != "application/json":
+        raise Problem(
+            415,
+            "The body must be JSON, sent with Content-Type: application/json",
+            headers={"Accept": "application/json"},
+        )
+    try:
+        async with asyncio.timeout(SECONDS):
+            request[BODY] = await _read(request, limit)
+            return request[BODY]
+    except TimeoutError:
+        raise Problem(408, f"The body did not arrive within {SECONDS} seconds") from None
+    except web.HTTPException:
+        raise
+    except (web.RequestPayloadError, ConnectionError):
+        raise Problem(400, "The body could not be read: it is cut short or badly encoded") from None
+
+
+async def _read(request: web.Request, limit: int) -> bytes:
+    """Chunk by chunk, since a compressed body tells nothing of its size."""
+    chunks, size = [], 0
+    while not request.content.at_eof():
+        chunk = await request.content.readany()
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(413, f"The body is larger than the {limit} bytes that are taken here")
+
+
+def parse(body: bytes) -> Any:
+    """The JSON value. 400 tells the line and column of what is not JSON, a key that comes twice, or NaN."""
+    try:
+        value = _DECODER.decode(body.decode())
+        if _SURROGATE.search(body):
+            _ENCODER.encode(value).encode()
+        return value
+    except UnicodeEncodeError:
+        raise _bad("has half of a surrogate pair, which is no character") from None
+    except UnicodeDecodeError as error:
+        raise _bad(f"is not UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise _bad(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise _bad("is nested too deeply") from None
+    except ValueError as error:  # ours below, and numbers of thousands of digits
+        raise _bad(str(error) if str(error).startswith("has") else "has a number that is too long") from None
+
+
+def _bad(message: str) -> Problem:
+    return Problem(400, f"The body {message}", code="InvalidJson")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Readers differ in which of two equal keys they believe, so neither is believed."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"has the key {json.dumps(twice[:100])} twice in one object")
+    return found
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"has {name}, which is not JSON")
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)

@@ -1,0 +1,108 @@
+"""The shapes that bodies, queries and answers are made of: camelCase outside, unknown fields refused by name."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, TypeAdapter
+from pydantic.alias_generators import to_camel
+
+from relay.core import account as settings_of
+from relay.core.errors import Refused
+
+AccountId = Annotated[str, StringConstraints(pattern=settings_of.ID), Field(description="Account id.")]
+QueueId = Annotated[
+    str, StringConstraints(pattern=r"^[0-9a-f]{32}$"), Field(description="The message's name here: 32 hex digits.")
+]
+
+
+def public(name: str) -> str:
+    """The name outside: `send_at` is sendAt, and `from_`, which Python keeps for itself, is from."""
+    return to_camel(name.rstrip("_"))
+
+
+Words = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=256)]
+"""Text that is looked for; the store holds no NUL."""
+
+RowId = Annotated[int, Field(ge=1, le=(1 << 63) - 1)]
+
+
+def instant(moment: datetime) -> str:
+    """ISO 8601 in UTC, to the millisecond."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Instant = Annotated[datetime, PlainSerializer(instant, return_type=str), Field(examples=["2026-11-20T09:30:00.000Z"])]
+
+
+class Body(BaseModel):
+    """What a client sends as JSON: types are taken as they are (no "1" for 1), unknown fields are refused."""
+
+    model_config = ConfigDict(alias_generator=public, extra="forbid", strict=True)
+    later: ClassVar[Mapping[str, str]] = {}
+    """Fields that are known and not there yet, with what to say about each."""
+
+
+class Query(BaseModel):
+    """What a client sends behind the question mark: text, read as the type that is wanted."""
+
+    model_config = ConfigDict(alias_generator=public, extra="forbid")
+    later: ClassVar[Mapping[str, str]] = {}
+
+
+class Answer(BaseModel):
+    """What a client gets."""
+
+    model_config = ConfigDict(alias_generator=public, validate_by_name=True, serialize_by_alias=True, extra="forbid")
+
+    def json_bytes(self) -> bytes:
+        return self.__pydantic_serializer__.to_json(self, by_alias=True)
+
+
+class Paging(Query):
+    """Which part of a list."""
+
+    page: int = Field(0, ge=0, le=1_000_000, description="Page number, from 0.")
+    page_size: int = Field(20, ge=1, le=1000, description="Items a page.")
+    cursor: str = Field(
+        "", max_length=400, description="The `cursor` of the page before: quicker than `page` far down."
+    )
+
+    @property
+    def skip(self) -> int:
+        return 0 if self.cursor else self.page * self.page_size
+
+    def after(self, kind: Any) -> tuple[int, int, Any] | None:
+        """(total, page, key of the last item) from the cursor; None without one. `kind` is the type of the key."""
+        if not self.cursor:
+            return None
+        try:
+            total, page, key = json.loads(base64.urlsafe_b64decode(self.cursor + "=" * (-len(self.cursor) % 4)))
+            return _COUNT.validate_python(total), _COUNT.validate_python(page), TypeAdapter(kind).validate_python(key)
+        except (binascii.Error, ValueError, TypeError, RecursionError):
+            raise Refused("The cursor is not one of ours; start again without it", key="cursor") from None
+
+    def frame(self, total: int, page: int, shown: int, last: Any) -> dict[str, Any]:
+        """The fields of Listing; `last` is the key of the last of the `shown` items."""
+        pages = -(-total // self.page_size)
+        key = json.dumps([total, page + 1, last], separators=(",", ":")).encode()
+        more = shown == self.page_size and page + 1 < pages
+        cursor = base64.urlsafe_b64encode(key).rstrip(b"=").decode() if more else None
+        return {"total": total, "page": page, "pages": pages, "cursor": cursor}
+
+
+_COUNT = TypeAdapter(Annotated[int, Field(ge=0, le=1 << 53)])
+
+
+class Listing(Answer):
+    """The frame of every list."""
+
+    total: int = Field(description="How many match, when the list was begun.")
+    page: int = Field(description="This page, from 0.")
+    pages: int = Field(description="How many pages there are.")
+    cursor: str | None = Field(default=None, description="Give it back for the next page; null on the last one.")

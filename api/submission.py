@@ -1,0 +1,186 @@
+"""From the JSON of a submit to a Submission: who sends, who receives, which bytes, and every fault with its field."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from email.parser import BytesHeaderParser
+from typing import TYPE_CHECKING
+
+from api.problems import Problem
+from api.times import read_time
+from relay import enrol
+from relay.core import address, compose, mime
+from relay.core.account import COPY
+from relay.core.address import Mailbox
+from relay.core.compose import Draft
+from relay.core.errors import Refused
+from relay.core.model import Account, Mail, Options, Priority, Submission
+
+if TYPE_CHECKING:
+    from api.submit import Address, Attachment, Message
+
+COMPOSED = (
+    *("from_", "reply_to", "to", "cc", "bcc", "subject", "text", "html", "attachments", "headers", "message_id"),
+)
+"""Fields that make a message, and have no say when one is given as `raw`."""
+
+
+def read(
+    body: Message, account: Account, *, now: datetime, key: str | None, digest: bytes, hostname: str
+) -> Submission:
+    """The submission. Raises a Problem with each field that is wrong, or Refused."""
+    return _Reader(body, account, now, hostname).submission(key, digest)
+
+
+class _Reader:
+    """Reads one body; collects faults until all that can be judged was."""
+
+    def __init__(self, body: Message, account: Account, now: datetime, hostname: str) -> None:
+        self.body, self.account, self.now, self.hostname = body, account, now, hostname
+        self.faults: list[tuple[str, str]] = []
+
+    def submission(self, key: str | None, digest: bytes) -> Submission:
+        options = self._options(key)
+        raw = self._raw() if self.body.raw is not None else self._composed()
+        self._give_up_on_faults()
+        mail = mime.tidy(raw, now=self.now, domain=self.hostname, unique=secrets.token_hex(16))
+        sender, recipients = self._sender(mail), self._recipients(raw, mail)
+        self._give_up_on_faults()
+        return Submission(
+            account=self.account,
+            ingress="api",
+            sender=sender,
+            recipients=recipients,
+            mail=mail,
+            options=options,
+            bcc=tuple(one.address for one in self.body.bcc or ()) or mail.bcc,
+            body_hash=digest,
+        )
+
+    def _give_up_on_faults(self) -> None:
+        if self.faults:
+            (key, message), more = self.faults[0], len(self.faults) - 1
+            text = f"{key}: {message}" + (f" (and {more} more)" if more else "")
+            raise Problem(400, text, code="InvalidFields", fields=self.faults)
+
+    @contextmanager
+    def _at(self, key: str) -> Iterator[None]:
+        """What is refused inside is a fault of this field."""
+        try:
+            yield
+        except Refused as refused:
+            self.faults.append((refused.key or key, refused.message))
+
+    def _options(self, key: str | None) -> Options:
+        body, send_at = self.body, None
+        if body.send_at is not None:
+            with self._at("sendAt"):
+                send_at = read_time(body.send_at, self.now)
+        if body.tz is not None and body.tz not in enrol.zones():
+            self.faults.append(("tz", "is not a known time zone (example: Europe/Berlin)"))
+        return Options(
+            send_at=send_at,
+            attempts=body.delivery_attempts,
+            priority=Priority.named(body.priority),
+            track=body.track_opens,
+            copy=None if body.copy_ is None else COPY[body.copy_],
+            sent_mail_path=body.sent_mail_path,
+            email_type=body.email_type,
+            reference_type=body.reference_type,
+            reference_id=body.reference_id,
+            tz=body.tz,
+            idempotency_key=key,
+        )
+
+    def _raw(self) -> bytes:
+        given = [name for name in COMPOSED if getattr(self.body, name) is not None]
+        self.faults += [(name.rstrip("_"), "goes without raw: the raw message has its own") for name in given]
+        return self._decoded("raw", self.body.raw or "")
+
+    def _composed(self) -> bytes:
+        body = self.body
+        sender = self._mailboxes("from", [body.from_] if body.from_ else None)
+        draft = Draft(
+            sender=sender[0] if sender else Mailbox(self.account.name, self.account.email),
+            reply_to=self._mailboxes("replyTo", body.reply_to),
+            to=self._mailboxes("to", body.to),
+            cc=self._mailboxes("cc", body.cc),
+            subject=body.subject or "",
+            text=body.text,
+            html=body.html,
+            attachments=tuple(self._attachment(at, one) for at, one in enumerate(body.attachments or ())),
+            headers=body.headers or {},
+            message_id=body.message_id or "",
+        )
+        self._mailboxes("bcc", body.bcc)
+        if not draft.sender.address:
+            self.faults.append(("from", "is missing, and the account has no email of its own"))
+        self._give_up_on_faults()
+        return compose.compose(draft, now=self.now, domain=self.hostname, unique=secrets.token_hex(16))
+
+    def _mailboxes(self, key: str, given: Sequence[Address] | None) -> tuple[Mailbox, ...]:
+        found = []
+        for at, one in enumerate(given or ()):
+            with self._at(f"{key}.address" if key == "from" else f"{key}[{at}].address"):
+                found.append(Mailbox(one.name or "", address.envelope(one.address)))
+        return tuple(found)
+
+    def _attachment(self, at: int, given: Attachment) -> compose.Attachment:
+        return compose.Attachment(
+            content=self._decoded(f"attachments[{at}].content", given.content),
+            filename=given.filename or "",
+            content_type=given.content_type or "",
+            disposition=given.content_disposition or "",
+            cid=given.cid or "",
+        )
+
+    def _decoded(self, key: str, text: str) -> bytes:
+        try:
+            return base64.b64decode("".join(text.split()), validate=True)
+        except (binascii.Error, ValueError):
+            self.faults.append((key, "is not base64"))
+            return b""
+
+    def _sender(self, mail: Mail) -> str:
+        """The envelope's, else that of the headers, else the account's own."""
+        envelope = self.body.envelope
+        if envelope and envelope.from_ is not None:
+            with self._at("envelope.from"):
+                return address.envelope(envelope.from_) if envelope.from_ else ""
+        sender = mail.sender or self.account.email
+        if not sender:
+            self.faults.append(("envelope.from", "is missing, and neither the message nor the account has a sender"))
+            return ""
+        with self._at("from"):
+            return address.envelope(sender)
+        return ""
+
+    def _recipients(self, raw: bytes, mail: Mail) -> tuple[str, ...]:
+        """The envelope's, else To, Cc and Bcc: of the fields, or of the raw message."""
+        envelope = self.body.envelope
+        if envelope and envelope.to is not None:
+            named = [(f"envelope.to[{at}]", one) for at, one in enumerate(envelope.to)]
+        elif self.body.raw is not None:
+            named = [("raw", one) for one in (*_addressed(raw), *mail.bcc)]
+        else:
+            lists = (("to", self.body.to), ("cc", self.body.cc), ("bcc", self.body.bcc))
+            named = [(f"{key}[{at}]", one.address) for key, given in lists for at, one in enumerate(given or ())]
+        found = []
+        for key, one in named:
+            with self._at(key):
+                found.append(address.envelope(one))
+        if not named:
+            self.faults.append(("to", "is missing: nobody would receive this"))
+        return tuple(found)
+
+
+def _addressed(raw: bytes) -> list[str]:
+    """The addresses in To and Cc of a raw message, as they are spelt there."""
+    head = BytesHeaderParser().parsebytes(raw[: mime.MOST_HEADER])
+    fields = [str(value) for name in ("To", "Cc") for value in head.get_all(name, ())]
+    return [one.address for field in fields for one in address.parse_list(" ".join(field.splitlines()))]

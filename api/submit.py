@@ -1,0 +1,163 @@
+"""Submit over HTTP: a message as JSON, accepted once it is stored."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, StringConstraints
+
+from api import reading
+from api.call import Call
+from api.problems import Problem
+from api.shapes import AccountId, Answer, Body, Instant
+from api.submission import read
+from relay.accept import new_id
+from relay.core.model import Submission
+from relay.core.options import MOST_ATTEMPTS
+from relay.prepare import prepare
+
+KEY = re.compile(r"[\x21-\x7e]{1,255}")
+DOCUMENTED: dict[str, Any] = {
+    "large": True,
+    "errors": (409, 422),
+    "headers": {
+        "Idempotency-Key": "For 24 hours the same key and body get the first answer again, and nothing is sent twice."
+        " The same key with another body is a 409. 1 to 255 printable ASCII characters."
+    },
+}
+
+_log = logging.getLogger("postferry.api")
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, dict) else value
+
+
+class Address(Body):
+    name: str | None = Field(None, description="Display name.")
+    address: str = Field(description="The address alone, e.g. `ada@example.com`.")
+
+
+Addresses = Annotated[list[Address], BeforeValidator(_as_list, json_schema_input_type=Address | list[Address])]
+Label = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class Attachment(Body):
+    content: str = Field(description="The file in base64.")
+    filename: str | None = Field(None, description="Any characters.")
+    content_type: str | None = Field(None, description="Found by the filename when left out.")
+    content_disposition: Literal["attachment", "inline"] | None = None
+    cid: str | None = Field(None, description='For images in `html`: `<img src="cid:…">`.')
+    encoding: Literal["base64"] = "base64"
+
+
+class Envelope(Body):
+    """Who really sends and receives, whatever the headers show."""
+
+    from_: str | None = Field(None, description='Where bounces go; "" for nowhere.')
+    to: list[str] | None = Field(None, description="All recipients.")
+
+
+class Message(Body):
+    """A message. With `raw`, the fields that would make one are refused; its own headers say who sends and receives."""
+
+    later: ClassVar = {"reference": "is not available in this version: it comes with the mailbox"}
+    from_: Address | None = Field(None, description="The account's own name and address when left out.")
+    reply_to: Addresses | None = None
+    to: Addresses | None = None
+    cc: Addresses | None = None
+    bcc: Addresses | None = Field(None, description="Get their copy; nobody sees them.")
+    subject: str | None = None
+    text: str | None = Field(None, description="The message as plain text.")
+    html: str | None = Field(None, description="The message as HTML. With `text`, both travel and the reader chooses.")
+    attachments: list[Attachment] | None = None
+    headers: dict[str, str] | None = Field(None, description="More header fields.")
+    message_id: str | None = Field(None, description="Made up when left out.")
+    envelope: Envelope | None = None
+    raw: str | None = Field(None, description="A whole message (RFC 5322) in base64, instead of all that.")
+    send_at: str | int | float | None = Field(
+        None, description="ISO 8601, RFC 5322, or epoch seconds. A time that has passed means now."
+    )
+    delivery_attempts: int | None = Field(None, ge=1, le=MOST_ATTEMPTS, description="Tries before it is a dead letter.")
+    priority: Literal["high", "normal", "bulk"] = Field("normal", description="Its place in the account's own queue.")
+    track_opens: bool | None = Field(
+        None, description="A pixel for each recipient in the HTML; as the account says, if null."
+    )
+    copy_: bool | Literal["auto"] | None = Field(
+        None, description="Whether to write a Sent copy: kept for the mailbox."
+    )
+    sent_mail_path: str | None = Field(
+        None, max_length=1024, description="Folder of the Sent copy: kept for the mailbox."
+    )
+    email_type: Label | None = Field(None, description="A word of yours for this kind of mail.")
+    reference_type: Label | None = Field(None, description="What it is about in your system: the kind of thing,")
+    reference_id: Label | None = Field(None, description="and its id.")
+    tz: str | None = Field(None, max_length=64, description="Time zone of the sender, e.g. `Europe/Berlin`.")
+    dry_run: bool = Field(False, description="Answer with what would be sent; store nothing.")
+
+
+class Idempotency(Answer):
+    key: str
+    status: Literal["MISS", "HIT"] = Field(description="HIT: this is the first answer again.")
+
+
+class Submitted(Answer):
+    response: str = Field(description="`Queued for delivery`, or `Dry run`.")
+    message_id: str
+    send_at: Instant
+    queue_id: str | None = Field(default=None, description="The message's name here. None of a dry run.")
+    idempotency: Idempotency | None = None
+    preview: str | None = Field(default=None, description="Of a dry run: the message in base64, as it would be stored.")
+
+    def json_bytes(self) -> bytes:
+        return self.__pydantic_serializer__.to_json(self, by_alias=True, exclude_none=True)
+
+
+async def submit(call: Call, account: AccountId, body: Message) -> Submitted:
+    """Hand over a message. The answer comes after it is stored; from then on it is sent, whatever happens here.
+
+    Each recipient gets a copy, tried until it is sent or its attempts or lifetime end. Mail of a paused account is
+    accepted and waits. 422: the account has no server to send through yet.
+    """
+    tenant = await call.account(account)
+    now = datetime.now(UTC)
+    key = _idempotency_key(call)
+    digest = hashlib.sha256(call.request[reading.BODY]).digest() if key else b""
+    submission = read(body, tenant, now=now, key=key, digest=digest, hostname=call.house.settings.hostname)
+    if body.dry_run:
+        return _dry_run(call, submission, now)
+    accepted = await call.house.acceptor.accept(submission)
+    _log.info(
+        "accepted again: same idempotency key" if accepted.duplicate else "accepted",
+        extra={"queueId": accepted.queue_id, "account": account, "ingress": "api", "requestId": call.id},
+    )
+    return Submitted(
+        response="Queued for delivery",
+        message_id=accepted.message_id,
+        send_at=accepted.send_at,
+        queue_id=accepted.queue_id,
+        idempotency=Idempotency(key=key, status="HIT" if accepted.duplicate else "MISS") if key else None,
+    )
+
+
+def _dry_run(call: Call, submission: Submission, now: datetime) -> Submitted:
+    prepared = prepare(submission, call.house.settings, now, new_id())
+    return Submitted(
+        response="Dry run",
+        message_id=prepared.message_id,
+        send_at=prepared.send_at or now,
+        preview=base64.b64encode(prepared.content).decode(),
+    )
+
+
+def _idempotency_key(call: Call) -> str | None:
+    key = call.request.headers.get("Idempotency-Key")
+    if key is not None and not KEY.fullmatch(key):
+        fields = [("Idempotency-Key", "must be 1 to 255 printable ASCII characters")]
+        raise Problem(400, "The Idempotency-Key cannot be used", code="InvalidFields", fields=fields)
+    return key

@@ -1,0 +1,19 @@
+"""Instants as clients write them: ISO 8601, RFC 5322, or epoch seconds."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from relay.core import options
+from relay.core.errors import Refused
+
+
+def read_time(value: str | int | float, now: datetime, key: str = "sendAt") -> datetime:
+    """The instant in UTC. Refused, naming `key`, when it is none or farther than mail is planned ahead."""
+    try:
+        found = options.moment(str(value))
+    except ValueError as fault:
+        raise Refused(f"{key} {fault}", key=key) from None
+    if found - now > options.FARTHEST:
+        raise Refused(f"{key} is more than {options.FARTHEST.days} days ahead", key=key)
+    return found

@@ -1,0 +1,178 @@
+"""What meets every call at the door: tokens, scopes, shapes of errors, bodies that are no JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import io
+import re
+from typing import Any
+
+import pytest
+
+from api import throttle
+from relay.store import db, tokens
+from tests.api.client import Client, Login
+
+
+async def test_without_a_token_the_answer_says_which_one(nobody: Client) -> None:
+    response = await nobody.open("GET", "/v1/accounts")
+    assert response.status == 401
+    assert response.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize("token", ["x", "pf_" + "A" * 43, "pf_\udcff", "é" * 46, "a b"])
+async def test_a_token_that_is_not_ours_is_a_401(nobody: Client, token: str) -> None:
+    assert (await nobody.open("GET", "/v1/accounts", headers={"Authorization": f"Bearer {token}"})).status == 401
+
+
+async def test_another_scope_is_a_403(login: Login) -> None:
+    status, error = await (await login("smtp", "metrics")).ask("GET", "/v1/accounts")
+    assert (status, error["code"]) == (403, "MissingScope")
+
+
+async def test_a_revoked_token_opens_nothing_after_a_second(login: Login, pool: db.Pool, admin: Client) -> None:
+    client = await login("api")
+    await client.ok("GET", "/v1/accounts")
+    listed = await admin.ok("GET", "/v1/tokens")
+    await admin.ok("DELETE", f"/v1/tokens/{listed['items'][-1]['id']}")
+    async with asyncio.timeout(5):
+        while (await client.open("GET", "/v1/accounts")).status != 401:
+            pass
+
+
+async def test_guessing_is_slowed_and_does_not_shut_others_out(nobody: Client, admin: Client, login: Login) -> None:
+    await admin.ok("GET", "/v1/accounts")
+    for _ in range(throttle.MOST):
+        guess = Client(nobody.http, tokens.PREFIX + "A" * 43)
+        assert (await guess.open("GET", "/v1/accounts")).status == 401
+    response = await guess.open("GET", "/v1/accounts")
+    assert response.status == 429
+    assert 0 < int(response.headers["Retry-After"]) <= throttle.SECONDS
+    assert response.headers["RateLimit-Remaining"] == "0"
+    await admin.ok("GET", "/v1/accounts")
+
+
+def test_a_window_of_refusals_ends() -> None:
+    now = 0.0
+    slow = throttle.Throttle(lambda: now)
+    for _ in range(throttle.MOST):
+        slow.check("a")
+        slow.count("a")
+    slow.check("b")
+    with pytest.raises(throttle.Problem):
+        slow.check("a")
+    now = throttle.SECONDS + 1
+    slow.check("a")
+
+
+async def test_an_unknown_address_is_a_404_in_json(admin: Client) -> None:
+    status, error = await admin.ask("GET", "/v1/nothing")
+    assert (status, error["statusCode"], error["error"]) == (404, 404, "Not Found")
+
+
+async def test_another_method_is_a_405_that_names_those_there_are(admin: Client) -> None:
+    response = await admin.open("PATCH", "/v1/account/shop", {})
+    assert response.status == 405
+    assert response.headers["Allow"] == "DELETE, GET, HEAD, PUT"
+
+
+async def test_every_answer_has_its_request_id(admin: Client, nobody: Client) -> None:
+    response = await admin.open("GET", "/v1/accounts")
+    assert re.fullmatch(r"[0-9a-f]{16}", response.headers["X-Request-Id"])
+    response = await nobody.open("GET", "/v1/accounts", headers={"X-Request-Id": "mine-1"})
+    assert response.headers["X-Request-Id"] == (await response.json())["requestId"] == "mine-1"
+
+
+@pytest.mark.parametrize("given", ["a b", "x" * 65, 'a"b'])
+async def test_a_request_id_that_could_upset_a_log_is_replaced(nobody: Client, given: str) -> None:
+    response = await nobody.open("GET", "/health", headers={"X-Request-Id": given})
+    assert re.fullmatch(r"[0-9a-f]{16}", response.headers["X-Request-Id"])
+
+
+BODIES: list[tuple[bytes, str]] = [
+    (b"", "line 1, column 1"),
+    (b"{", "line 1, column 2"),
+    (b'{\n  "name": "x",\n  "email": y\n}', "line 3, column 12"),
+    (b'{"name": "x"} {}', "column 15"),
+    (b'{"name": "a", "name": "b"}', 'has the key "name" twice'),
+    (b'{"name": NaN}', "NaN"),
+    (b'{"name": -Infinity}', "-Infinity"),
+    (b'{"name": "\xff"}', "not UTF-8 at byte 10"),
+    (b'{"name": "\\ud800"}', "surrogate"),
+    (b'{"\\uDC00": 1}', "surrogate"),
+    (b'{"limits": {"perDay": ' + b"9" * 5000 + b"}}", "too long"),
+    (b'{"limits": {"perDay": 1e999}}', "limits.perDay"),
+    (b"[" * 100_000, "nested too deeply"),
+    (b'{"a":' * 100_000, "nested too deeply"),
+    (b"[]", "object"),
+    (b'"x"', "object"),
+    (b"null", "object"),
+]
+
+
+@pytest.mark.parametrize(("body", "words"), BODIES, ids=range(len(BODIES)))
+async def test_a_body_that_is_not_what_it_should_be_is_a_400(admin: Client, body: bytes, words: str) -> None:
+    response = await admin.open("PUT", "/v1/account/x", data=body, headers={"Content-Type": "application/json"})
+    error = await response.json()
+    assert response.status == 400, error
+    assert words in error["message"]
+    assert "Traceback" not in error["message"]
+
+
+async def test_another_content_type_is_a_415(admin: Client) -> None:
+    response = await admin.open("POST", "/v1/account", data=b"{}", headers={"Content-Type": "text/plain"})
+    assert response.status == 415
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_over_the_limit_is_a_413(admin: Client, chunked: bool) -> None:
+    async def drip() -> Any:
+        for _ in range(40):
+            yield b" " * 100_000
+
+    data: Any = drip() if chunked else io.BytesIO(b" " * 4_000_000)
+    response = await admin.open("POST", "/v1/account", data=data, headers={"Content-Type": "application/json"})
+    assert response.status == 413
+
+
+async def test_a_compressed_bomb_is_a_413(admin: Client) -> None:
+    bomb = gzip.compress(b" " * 50_000_000)
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    response = await admin.open("POST", "/v1/account", data=bomb, headers=headers)
+    assert response.status == 413
+
+
+async def test_a_body_that_is_not_compressed_as_it_says_is_a_400(admin: Client) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    response = await admin.open("POST", "/v1/account", data=b"this is no gzip", headers=headers)
+    assert response.status == 400
+    assert (await response.json())["statusCode"] == 400
+
+
+async def test_a_bug_is_a_500_without_its_cause(
+    admin: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("the secret cause")
+
+    monkeypatch.setattr("relay.store.accounts.page", broken)
+    status, error = await admin.ask("GET", "/v1/accounts")
+    assert status == 500
+    assert "secret" not in str(error)
+    told = next(record for record in caplog.records if "the secret cause" in record.getMessage())
+    assert told.__dict__["requestId"] == error["requestId"]
+
+
+async def test_health_is_for_everyone(nobody: Client) -> None:
+    answer = await nobody.ok("GET", "/health")
+    assert (answer["status"], answer["ready"]) == ("ok", True)
+
+
+async def test_metrics_want_their_scope(login: Login, nobody: Client, shop: str) -> None:
+    assert (await nobody.open("GET", "/metrics")).status == 401
+    assert (await (await login("api")).open("GET", "/metrics")).status == 403
+    assert (await (await login("metrics", account="shop")).open("GET", "/metrics")).status == 403
+    response = await (await login("metrics")).open("GET", "/metrics")
+    assert response.status == 200
+    assert "postferry_queue_depth" in await response.text()

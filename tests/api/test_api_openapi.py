@@ -1,0 +1,88 @@
+"""The document and its page: whole, valid, true, and from no other host."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from api.app import OPERATIONS
+from tests.api.client import Client
+
+WIRE = {
+    ("post", "/v1/account"),
+    ("get", "/v1/account/{account}"),
+    ("put", "/v1/account/{account}"),
+    ("delete", "/v1/account/{account}"),
+    ("get", "/v1/accounts"),
+    ("post", "/v1/account/{account}/submit"),
+    ("get", "/v1/outbox"),
+    ("get", "/v1/outbox/{queueId}"),
+    ("delete", "/v1/outbox/{queueId}"),
+    ("patch", "/v1/outbox/{queueId}"),
+    ("get", "/v1/deadletters"),
+    ("post", "/v1/deadletters/replay"),
+    ("get", "/v1/queue/status"),
+    ("get", "/v1/account/{account}/queue/status"),
+    ("put", "/v1/account/{account}/queue"),
+    ("get", "/v1/tokens"),
+    ("post", "/v1/tokens"),
+    ("delete", "/v1/tokens/{token}"),
+    ("get", "/health"),
+    ("get", "/metrics"),
+    ("get", "/t/{token}.gif"),
+    ("get", "/openapi.json"),
+}
+
+
+@pytest.fixture
+async def document(nobody: Client) -> Any:
+    return await nobody.ok("GET", "/openapi.json")
+
+
+def references(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        found = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+        return found + [one for value in node.values() for one in references(value)]
+    return [one for value in node for one in references(value)] if isinstance(node, list) else []
+
+
+async def test_every_call_of_the_wire_is_there(document: Any) -> None:
+    assert document["openapi"] == "3.1.0"
+    assert {(method, path) for path, methods in document["paths"].items() for method in methods} == WIRE
+
+
+async def test_every_reference_leads_somewhere(document: Any) -> None:
+    schemas = document["components"]["schemas"]
+    assert {one.removeprefix("#/components/schemas/") for one in references(document)} <= set(schemas)
+
+
+async def test_every_part_of_a_path_is_described(document: Any) -> None:
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            named = {one["name"] for one in operation["parameters"] if one["in"] == "path"}
+            assert named == set(re.findall(r"{(\w+)}", path))
+            assert operation["summary"]
+            assert "200" in operation["responses"]
+
+
+async def test_what_the_body_takes_is_what_the_document_says(document: Any) -> None:
+    message = document["components"]["schemas"]["Message"]
+    assert {"from", "replyTo", "sendAt", "trackOpens", "dryRun", "copy"} <= set(message["properties"])
+    assert "reference" not in message["properties"]
+    assert message["additionalProperties"] is False
+
+
+async def test_operation_ids_are_unique(document: Any) -> None:
+    assert len({operation.name for operation in OPERATIONS}) == len(OPERATIONS)
+
+
+@pytest.mark.parametrize("path", ["/docs", "/docs.css", "/docs.js"])
+async def test_the_page_comes_from_here_alone(nobody: Client, path: str) -> None:
+    response = await nobody.open("GET", path)
+    text = await response.text()
+    assert response.status == 200
+    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+    hosts = set(re.findall(r"(?:https?:)?//([\w.-]+\.\w+)", text)) - {"www.w3.org"}  # the namespace of SVG
+    assert hosts == set()

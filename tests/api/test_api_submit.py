@@ -1,0 +1,283 @@
+"""Submit over HTTP: stored before it is answered, every option kept, every fault named."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from relay.store import db
+from tests.api.client import Client
+
+ADA = {"name": "Ada", "address": "ada@example.com"}
+HELLO = {"to": ADA, "subject": "Hello", "text": "Hello Ada"}
+SUBMIT = "/v1/account/shop/submit"
+
+
+async def stored(pool: db.Pool, queue_id: str) -> dict[str, Any]:
+    """The message's row with its body."""
+    async with db.connection(pool) as conn:
+        cursor = await conn.execute(
+            "select to_jsonb(m), content from messages m join bodies b on b.message_id = m.id where m.id = %s",
+            (UUID(queue_id),),
+        )
+        row = await cursor.fetchone()
+    assert row is not None
+    return {**row[0], "content": bytes(row[1])}
+
+
+async def recipients(pool: db.Pool, queue_id: str) -> list[tuple[str, ...]]:
+    async with db.connection(pool) as conn:
+        cursor = await conn.execute(
+            "select recipient, name, state::text, ready, max_attempts from deliveries"
+            " where message_id = %s order by id",
+            (UUID(queue_id),),
+        )
+        return await cursor.fetchall()
+
+
+async def test_what_is_answered_is_stored(admin: Client, shop: str, pool: db.Pool) -> None:
+    answer = await admin.ok("POST", SUBMIT, HELLO)
+    assert answer["response"] == "Queued for delivery"
+    message = await stored(pool, answer["queueId"])
+    assert (message["account_id"], message["ingress"], message["sender"]) == ("shop", "api", "shop@example.com")
+    assert message["message_id"] == answer["messageId"]
+    assert b"The Shop" in message["content"]
+    assert [row[:4] for row in await recipients(pool, answer["queueId"])] == [
+        ("ada@example.com", "Ada", "queued", True)
+    ]
+
+
+async def test_bcc_receives_and_is_not_seen(admin: Client, shop: str, pool: db.Pool) -> None:
+    given = {**HELLO, "cc": [{"address": "bob@example.com"}], "bcc": {"address": "eve@example.com"}}
+    queue_id = (await admin.ok("POST", SUBMIT, given))["queueId"]
+    message = await stored(pool, queue_id)
+    assert b"eve@example.com" not in message["content"]
+    assert message["bcc"] == ["eve@example.com"]
+    assert [row[0] for row in await recipients(pool, queue_id)] == [
+        "ada@example.com",
+        "bob@example.com",
+        "eve@example.com",
+    ]
+
+
+async def test_the_envelope_decides_who_sends_and_receives(admin: Client, shop: str, pool: db.Pool) -> None:
+    envelope = {"from": "bounces@example.com", "to": ["list@example.net"]}
+    queue_id = (await admin.ok("POST", SUBMIT, {**HELLO, "envelope": envelope}))["queueId"]
+    assert (await stored(pool, queue_id))["sender"] == "bounces@example.com"
+    assert [row[0] for row in await recipients(pool, queue_id)] == ["list@example.net"]
+
+
+async def test_options_are_kept(admin: Client, shop: str, pool: db.Pool) -> None:
+    given = {
+        **HELLO,
+        "html": "<p>Hello</p>",
+        "deliveryAttempts": 3,
+        "priority": "bulk",
+        "trackOpens": False,
+        "emailType": "invoice",
+        "referenceType": "order",
+        "referenceId": "4711",
+        "tz": "Europe/Berlin",
+        "copy": False,
+        "sentMailPath": "Gesendet",
+    }
+    queue_id = (await admin.ok("POST", SUBMIT, given))["queueId"]
+    message = await stored(pool, queue_id)
+    assert (message["email_type"], message["reference_type"], message["reference_id"]) == ("invoice", "order", "4711")
+    assert message["splice"] is None
+    assert message["priority"] == 2
+    assert set(message["options"].values()) >= {"Europe/Berlin", "Gesendet", "never"}
+    assert (await recipients(pool, queue_id))[0][4] == 3
+
+
+async def test_html_is_tracked_unless_told_otherwise(admin: Client, shop: str, pool: db.Pool) -> None:
+    queue_id = (await admin.ok("POST", SUBMIT, {"to": ADA, "html": "<p>Hello</p>"}))["queueId"]
+    assert (await stored(pool, queue_id))["splice"] is not None
+
+
+@pytest.mark.parametrize("form", ["iso", "rfc", "epoch", "number"])
+async def test_a_time_ahead_is_waited_for(admin: Client, shop: str, pool: db.Pool, form: str) -> None:
+    at = (datetime.now(UTC) + timedelta(days=3)).replace(microsecond=0)
+    forms: dict[str, Any] = {
+        "iso": at.isoformat(),
+        "rfc": at.strftime("%a, %d %b %Y %H:%M:%S +0000"),
+        "epoch": str(int(at.timestamp())),
+        "number": int(at.timestamp()),
+    }
+    answer = await admin.ok("POST", SUBMIT, {**HELLO, "sendAt": forms[form]})
+    assert datetime.fromisoformat(answer["sendAt"]) == at
+    assert (await recipients(pool, answer["queueId"]))[0][3] is False
+
+
+async def test_a_time_that_has_passed_is_now(admin: Client, shop: str, pool: db.Pool) -> None:
+    answer = await admin.ok("POST", SUBMIT, {**HELLO, "sendAt": "2001-01-01T00:00:00Z"})
+    assert abs(datetime.fromisoformat(answer["sendAt"]) - datetime.now(UTC)) < timedelta(minutes=1)
+    assert (await recipients(pool, answer["queueId"]))[0][3] is True
+
+
+RAW = (
+    b"From: Shop <shop@example.com>\r\nTo: Ada <Ada@example.com>\r\nBcc: eve@example.com\r\nSubject: Raw\r\n"
+    b"\r\nHello\r\n"
+)
+
+
+async def test_raw_is_sent_as_it_is(admin: Client, shop: str, pool: db.Pool) -> None:
+    queue_id = (await admin.ok("POST", SUBMIT, {"raw": base64.b64encode(RAW).decode()}))["queueId"]
+    message = await stored(pool, queue_id)
+    assert message["content"].endswith(b"\r\n\r\nHello\r\n")
+    assert b"eve@" not in message["content"]
+    assert [row[0] for row in await recipients(pool, queue_id)] == ["Ada@example.com", "eve@example.com"]
+
+
+async def test_a_dry_run_shows_and_stores_nothing(admin: Client, shop: str, pool: db.Pool) -> None:
+    answer = await admin.ok("POST", SUBMIT, {**HELLO, "dryRun": True})
+    assert answer["response"] == "Dry run"
+    assert b"Hello Ada" in base64.b64decode(answer["preview"])
+    assert "queueId" not in answer
+    assert (await admin.ok("GET", "/v1/outbox"))["total"] == 0
+
+
+async def test_the_same_key_and_body_get_the_first_answer(admin: Client, shop: str) -> None:
+    headers = {"Idempotency-Key": "order-4711"}
+    first = await admin.ok("POST", SUBMIT, HELLO, headers=headers)
+    second = await admin.ok("POST", SUBMIT, HELLO, headers=headers)
+    assert first["idempotency"] == {"key": "order-4711", "status": "MISS"}
+    assert second == {**first, "idempotency": {"key": "order-4711", "status": "HIT"}}
+    assert (await admin.ok("GET", "/v1/outbox"))["total"] == 1
+
+
+async def test_the_same_key_with_another_body_is_a_409(admin: Client, shop: str) -> None:
+    headers = {"Idempotency-Key": "k"}
+    await admin.ok("POST", SUBMIT, HELLO, headers=headers)
+    status, error = await admin.ask("POST", SUBMIT, {**HELLO, "text": "other"}, headers=headers)
+    assert (status, error["code"]) == (409, "IdempotencyConflict")
+
+
+async def test_of_many_at_once_with_one_key_one_is_stored(admin: Client, shop: str) -> None:
+    headers = {"Idempotency-Key": "k"}
+    answers = await asyncio.gather(*(admin.ask("POST", SUBMIT, HELLO, headers=headers) for _ in range(20)))
+    assert {status for status, _ in answers} <= {200, 409}
+    assert len({answer["queueId"] for status, answer in answers if status == 200}) == 1
+    assert (await admin.ok("GET", "/v1/outbox"))["total"] == 1
+
+
+async def test_the_same_key_of_another_account_is_another_key(admin: Client, shop: str) -> None:
+    await admin.ok(
+        "POST", "/v1/account", {"account": "b", "email": "b@example.com", "smtp": {"host": "mx.example.com"}}
+    )
+    headers = {"Idempotency-Key": "k"}
+    await admin.ok("POST", SUBMIT, HELLO, headers=headers)
+    assert (await admin.ok("POST", "/v1/account/b/submit", HELLO, headers=headers))["idempotency"]["status"] == "MISS"
+
+
+async def test_an_unknown_account_is_a_404(admin: Client) -> None:
+    assert (await admin.ask("POST", "/v1/account/none/submit", HELLO))[0] == 404
+
+
+async def test_an_account_without_a_server_is_a_422_that_says_so(admin: Client) -> None:
+    await admin.ok("POST", "/v1/account", {"account": "new", "email": "new@example.com"})
+    status, error = await admin.ask("POST", "/v1/account/new/submit", HELLO)
+    assert (status, error["code"]) == (422, "AccountNotConfigured")
+    assert "smtp" in error["message"]
+
+
+async def test_a_paused_account_is_accepted_and_held(admin: Client, shop: str) -> None:
+    await admin.ok("PUT", "/v1/account/shop/queue", {"paused": True})
+    await admin.ok("POST", SUBMIT, HELLO)
+    status = await admin.ok("GET", "/v1/account/shop/queue/status")
+    assert (status["pending"], status["held"], status["paused"]) == (1, 1, True)
+
+
+FAULTS: list[tuple[dict[str, Any], str, str]] = [
+    ({"text": "x"}, "to", "nobody"),
+    ({"to": []}, "to", "nobody"),
+    ({"to": [ADA, {"address": "not an address"}]}, "to[1].address", "address"),
+    ({"to": {"address": "a@b.example\r\nRCPT TO:<c@d.example>"}}, "to[0].address", ""),
+    ({"to": {"address": "a@b.example\x00"}}, "to[0].address", ""),
+    ({"to": {"address": "a\u2028@b.example"}}, "to[0].address", ""),
+    ({"to": {"address": ""}}, "to[0].address", "empty"),
+    ({"to": "ada@example.com"}, "to", "list"),
+    ({"to": [{"name": "x"}]}, "to[0].address", "missing"),
+    ({"cc": [{"address": "x@y.example", "mail": 1}]}, "cc[0].mail", "not a known field"),
+    ({"from": {"address": "@"}}, "from.address", ""),
+    ({"envelope": {"to": ["a@b.example", "c"]}}, "envelope.to[1]", ""),
+    ({"envelope": {"from": "x\ry@z.example"}}, "envelope.from", ""),
+    ({"envelope": {"to": []}}, "to", "nobody"),
+    ({"reference": {"message": "x"}}, "reference", "comes with the mailbox"),
+    ({"subjet": "x"}, "subjet", "not a known field"),
+    ({"text": 1}, "text", "string"),
+    ({"raw": "%%%"}, "raw", "base64"),
+    ({"raw": "aGVsbG8=", "subject": "x"}, "subject", "without raw"),
+    ({"attachments": [{"content": "%%%"}]}, "attachments[0].content", "base64"),
+    ({"attachments": [{"filename": "x"}]}, "attachments[0].content", "missing"),
+    ({"sendAt": "tomorrow"}, "sendAt", "ISO 8601"),
+    ({"sendAt": "2999-01-01T00:00:00Z"}, "sendAt", "ahead"),
+    ({"sendAt": 1e300}, "sendAt", ""),
+    ({"sendAt": True}, "sendAt", ""),
+    ({"sendAt": "2027-01-01\r\nX: y"}, "sendAt", ""),
+    ({"deliveryAttempts": 0}, "deliveryAttempts", "greater"),
+    ({"deliveryAttempts": "3"}, "deliveryAttempts", "integer"),
+    ({"priority": "urgent"}, "priority", "high"),
+    ({"tz": "Mars/Olympus"}, "tz", "time zone"),
+    ({"referenceId": "a\nb"}, "referenceId", ""),
+    ({"emailType": "x" * 300}, "emailType", "255"),
+]
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "words"), FAULTS, ids=[f"{key}-{at}" for at, (_, key, _) in enumerate(FAULTS)]
+)
+async def test_what_is_wrong_is_named(admin: Client, shop: str, given: dict[str, Any], key: str, words: str) -> None:
+    whole = given if "raw" in given or given in ({"text": "x"}, {"to": []}) else {**HELLO, **given}
+    status, error = await admin.ask("POST", SUBMIT, whole)
+    assert status == 400, error
+    found = {fault["key"]: fault["message"] for fault in error["fields"]}
+    assert words in found[key], error
+    assert (await admin.ok("GET", "/v1/outbox"))["total"] == 0
+
+
+INJECTED = ["a\r\nBcc: x@y.example", "a\nb", "a\x00b"]
+
+
+@pytest.mark.parametrize("text", INJECTED)
+@pytest.mark.parametrize("place", ["subject", "name", "filename", "header", "header name", "messageId", "cid"])
+async def test_a_line_end_never_becomes_a_header(
+    admin: Client, shop: str, pool: db.Pool, place: str, text: str
+) -> None:
+    given: dict[str, Any] = {
+        "subject": {"subject": text},
+        "name": {"to": {"name": text, "address": "ada@example.com"}},
+        "filename": {"attachments": [{"filename": text, "content": "eA=="}]},
+        "header": {"headers": {"X-Thing": text}},
+        "header name": {"headers": {text: "x"}},
+        "messageId": {"messageId": text},
+        "cid": {"attachments": [{"cid": text, "content": "eA=="}]},
+    }[place]
+    status, answer = await admin.ask("POST", SUBMIT, {**HELLO, **given})
+    if status == 200:
+        head = (await stored(pool, answer["queueId"]))["content"]
+        assert b"\nBcc:" not in head
+        assert b"\0" not in head
+    else:
+        assert status == 400, answer
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "a b", "ключ"])
+async def test_an_idempotency_key_of_other_characters_is_a_400(admin: Client, shop: str, key: str) -> None:
+    status, error = await admin.ask("POST", SUBMIT, HELLO, headers={"Idempotency-Key": key})
+    assert (status, error["fields"][0]["key"]) == (400, "Idempotency-Key")
+
+
+async def test_a_message_over_the_limit_is_a_413(admin: Client, shop: str, house: Any) -> None:
+    text = "x" * 70 + "\r\n"
+    big = text * (house.settings.max_message_size // len(text) + 1)
+    body = io.BytesIO(json.dumps({**HELLO, "text": big}).encode())
+    status, error = await admin.ask("POST", SUBMIT, data=body, headers={"Content-Type": "application/json"})
+    assert status == 413, error

@@ -1,0 +1,112 @@
+"""An account's settings: merged, judged, and turned into what the relay works with."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from relay.core.account import MASK, READERS, SECRETS, Faulty, Rules, build, change, flatten, nest
+from relay.core.model import AccountState, Limits, Smtp, Tls
+
+RULES = Rules(allowed=(), sandbox=False, zones=frozenset({"UTC", "Europe/Berlin"}))
+OLD = {"name": "Shop", "smtp.host": "mx.example.com", "smtp.auth.user": "u", "smtp.auth.pass": "secret"}
+
+
+def faults(given: dict[str, Any], old: dict[str, Any] | None = None, rules: Rules = RULES) -> list[str]:
+    with pytest.raises(Faulty) as caught:
+        change(old or {}, given, rules)
+    return [key for key, _ in caught.value.faults]
+
+
+def smtp(**fields: Any) -> Smtp | None:
+    return build("a", AccountState.ACTIVE, "", {key.replace("_", "."): value for key, value in fields.items()}).smtp
+
+
+def test_what_is_left_out_stays() -> None:
+    assert change(OLD, {"tz": "Europe/Berlin"}, RULES) == {**OLD, "tz": "Europe/Berlin"}
+
+
+def test_null_removes_a_field_or_a_whole_object() -> None:
+    assert change(OLD, {"smtp": None, "name": None}, RULES) == {}
+    assert change(OLD, {"smtp": {"auth": None}}, RULES) == {"name": "Shop", "smtp.host": "mx.example.com"}
+
+
+def test_the_mask_means_as_it_was() -> None:
+    assert change(OLD, {"smtp": {"auth": {"pass": MASK}}}, RULES) == OLD
+
+
+def test_a_secret_stays_with_its_host() -> None:
+    assert faults({"smtp": {"host": "other.example.com"}}, OLD) == ["smtp.auth.pass"]
+    assert faults({"smtp": {"host": "other.example.com", "auth": {"pass": MASK}}}, OLD) == ["smtp.auth.pass"]
+    moved = change(OLD, {"smtp": {"host": "other.example.com", "auth": {"pass": "new"}}}, RULES)
+    assert moved["smtp.auth.pass"] == "new"
+
+
+def test_a_private_host_is_refused_unless_it_is_allowed() -> None:
+    given = {"smtp": {"host": "10.1.2.3"}}
+    assert faults(given) == ["smtp.host"]
+    allowed = Rules(allowed=(ip_network("10.0.0.0/8"),), sandbox=False, zones=RULES.zones)
+    assert change({}, given, allowed)["smtp.host"] == "10.1.2.3"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0x7f.1", "2130706433", "::1", "::ffff:10.0.0.1"])
+def test_every_spelling_of_a_private_host_is_seen(host: str) -> None:
+    assert faults({"smtp": {"host": host}}) == ["smtp.host"]
+
+
+def test_all_faults_are_told_together() -> None:
+    given = {"name": 1, "tz": 2, "limits": {"perDay": 0}, "smtp": {"port": "x"}, "nope": 1, "mailgun": {"x": 1}}
+    assert sorted(faults(given)) == ["limits.perDay", "mailgun.x", "name", "nope", "smtp.port", "tz"]
+
+
+def test_the_old_settings_are_not_touched() -> None:
+    old = dict(OLD)
+    change(old, {"name": None}, RULES)
+    assert old == OLD
+
+
+@pytest.mark.parametrize(
+    ("fields", "tls", "port"),
+    [
+        ({}, Tls.OPPORTUNISTIC, 587),
+        ({"smtp_secure": True}, Tls.IMPLICIT, 465),
+        ({"smtp_secure": False, "smtp_tls_mode": "required"}, Tls.STARTTLS, 587),
+        ({"smtp_tls_mode": "opportunistic"}, Tls.OPPORTUNISTIC, 587),
+        ({"smtp_tls_mode": "none", "smtp_port": 25}, Tls.NONE, 25),
+    ],
+)
+def test_how_a_connection_is_protected(fields: dict[str, Any], tls: Tls, port: int) -> None:
+    found = smtp(smtp_host="mx.example.com", **fields)
+    assert found is not None
+    assert (found.tls, found.port) == (tls, port)
+
+
+def test_without_a_host_there_is_no_upstream() -> None:
+    assert smtp(smtp_port=25) is None
+
+
+def test_defaults() -> None:
+    found = build("a", AccountState.ACTIVE, "", {})
+    assert (found.limits, found.track_opens, found.tz, found.locale, found.copy) == (
+        Limits(),
+        True,
+        "UTC",
+        "en",
+        "auto",
+    )
+
+
+@pytest.mark.parametrize(("given", "means"), [(True, "always"), (False, "never"), ("auto", "auto")])
+def test_copy(given: bool | str, means: str) -> None:
+    assert build("a", AccountState.ACTIVE, "", change({}, {"copy": given}, RULES)).copy == means
+
+
+def test_flat_and_nested_are_the_same() -> None:
+    nested = {"a": 1, "b": {"c": {"d": 2}, "e": 3}}
+    assert nest(dict(flatten(nested))) == nested
+
+
+def test_secrets_are_fields() -> None:
+    assert set(READERS) >= SECRETS

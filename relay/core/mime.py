@@ -123,7 +123,7 @@ def _control(controls: dict[str, str], name: bytes, value: bytes) -> None:
     """Adds what the header says. Our own spelling and EmailEngine's mean the same; both may be there and agree."""
     header = name.decode("ascii").title()
     known = _CONTROL_NAMES.get(name) or _CONTROL_NAMES.get(name.replace(_FOREIGN, b"x-"))
-    text = _text(value)
+    text = _text(value).replace("\t", " ")
     if known is None or not text:
         return
     if CONTROLS.search(text):

@@ -15,10 +15,9 @@ FARTHEST = timedelta(days=5 * 366)
 MILLISECONDS = 1e11  # a larger number counts milliseconds: as seconds it would be after the year 5000
 MOST_ATTEMPTS = 100
 LONGEST = 255  # characters of a label or key
-FORMS = "2030-01-31T09:30:00Z (ISO 8601), Thu, 31 Jan 2030 09:30:00 +0000 (RFC 5322) or 1895995800 (epoch seconds)"
+FORMS = "2030-01-31T09:30:00Z (ISO 8601), Thu, 31 Jan 2030 09:30:00 +0000 (RFC 5322) or 1896082200 (epoch seconds)"
 
-_EPOCH = re.compile(r"[+-]?\d{1,20}(?:\.\d{1,9})?", re.ASCII)
-_COMPACT_DATE = re.compile(r"\d{8}", re.ASCII)  # as epoch seconds it would be in the 1970s
+_EPOCH = re.compile(r"\d{9,20}(?:\.\d{1,9})?", re.ASCII)  # shorter numbers are years and dates: none means the 1970s
 _TRUTH = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 T = TypeVar("T")
 
@@ -90,10 +89,10 @@ def label(text: str) -> str:
 
 
 def _epoch(text: str) -> datetime:
-    if not _EPOCH.fullmatch(text) or _COMPACT_DATE.fullmatch(text):
+    if not _EPOCH.fullmatch(text):
         raise ValueError
     number = float(text)
-    return datetime.fromtimestamp(number / 1000 if abs(number) > MILLISECONDS else number, UTC)
+    return datetime.fromtimestamp(number / 1000 if number > MILLISECONDS else number, UTC)
 
 
 def _short(text: str) -> str:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, NoReturn, cast
 from aiosmtpd.proxy_protocol import V2_CMD, get_proxy
 from aiosmtpd.smtp import SMTP
 
-from relay.core.errors import Refused, StoreAway
+from relay.core.errors import Refused
 from relay.ingress.envelope import Bad
 from relay.ingress.inbox import Inbox
-from relay.ingress.intake import AWAY
 
 if TYPE_CHECKING:
     from relay.ingress.door import Door
@@ -107,7 +106,7 @@ class Connection(SMTP):
     # ---- for the verbs
 
     async def obey(self, command: str) -> None:
-        """Carries out one command line. Raises Bad, Refused or StoreAway for the replies they mean."""
+        """Carries out one command line. Raises Bad or Refused for the replies they mean."""
         raise NotImplementedError
 
     def say(self, reply: str) -> None:
@@ -218,8 +217,6 @@ class Connection(SMTP):
             self.say(bad.reply())
         except Refused as refused:
             self.say(refused.reply())
-        except StoreAway:
-            self.say(f"451 4.3.0 {AWAY}")
         finally:
             self._waits_for_command = False
 

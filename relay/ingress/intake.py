@@ -15,8 +15,6 @@ from relay.core.model import Accepted, Account, Mail, Submission
 from relay.ingress.envelope import Envelope
 from relay.ingress.login import Directory, Login
 
-AWAY = "The message store is away, try again later"
-
 _log = logging.getLogger("postferry.smtp")
 
 
@@ -47,7 +45,7 @@ class Intake:
         except Refused as refused:
             return refused.reply()
         except StoreAway:
-            return f"451 4.3.0 {AWAY}"
+            return "451 4.3.0 The message store is away, try again later"
         except Exception:
             request = secrets.token_hex(8)
             _log.exception("a message could not be taken", extra={"requestId": request, "client": client})

@@ -16,9 +16,6 @@ USERNAME = base64.b64encode(b"Username:").decode()
 PASSWORD = base64.b64encode(b"Password:").decode()
 SCOPES = frozenset({"smtp", "*"})
 
-REFUSED = "535 5.7.8 Authentication credentials invalid"
-"""The same for an unknown user and a wrong password: nobody learns which accounts there are."""
-
 
 class Token(Protocol):
     """What a login needs to know of a token. `account` is None for a token of all accounts."""
@@ -50,6 +47,11 @@ class Login:
         if token is None or SCOPES.isdisjoint(token.scopes) or token.account not in (None, self.user):
             return False
         return await directory.account(self.user) is not None
+
+
+def refused() -> Refused:
+    """The same for an unknown user and a wrong password: nobody learns which accounts there are."""
+    return Refused("Authentication credentials invalid", smtp="535 5.7.8")
 
 
 def decode(answer: str) -> bytes:

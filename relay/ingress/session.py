@@ -89,7 +89,7 @@ class Session(Connection):
             raise Refused("Logins cannot be checked now, try again later", smtp="454 4.7.0") from None
         if not good:
             await self._fail_login()
-            raise Refused(auth.REFUSED[10:], smtp=auth.REFUSED[:9])
+            raise auth.refused()
         self.login = credentials
         self.say("235 2.7.0 Authentication successful")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,13 @@ from relay.ingress.door import Door
 from relay.settings import Settings, read
 
 DUE = datetime(2030, 1, 2, 3, 4, 5, 678000, UTC)
+PLAIN = b"Subject: x\r\n\r\nbody\r\n"
 MESSAGE = b"X-Account: a1\r\nFrom: a@one.example\r\nTo: b@two.example\r\nSubject: hello\r\n\r\nbody\r\n"
+
+
+def sasl(user: str, password: str, identity: str = "") -> str:
+    """The one answer of AUTH PLAIN."""
+    return b64encode(f"{identity}\0{user}\0{password}".encode()).decode()
 
 
 def account(id: str, *, email: str = "", smtp: bool = True, state: AccountState = AccountState.ACTIVE) -> Account:

@@ -10,14 +10,9 @@ from typing import Any
 import pytest
 
 from relay.core.errors import StoreAway
-from tests.fakes.ingress import MESSAGE, Client, House, Token, account, opened
+from tests.fakes.ingress import MESSAGE, PLAIN, Client, House, Token, account, opened, sasl
 
-PLAIN = b"Subject: x\r\n\r\nbody\r\n"
 INVALID = "535 5.7.8 Authentication credentials invalid"
-
-
-def sasl(user: str, password: str, identity: str = "") -> str:
-    return b64encode(f"{identity}\0{user}\0{password}".encode()).decode()
 
 
 def b64(text: str) -> str:

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.ingress import House, Token, certificate, opened, trusting
-from tests.net.test_smtpd_login import PLAIN, sasl
+from tests.fakes.ingress import PLAIN, House, Token, certificate, opened, sasl, trusting
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
 

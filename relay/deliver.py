@@ -216,6 +216,7 @@ class Deliverer:
             seconds=seconds,
             upstream=f"{hand.account.smtp.host}:{hand.account.smtp.port}",
             now=datetime.now(UTC),
+            limited=bool(hand.account.limits.windows),
             settings=self._settings,
         )
 

@@ -30,9 +30,13 @@ def report(
     seconds: float,
     upstream: str,
     now: datetime,
+    limited: bool,
     settings: Settings,
 ) -> Report:
-    """What to commit for one try. A temporary failure is final when attempts or lifetime are exhausted."""
+    """What to commit for one try. A temporary failure is final when attempts or lifetime are exhausted.
+
+    `limited`: the account has sliding limits, so what upstream saw is counted.
+    """
     state, wait, why = _next(row, verdict, now, settings)
     return Report(
         delivery=row.delivery,
@@ -47,7 +51,7 @@ def report(
         category=verdict.category,
         upstream=upstream,
         wait=wait,
-        counts=stage in (Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT),
+        counts=limited and stage in (Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT),
         tried=verdict.outcome is not Outcome.HELD,
         event=_EVENTS[state],
         data=_data(row, state, verdict, reply, wait, why, now),
@@ -68,7 +72,6 @@ def overdue(row: Leased, lease: int) -> Report:
         enhanced=reply.enhanced,
         reply=reply.text,
         category=verdict.category,
-        counts=False,
         tried=False,
         event=EventType.MESSAGE_FAILED,
         data=_data(row, State.FAILED, verdict, reply, 0, "lifetime", row.expires_at),

@@ -29,40 +29,35 @@ class Report:
     category: str = ""
     upstream: str = ""
     wait: float = 0.0
-    counts: bool = True  # it reached the upstream: it takes a slot of the account's windows
+    counts: bool = False  # it takes a slot of the account's windows: it has some, and upstream saw the try
     tried: bool = True  # False: it failed without a try (its lifetime ended while it waited)
     event: EventType | None = None
     data: Mapping[str, Any] | None = None
 
 
+# The UPDATE returns what was given beside what was applied, so that nothing is joined twice.
 COMMIT = """
-with given as materialized (
-    select * from unnest(%s::bigint[], %s::bigint[], %s::delivery_state[], %s::attempt_outcome[], %s::text[],
-        %s::real[], %s::int2[], %s::text[], %s::text[], %s::text[], %s::text[], %s::float8[], %s::bool[], %s::bool[],
-        %s::text[], %s::jsonb[])
-      as t(delivery, lease, state, outcome, stage, seconds, code, enhanced, reply, category, upstream, wait, counts,
-           tried, event, data)
-), applied as (
+with applied as (
     update deliveries d set state = g.state, lease_id = null, attempts = d.attempts + g.tried::int,
         ready = g.state = 'deferred' and g.wait <= 0,
         due_at = case when g.state = 'deferred' then clock_timestamp() + g.wait * interval '1 second' else d.due_at end,
         finished_at = case when g.state <> 'deferred' then clock_timestamp() end,
         code = g.code, enhanced = g.enhanced, reply = g.reply, category = g.category
-    from given g where d.id = g.delivery and d.lease_id = g.lease and d.state = 'leased'
-    returning d.id, d.account_id, d.message_id, d.attempts
+    from unnest(%s::bigint[], %s::bigint[], %s::delivery_state[], %s::attempt_outcome[], %s::text[], %s::real[],
+        %s::int2[], %s::text[], %s::text[], %s::text[], %s::text[], %s::float8[], %s::bool[], %s::bool[], %s::text[],
+        %s::jsonb[])
+      as g(delivery, lease, state, outcome, stage, seconds, code, enhanced, reply, category, upstream, wait, counts,
+           tried, event, data)
+    where d.id = g.delivery and d.lease_id = g.lease and d.state = 'leased'
+    returning d.id, d.account_id, d.message_id, d.attempts, g.*
 ), tried as (
     insert into attempts (delivery_id, account_id, number, seconds, outcome, stage, code, enhanced, reply, upstream)
-    select a.id, a.account_id, a.attempts, g.seconds, g.outcome, g.stage, g.code, g.enhanced, g.reply, g.upstream
-    from applied a join given g on g.delivery = a.id where g.tried
+    select id, account_id, attempts, seconds, outcome, stage, code, enhanced, reply, upstream from applied where tried
 ), counted as (
-    insert into slots (account_id, n)
-    select a.account_id, count(*) from applied a join given g on g.delivery = a.id
-    join accounts on accounts.id = a.account_id and coalesce(per_minute, per_hour, per_day) is not null
-    where g.counts group by a.account_id
+    insert into slots (account_id, n) select account_id, count(*) from applied where counts group by account_id
 ), facts as (
     insert into events (account_id, type, delivery_id, message_id, data)
-    select a.account_id, g.event, a.id, a.message_id, g.data from applied a join given g on g.delivery = a.id
-    where g.event is not null
+    select account_id, event, id, message_id, data from applied where event is not null
 )
 select id from applied
 """

@@ -32,7 +32,7 @@ async def states(conn: Connection) -> list[tuple[str, int]]:
 
 
 def sent(delivery: int, lease: int) -> Report:
-    return Report(delivery, lease, State.SENT, Outcome.SENT, "dot", 0.1, code=250)
+    return Report(delivery, lease, State.SENT, Outcome.SENT, "dot", 0.1, code=250, counts=True)
 
 
 async def test_only_accounts_with_ready_work_are_found_in_turn(pool: db.Pool) -> None:

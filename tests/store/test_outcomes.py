@@ -65,24 +65,17 @@ async def test_each_outcome_is_recorded_with_its_attempt_and_event(pool: db.Pool
         assert 59 < due[0] <= 60
 
 
-async def test_slots_are_kept_for_limited_accounts_alone(pool: db.Pool) -> None:
+async def test_what_counts_takes_a_slot(pool: db.Pool) -> None:
     async with db.connection(pool) as conn:
         lease, (one, two) = await begun(conn, "a@x", "b@x", perDay=9)
         await outcomes.commit(
             conn,
             [
-                Report(one, lease, State.SENT, Outcome.SENT, "dot", 0.1),
-                Report(two, lease, State.DEFERRED, Outcome.DEFERRED, "connect", 0.1, wait=1, counts=False),
+                Report(one, lease, State.SENT, Outcome.SENT, "dot", 0.1, counts=True),
+                Report(two, lease, State.DEFERRED, Outcome.DEFERRED, "connect", 0.1, wait=1),
             ],
         )
         assert await (await conn.execute("select account_id, n from slots")).fetchall() == [("a", 1)]
-
-
-async def test_an_unlimited_account_leaves_no_slots(pool: db.Pool) -> None:
-    async with db.connection(pool) as conn:
-        lease, (one,) = await begun(conn, "a@x")
-        await outcomes.commit(conn, [Report(one, lease, State.SENT, Outcome.SENT, "dot", 0.1)])
-        assert await (await conn.execute("select * from slots")).fetchall() == []
 
 
 async def test_an_outcome_is_never_lost_to_what_upstream_said(pool: db.Pool) -> None:

@@ -15,7 +15,7 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_network
 from typing import cast
 
@@ -39,10 +39,10 @@ EHLO_NAME = re.compile(r"[A-Za-z0-9.:\[\]_-]{1,255}")
 class UpstreamError(Exception):
     """An upstream that could not be reached. `kind`: forbidden, dns, unreachable, tls, certificate, lost or refused."""
 
-    def __init__(self, stage: Stage, reply: Reply, kind: str) -> None:
+    def __init__(self, stage: Stage, reply: Reply, kind: str, *, encrypted: bool = False) -> None:
         super().__init__(f"{stage}: {reply}")
         self.stage, self.reply, self.kind = stage, reply, kind
-        self.encrypted = False  # whether the login was tried under TLS
+        self.encrypted = encrypted  # a refused login was under TLS
 
 
 async def connect(
@@ -76,8 +76,7 @@ async def connect(
         await _open(client, smtp)
         wire = Wire(cast(asyncio.Transport, client.transport))
     except BaseException:
-        client.close()
-        sock.close()
+        _abort(client, sock)
         raise
     return Connection(wire, client.esmtp_extensions, timeouts)
 
@@ -135,12 +134,7 @@ async def _open(client: aiosmtplib.SMTP, smtp: Smtp) -> None:
     if smtp.tls is Tls.STARTTLS or (smtp.tls is Tls.OPPORTUNISTIC and "starttls" in client.esmtp_extensions):
         await _start_tls(client, smtp.host)
     if smtp.user:
-        encrypted = client.get_transport_info("sslcontext") is not None
-        try:
-            await _log_in(client, smtp, encrypted=encrypted)
-        except UpstreamError as error:
-            error.encrypted = encrypted
-            raise
+        await _log_in(client, smtp)
 
 
 async def _hello(client: aiosmtplib.SMTP) -> None:
@@ -162,15 +156,16 @@ async def _start_tls(client: aiosmtplib.SMTP, host: str) -> None:
         await client.ehlo()
 
 
-async def _log_in(client: aiosmtplib.SMTP, smtp: Smtp, *, encrypted: bool) -> None:
+async def _log_in(client: aiosmtplib.SMTP, smtp: Smtp) -> None:
     async def say(line: bytes) -> Reply:
         response = await client.execute_command(line)
         return compose(response.code, response.message.split("\n"))
 
     with _faults(Stage.AUTH, smtp.host):
+        encrypted = client.get_transport_info("sslcontext") is not None
         reply = await login(say, smtp, client.server_auth_methods, encrypted=encrypted)
     if reply.code != 235:
-        raise UpstreamError(Stage.AUTH, reply, "refused")
+        raise UpstreamError(Stage.AUTH, reply, "refused", encrypted=encrypted)
 
 
 @contextmanager
@@ -211,6 +206,17 @@ def _tls_context(verified: bool) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _abort(client: aiosmtplib.SMTP, sock: socket.socket) -> None:
+    """At once, without TLS's farewell. The socket itself belongs to a transport by now, which the client may have let
+    go of: closing it here would leave the loop watching a number that the next connection gets.
+    """
+    if client.transport is not None:
+        cast(asyncio.Transport, client.transport).abort()
+    client.close()
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _ehlo_name(name: str) -> str:

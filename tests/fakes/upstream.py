@@ -39,6 +39,7 @@ import ipaddress
 import ssl
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -147,9 +148,7 @@ class Upstream:
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Upstream:
-        self._server = await asyncio.start_server(
-            self._serve, self.host, 0, limit=LONGEST_LINE, ssl=server_context() if self.implicit else None
-        )
+        self._server = await asyncio.start_server(self._arrive, self.host, 0, limit=LONGEST_LINE)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -162,9 +161,10 @@ class Upstream:
         """Refuse new connections and end the open ones."""
         if self._server is not None:
             self._server.close()
-        for task in list(self._sessions):
+        for task in self._sessions:
             task.cancel()
         await asyncio.gather(*self._sessions, return_exceptions=True)
+        await asyncio.sleep(0)  # for the transports to close
 
     def when(self, verb: str, containing: str = "", *, times: int | None = None, connection: int | None = None) -> Mood:
         """A mood, to be followed by what it does."""
@@ -219,21 +219,23 @@ class Upstream:
                 return mood
         return None
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _arrive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.open += 1
         session = _Session(self, self.connections, reader, writer)
-        task = asyncio.current_task()
-        assert task is not None
+        task = asyncio.get_running_loop().create_task(self._serve(session))
         self._sessions[task] = session
-        try:
+        task.add_done_callback(self._leave)
+
+    async def _serve(self, session: _Session) -> None:
+        with suppress(OSError, EOFError, _Closed):
+            if self.implicit:
+                await session.writer.start_tls(server_context())
             await session.run()
-        except (OSError, EOFError, asyncio.CancelledError, _Closed):
-            pass
-        finally:
-            self.open -= 1
-            del self._sessions[task]
-            writer.transport.abort()
+
+    def _leave(self, task: asyncio.Task[None]) -> None:
+        self.open -= 1
+        self._sessions.pop(task).writer.transport.abort()
 
 
 class _Closed(Exception):

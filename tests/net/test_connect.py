@@ -21,7 +21,7 @@ from relay.net.smtp import Connection, Timeouts, UpstreamError, connect
 from tests.fakes.upstream import Upstream, certificate
 
 LOCAL = [ip_network("127.0.0.0/8"), ip_network("::1/128")]
-TIMEOUTS = Timeouts(connect=5, command=5, data=5)
+TIMEOUTS = Timeouts(connect=20, command=20, data=20)
 HASTY = Timeouts(connect=0.3, command=0.3, data=0.3)
 
 
@@ -331,9 +331,14 @@ async def test_a_login_without_answer_is_given_up() -> None:
     assert (fault.stage, fault.reply.enhanced) == (Stage.AUTH, "4.4.2")
 
 
-async def test_nothing_stays_open_after_a_failure() -> None:
-    async with Upstream(auth=("PLAIN",)) as upstream:
-        await refusal(account(upstream, user="ann", password="wrong"))
+@pytest.mark.parametrize("verb", ["CONNECT", "EHLO", "AUTH"])
+@pytest.mark.parametrize("say", ["535 no", "421 going down"])
+@pytest.mark.parametrize("tls", [Tls.NONE, Tls.IMPLICIT])
+async def test_nothing_stays_open_after_a_failure(tls: Tls, verb: str, say: str) -> None:
+    async with Upstream(implicit=tls is Tls.IMPLICIT, auth=("PLAIN",)) as upstream:
+        upstream.when(verb).say(say)
+        fault = await refusal(account(upstream, tls, user="ann", password="secret", verify_certificate=False))
+        assert str(fault.reply) == say
         async with asyncio.timeout(5):
             while upstream.open:  # noqa: ASYNC110 (it is the fake's own count)
                 await asyncio.sleep(0)

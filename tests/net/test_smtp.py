@@ -14,7 +14,7 @@ from relay.net.smtp import Connection, Result, Timeouts, connect
 from tests.fakes.upstream import Upstream
 
 LOCAL = [ip_network("127.0.0.0/8")]
-TIMEOUTS = Timeouts(connect=2, command=2, data=2)
+TIMEOUTS = Timeouts(connect=20, command=20, data=20)
 HASTY = Timeouts(connect=0.2, command=0.2, data=0.2)
 MAIL = [b"Subject: hello\r\n\r\n", b"body\r\n"]
 

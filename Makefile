@@ -5,9 +5,11 @@ UV ?= uv
 DATA ?= .postferry
 BIN := .venv/bin
 STAMP := .venv/installed
+COMPILE := pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
+	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench lock clean
+.PHONY: help install run test check bench lock env clean
 
 help: ## this page
 	@echo "Postferry, a self-hosted email relay. Two commands are enough:"
@@ -47,10 +49,13 @@ check: $(STAMP) ## style and types: ruff, mypy --strict
 bench: $(STAMP) ## speed on this machine, beside Postfix where it is installed; writes bench.json
 	$(BIN)/python -m tests.bench
 
-lock: ## deploy/requirements.lock anew from pyproject.toml (needs uv)
-	$(UV) pip compile pyproject.toml --extra embedded --extra dev --universal --python-version 3.11 --upgrade \
-		--generate-hashes --no-emit-index-url --quiet --custom-compile-command "make lock" --output-file deploy/requirements.lock
-	@! grep -nE '://|index-url|find-links' deploy/requirements.lock
+lock: ## deploy/*.lock anew from pyproject.toml (needs uv): all of it, and what a running Postferry needs
+	$(UV) pip compile $(COMPILE) --upgrade --extra embedded --extra dev --output-file deploy/requirements.lock
+	$(UV) pip compile $(COMPILE) --constraint deploy/requirements.lock --output-file deploy/runtime.lock
+	@! grep -nE '://|index-url|find-links' deploy/*.lock
+
+env: $(STAMP) ## deploy/env.example anew from relay/settings.py
+	$(BIN)/python deploy/env_example.py > deploy/env.example
 
 clean: ## removes .venv and caches; the data of make run stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist bench.json

@@ -45,13 +45,15 @@ class Batcher(Generic[Item, Result]):
             await asyncio.wait(set(self._running))
 
     def _start(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._run())
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._running.add(asyncio.get_running_loop().create_task(self._run()))
 
     async def _run(self) -> None:
-        while self._waiting:
-            await self._one(self._take())
+        """Until nothing waits. It leaves its lane in that same step: what is added after it would wait for ever."""
+        try:
+            while self._waiting:
+                await self._one(self._take())
+        finally:
+            self._running -= {asyncio.current_task()}
 
     def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
         batch = [self._waiting.popleft()]

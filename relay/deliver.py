@@ -16,7 +16,7 @@ from relay.batch import Batcher
 from relay.core import pixel, splice
 from relay.core.classify import Verdict, classify
 from relay.core.errors import StoreAway
-from relay.core.model import Account, Leased, Outcome
+from relay.core.model import Account, AccountState, Leased, Outcome
 from relay.core.reply import Reply, Stage
 from relay.core.vault import Vault, VaultError
 from relay.net import smtp
@@ -30,7 +30,13 @@ log = logging.getLogger("postferry.deliver")
 
 TOGETHER = 100  # recipients of one transaction, where their copies are identical (RFC 5321 4.5.3.1.8)
 AGAIN = 0.5  # s between two looks whether PostgreSQL is back
+NO_UPSTREAM = "It has no upstream: set its smtp settings, and its mail goes."
 FETCHED = 1 << 20  # bytes of content fetched at once; a larger message comes alone
+FAULT = (
+    Verdict(Outcome.DEFERRED, "internal", "A fault of ours, told in the worker's log. It is tried again."),
+    Reply(451, "4.3.0", "Internal error"),
+    Stage.LEASE,
+)
 
 
 @dataclass(slots=True)
@@ -65,8 +71,8 @@ class Deliverer:
         try:
             async with db.connection(self._pool) as conn:
                 started = await leases.start(conn, lease, seconds=self._settings.lease_seconds)
-                account = await accounts.get(conn, self._vault, started.account) if started else None
-        except (StoreAway, VaultError) as error:
+                account, obstacle = await self._account(conn, started.account) if started else (None, "")
+        except StoreAway as error:
             log.error("lease %s cannot be worked on: %s", lease, error)
             return
         if started is None or account is None:
@@ -81,7 +87,10 @@ class Deliverer:
         )
         self._hands[lease] = hand
         try:
-            await self._work(hand, started.deliveries)
+            if obstacle:
+                await self._wait(hand, obstacle)
+            else:
+                await self._work(hand, started.deliveries)
         except StoreAway as error:
             log.warning("lease %s ends early: %s", lease, error, extra={"account": account.id})
         finally:
@@ -98,10 +107,26 @@ class Deliverer:
         await self._upstreams.close()
         await self._waker.close()
 
+    async def _account(self, conn: db.Connection, id: str) -> tuple[Account | None, str]:
+        """Whose lease it is, and what stands against working on it at all."""
+        try:
+            account = await accounts.get(conn, self._vault, id)
+        except VaultError as error:
+            return await accounts.get(conn, None, id), str(error)
+        return account, NO_UPSTREAM if account and account.smtp is None else ""
+
+    async def _wait(self, hand: Hand, obstacle: str) -> None:
+        """The account rests, as with an upstream that is down: released alone, its mail would be back at once."""
+        log.warning("mail of %s waits: %s", hand.account.id, obstacle, extra={"account": hand.account.id})
+        first = self._settings.upstream_retry
+        async with db.connection(self._pool) as conn:
+            await health.trouble(conn, hand.account.id, obstacle, first=first, most=60 * first)
+
     # -- one lease ------------------------------------------------------------------------------------------
 
     async def _work(self, hand: Hand, rows: Sequence[Leased]) -> None:
-        if hand.account.smtp is None:
+        """A fault of ours costs a try, like a reply nobody knows: released alone, such mail would be back for ever."""
+        if hand.account.state is AccountState.PAUSED:
             return
         content: dict[UUID, bytes] = {}
         for place, group in groups(rows):
@@ -110,7 +135,13 @@ class Deliverer:
             message = group[0].message
             if message not in content:
                 content = await self._bodies(rows[place:])
-            await self._group(hand, group, content[message])
+            try:
+                await self._group(hand, group, content[message])
+            except StoreAway:
+                raise
+            except Exception:
+                log.exception("a delivery failed by a fault of ours", extra={"account": hand.account.id})
+                await self._record(hand, group, [self._report(hand, row, *FAULT, 0.0) for row in group])
 
     def _spent(self, hand: Hand) -> bool:
         now = asyncio.get_running_loop().time()
@@ -277,10 +308,9 @@ class Deliverer:
 
     async def _record(self, hand: Hand, rows: Sequence[Leased], reports: Sequence[Report]) -> None:
         """Commits outcomes, waiting for PostgreSQL as long as it takes: what was sent must be known as sent."""
-        pending = list(reports)
         while True:
             try:
-                kept = await asyncio.gather(*(self._reports.add(report) for report in pending))
+                kept = await asyncio.gather(*map(self._reports.add, reports))
                 break
             except StoreAway as error:
                 metrics.STORE_ERRORS.inc()
@@ -307,6 +337,19 @@ class Deliverer:
             metrics.ATTEMPT_SECONDS.labels(report.outcome.value).observe(report.seconds)
             if report.outcome is Outcome.UNKNOWN:
                 metrics.UNKNOWN.labels(label).inc()
+            log.info(
+                report.state.value,
+                extra={
+                    "queueId": row.message.hex,
+                    "account": hand.account.id,
+                    "delivery": row.delivery,
+                    "attempt": row.attempts + report.tried,
+                    "outcome": report.outcome.value,
+                    "stage": report.stage,
+                    "reply": f"{report.code or ''} {report.enhanced} {report.reply}".strip(),
+                    "seconds": round(report.seconds, 3),
+                },
+            )
 
     async def _commit(self, batch: list[Report]) -> Sequence[bool | Exception]:
         metrics.COMMIT_SIZE.labels("outcome").observe(len(batch))

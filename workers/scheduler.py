@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
 from dramatiq.brokers.redis import RedisBroker
 
@@ -25,10 +26,18 @@ log = logging.getLogger("postferry.scheduler")
 
 TURN = 100  # accounts whose turn comes in one database transaction
 GATHER = 0.02  # s; between two turns while little comes, so that what comes meanwhile shares a lease
+LOOK_AGAIN = 1.0  # s; a hold is believed so long at most, since the limit itself may be changed
 MOST_WAITING = 400  # leases that no worker has begun: more would only grow old in the broker
 FORGOTTEN = 5.0  # s after which a lease that was not begun is enqueued again
 HOUSEKEEPING = 60.0
 PURGED = 500
+
+
+class Hold(NamedTuple):
+    """An account that a limit holds. Both of the loop's time: when a slot frees, and when to look whether it is so."""
+
+    frees: float
+    again: float
 
 
 class Scheduler:
@@ -39,7 +48,7 @@ class Scheduler:
         self._due: set[str] = set()  # accounts that were named as having work
         self._look = True  # go through the accounts with work, whoever they are
         self._cursor = ""  # the account whose turn was last
-        self._held: dict[str, float] = {}  # account -> the loop's time when a slot frees
+        self._held: dict[str, Hold] = {}
         self._woken = asyncio.Event()
         self._trust_after = 0.0  # the loop's time before which nothing is recovered
 
@@ -71,18 +80,27 @@ class Scheduler:
 
     async def _pulse(self) -> bool:
         """One round. True: there is more to do at once."""
-        due, self._due = self._due, set()
         look, self._look = self._look, False
         async with db.connection(self._pool) as conn:
-            promoted = await leases.promote(conn)
+            self._due |= await leases.promote(conn)
             await self._recover(conn)
             if await leases.waiting(conn) >= MOST_WAITING:
                 self._look = True
                 return False
-            granted = await self._grant(conn, self._free(due)) if due else 0
-            if look or promoted:
+            granted = await self._grant(conn, self._named())
+            if look:
                 granted += await self._turn(conn)
-        return promoted > 0 or granted > 0
+        return granted > 0 or len(self._due) > 0
+
+    def _named(self) -> list[str]:
+        """A turn's worth of the accounts that were named as having work, or whose slot has just freed."""
+        now = asyncio.get_running_loop().time()
+        freed = [account for account, hold in self._held.items() if hold.frees <= now]
+        for account in freed:
+            del self._held[account]
+        named = self._free(self._due.union(freed))
+        self._due = set(named[TURN:])
+        return named[:TURN]
 
     async def _turn(self, conn: db.Connection) -> int:
         """The next accounts with work, whoever they are; the round goes on from there."""
@@ -90,15 +108,15 @@ class Scheduler:
         self._cursor = accounts[-1] if len(accounts) == TURN else ""
         if len(accounts) == TURN:
             self._look = True
-        granted = await self._grant(conn, self._free(accounts)) if accounts else 0
+        granted = await self._grant(conn, self._free(accounts))
         if granted:
             self._look = True
         return granted
 
     def _free(self, accounts: Iterable[str]) -> list[str]:
-        """Without those that a limit is known to hold for some time yet."""
+        """Without those that a limit was just seen to hold."""
         now = asyncio.get_running_loop().time()
-        return [account for account in accounts if self._held.get(account, 0.0) <= now]
+        return [account for account in accounts if account not in self._held or self._held[account].again <= now]
 
     async def _grant(self, conn: db.Connection, accounts: Collection[str]) -> int:
         """Leases for these accounts, one each, in one database transaction; then enqueued."""
@@ -126,7 +144,8 @@ class Scheduler:
         ]
         known = [wait for wait in waits if wait is not None]
         if len(known) == len(waits) and known:
-            self._held[usage.account] = asyncio.get_running_loop().time() + max(known)
+            now = asyncio.get_running_loop().time()
+            self._held[usage.account] = Hold(now + max(known), now + LOOK_AGAIN)
 
     async def _enqueue(self, conn: db.Connection, granted: Collection[Lease]) -> None:
         """Hands leases to the workers; those that the broker did not take are given back at once."""
@@ -136,8 +155,8 @@ class Scheduler:
                 brokers.enqueue(self._broker, left[-1].id, left[-1].priority)
                 left.pop()
         except brokers.BrokerAway:
-            await leases.release(conn, [lease.id for lease in left])
-            self._look = True
+            await leases.withdraw(conn, [lease.id for lease in left])
+            self._due.update(lease.account for lease in left)
             raise
 
     async def _recover(self, conn: db.Connection) -> None:
@@ -174,10 +193,9 @@ class Scheduler:
 
     async def _until_next(self) -> float:
         now = asyncio.get_running_loop().time()
-        self._held = {account: until for account, until in self._held.items() if until > now}
         async with db.connection(self._pool) as conn:
             due = await leases.next_due(conn)
-        waits = [self._settings.tick_seconds, *(until - now for until in self._held.values())]
+        waits = [self._settings.tick_seconds, *(hold.frees - now for hold in self._held.values())]
         if due is not None:
             waits.append(due)
         return max(0.001, min(waits))

@@ -28,7 +28,7 @@ async def open_pool(settings: Settings, *, most: int, least: int = 1) -> Pool:
         max_size=most,
         open=False,
         timeout=5,
-        reconnect_timeout=60,
+        reconnect_timeout=3,  # s; then whoever asks next tries anew. The pool's own pauses double, up to half a minute
         kwargs={"autocommit": True, "connect_timeout": 5, "application_name": "postferry"},
         check=None,
     )

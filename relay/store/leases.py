@@ -50,17 +50,18 @@ async def listen(conn: Connection) -> AsyncGenerator[list[str], None]:
         yield notice.payload.splitlines()
 
 
-async def promote(conn: Connection, *, most: int = 5000) -> int:
-    """Marks deliveries whose time has come as ready. Costs what becomes due, not what waits."""
+async def promote(conn: Connection, *, most: int = 5000) -> set[str]:
+    """Marks deliveries whose time has come as ready; their accounts. Costs what becomes due, not what waits."""
     cursor = await conn.execute(
         """
         update deliveries set ready = true where id = any(array(
             select id from deliveries where not ready and state in ('queued', 'deferred') and due_at <= now()
             order by due_at limit %s for update skip locked))
+        returning account_id
         """,
         (most,),
     )
-    return cursor.rowcount
+    return {row[0] for row in await cursor.fetchall()}
 
 
 async def next_due(conn: Connection) -> float | None:
@@ -108,7 +109,8 @@ order by id for no key update skip locked
 # is: whatever the upstream saw, it saw no earlier than the claim and no later than that stamp.
 ROOMS = """
 select a.id,
-    a.connections - (select count(*) from leases l where l.account_id = a.id)::int as connections,
+    case when a.state = 'refused' or a.failures > 0 then least(a.connections, 1) else a.connections end
+        - (select count(*) from leases l where l.account_id = a.id)::int as connections,
     case when a.state = 'refused' or a.failures > 0 then 1 else %(size)s end as most,
     a.per_minute, a.per_hour, a.per_day,
     case when a.per_minute is not null or a.per_hour is not null or a.per_day is not null then
@@ -209,6 +211,19 @@ async def forgotten(conn: Connection, *, seconds: float) -> list[Lease]:
         (seconds,),
     )
     return [Lease(row[0], row[1], Priority(row[2]), row[3]) for row in await cursor.fetchall()]
+
+
+async def withdraw(conn: Connection, leases: Collection[int]) -> int:
+    """Ends those of these leases that no worker has begun: what is in a worker's hands would otherwise go twice."""
+    cursor = await conn.execute(
+        """
+        with gone as (delete from leases where id = any(%s) and started_at is null returning id)
+        update deliveries set state = 'queued', ready = true, lease_id = null
+        where lease_id in (select id from gone) and state = 'leased'
+        """,
+        (list(leases),),
+    )
+    return cursor.rowcount
 
 
 async def release(conn: Connection, leases: Collection[int]) -> int:

@@ -47,10 +47,10 @@ async def test_only_accounts_with_ready_work_are_found_in_turn(pool: db.Pool) ->
 async def test_future_mail_is_promoted_when_its_hour_comes(pool: db.Pool) -> None:
     async with db.connection(pool) as conn:
         await stored(conn, prepared(send_at=datetime.now(UTC) + timedelta(hours=1)))
-        assert await leases.promote(conn) == 0
+        assert await leases.promote(conn) == set()
         assert 3500 < (await leases.next_due(conn) or 0) <= 3600
         await conn.execute("update deliveries set due_at = now()")
-        assert await leases.promote(conn) == 1
+        assert await leases.promote(conn) == {"a"}
         assert await leases.next_due(conn) is None
 
 

@@ -9,7 +9,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,29 @@ from relay import local
 from relay.guardian import Guardian, Ward, stop
 from relay.settings import Settings, read
 from relay.store import db
+from tests.fakes.upstream import Upstream
+from tests.stack import ALL, Stack
+from tests.tenant import Tenant, living
 
 CI = os.environ.get("CI") == "true"
 TEMPLATE = "postferry_template"
 ROOM = 1 << 30  # bytes wanted in /dev/shm, which containers often keep small
 SERVERS: dict[str, str] = {}  # {"postgres": URL, "redis": URL}, or {"missing": why}
 DATABASES = count(1)
+TENANTS = count(1)
+HASTY = {
+    "POSTFERRY_LEASE_SECONDS": "3",
+    "POSTFERRY_LEASE_BUDGET": "1",
+    "POSTFERRY_UPSTREAM_RETRY": "0.1",
+    "POSTFERRY_REFUSED_RETRY": "0.3",
+    "POSTFERRY_CONNECT_TIMEOUT": "2",
+    "POSTFERRY_COMMAND_TIMEOUT": "2",
+    "POSTFERRY_DATA_TIMEOUT": "2",
+    "POSTFERRY_RETRY_MOST": "0.5",
+}
+"""Times of a stack under test: what takes minutes in life takes moments."""
+
+MakeTenant = Callable[..., Awaitable[Tenant]]
 
 
 class Servers:
@@ -125,18 +143,14 @@ def servers() -> dict[str, str]:
 @pytest.fixture
 def database_url(servers: dict[str, str], worker: str) -> Iterator[str]:
     """A fresh, migrated database, dropped after the test."""
-    name = f"test_{worker}_{next(DATABASES)}"
-    with psycopg.connect(servers["postgres"], autocommit=True) as conn:
-        conn.execute(f"create database {name} template {TEMPLATE}")
-        yield _database(servers["postgres"], name)
-        conn.execute(f"drop database {name} with (force)")
+    with _fresh(servers["postgres"], f"test_{worker}_{next(DATABASES)}") as url:
+        yield url
 
 
 @pytest.fixture
 def redis_url(servers: dict[str, str], worker: str) -> str:
     """An empty Redis database that no other worker of this run uses."""
-    number = int(worker.removeprefix("gw")) + 1 if worker != "master" else 0
-    url = f"{servers['redis']}?db={number}"
+    url = f"{servers['redis']}?db={_number(worker)}"
     with redis.Redis.from_url(url) as client:
         client.flushdb()
     return url
@@ -159,13 +173,78 @@ def free_port(worker: str) -> Callable[[], int]:
 @pytest.fixture
 def environ(database_url: str, redis_url: str, free_port: Callable[[], int]) -> dict[str, str]:
     """The environment that `settings` is read from: what a role's process of this test is given."""
+    return environment(database_url, redis_url, free_port)
+
+
+@pytest.fixture
+def settings(environ: dict[str, str]) -> Settings:
+    """Settings of this test: its own database and Redis, loopback upstreams allowed, short timeouts."""
+    return read(environ, dotenv=None)
+
+
+@pytest.fixture(scope="session")
+def roles(
+    servers: dict[str, str], worker: str, free_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """One stack for the whole run: starting one takes seconds. Its tests keep apart by account."""
+    with _fresh(servers["postgres"], f"stack_{worker}") as database_url:
+        redis_url = f"{servers['redis']}?db={32 + _number(worker)}"
+        roles = Stack(environment(database_url, redis_url, free_port) | HASTY, tmp_path_factory.mktemp("roles"))
+        yield roles
+        roles.close()
+
+
+@pytest.fixture
+async def stack(roles: Stack) -> AsyncIterator[Stack]:
+    """SMTP, API, worker and scheduler, running; what an earlier test killed is started again."""
+    await roles.start(*ALL)
+    roles.said()
+    yield roles
+    print(roles.said())  # pytest shows it when the test failed
+
+
+@pytest.fixture
+async def make_tenant() -> AsyncIterator[MakeTenant]:
+    """A function from a stack and an upstream to an account of its own; `given`: more settings of the account."""
+    async with AsyncExitStack() as opened:
+
+        async def make(stack: Stack, upstream: Upstream, **given: Any) -> Tenant:
+            return await opened.enter_async_context(living(stack, f"t{next(TENANTS)}", upstream, **given))
+
+        yield make
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    async with Upstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+async def tenant(stack: Stack, upstream: Upstream, make_tenant: MakeTenant) -> Tenant:
+    """An account of the shared stack; its upstream is `upstream`."""
+    return await make_tenant(stack, upstream)
+
+
+@pytest.fixture
+async def pool(settings: Settings) -> AsyncIterator[db.Pool]:
+    """An open pool of connections to this test's database."""
+    pool = await db.open_pool(settings, most=4)
+    yield pool
+    await pool.close()
+
+
+def environment(database_url: str, redis_url: str, free_port: Callable[[], int]) -> dict[str, str]:
+    """Settings of a test: loopback upstreams allowed, ports nobody uses, short times."""
+    api_port = str(free_port())
     given = {
         "HOSTNAME": "relay.test",
+        "PUBLIC_URL": f"http://127.0.0.1:{api_port}",
         "SECRET_KEYS": base64.urlsafe_b64encode(os.urandom(32)).decode(),
         "ALLOW_NETWORKS": "127.0.0.0/8 ::1/128",
         "SMTP_PORT": str(free_port()),
         "SMTPS_PORT": str(free_port()),
-        "API_PORT": str(free_port()),
+        "API_PORT": api_port,
         "SMTP_PROCESSES": "1",
         "SMTP_AUTH_DELAY": "0.05",
         "CONNECT_TIMEOUT": "5",
@@ -181,18 +260,17 @@ def environ(database_url: str, redis_url: str, free_port: Callable[[], int]) -> 
     }
 
 
-@pytest.fixture
-def settings(environ: dict[str, str]) -> Settings:
-    """Settings of this test: its own database and Redis, loopback upstreams allowed, short timeouts."""
-    return read(environ, dotenv=None)
+@contextmanager
+def _fresh(postgres: str, name: str) -> Iterator[str]:
+    with psycopg.connect(postgres, autocommit=True) as conn:
+        conn.execute(f"create database {name} template {TEMPLATE}")
+        yield _database(postgres, name)
+        conn.execute(f"drop database {name} with (force)")
 
 
-@pytest.fixture
-async def pool(settings: Settings) -> AsyncIterator[db.Pool]:
-    """An open pool of connections to this test's database."""
-    pool = await db.open_pool(settings, most=4)
-    yield pool
-    await pool.close()
+def _number(worker: str) -> int:
+    """0, or from 1 for the processes of pytest-xdist."""
+    return int(worker.removeprefix("gw")) + 1 if worker != "master" else 0
 
 
 def _place() -> Path | None:

@@ -18,6 +18,7 @@ greeting), AUTH (the end of the login), CONTENT (while the content is read) and 
     upstream.when("DATA").say("421 4.3.2 going down").close()     # reply, then close
     upstream.when("MAIL").hang()                                  # no reply at all; the connection stays open
     upstream.when("RCPT").wait(event).say("250 ok")               # reply when the test sets the asyncio.Event
+    upstream.when("DOT").pause(0.1).say("250 ok")                 # reply after so many seconds
     upstream.when("MAIL").endless()                               # lines that promise more lines, for ever
     upstream.when("MAIL").huge()                                  # a line without end
     upstream.when("MAIL").drip(0.01)                              # a line of a reply every so many seconds, for ever
@@ -25,7 +26,7 @@ greeting), AUTH (the end of the login), CONTENT (while the content is read) and 
 
 Out of turn: `upstream.speak("421 4.3.2 bye")`, `upstream.drop()` (every open connection). `upstream.commands` has each
 line as (connection, text), `await upstream.heard("MAIL")` waits for one; `upstream.connections` counts those that came,
-`upstream.open` those that are open.
+`upstream.open` those that are open, `upstream.most_open` the most that were at once; `stop()` and `start()` again.
 """
 
 from __future__ import annotations
@@ -99,6 +100,9 @@ class Mood:
     def drip(self, seconds: float) -> Mood:
         return self._then("drip", seconds)
 
+    def pause(self, seconds: float) -> Mood:
+        return self._then("pause", seconds)
+
     def _then(self, step: str, value: object = None) -> Mood:
         self.steps.append((step, value))
         return self
@@ -131,7 +135,7 @@ class Upstream:
         self.taken: list[Taken] = []
         self.commands: list[tuple[int, str]] = []
         self.connections = 0
-        self.open = 0
+        self.open = self.most_open = 0
         self.starttls, self.implicit = starttls, implicit
         self.auth, self.users = tuple(auth), dict(users or {"ann": "secret"})
         self.extensions = [
@@ -148,9 +152,13 @@ class Upstream:
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Upstream:
-        self._server = await asyncio.start_server(self._arrive, self.host, 0, limit=LONGEST_LINE)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self.start()
         return self
+
+    async def start(self) -> None:
+        """Take connections; after `stop`, on the same port again."""
+        self._server = await asyncio.start_server(self._arrive, self.host, self.port, limit=LONGEST_LINE)
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def __aexit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
@@ -222,6 +230,7 @@ class Upstream:
     def _arrive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.open += 1
+        self.most_open = max(self.most_open, self.open)
         session = _Session(self, self.connections, reader, writer)
         task = asyncio.get_running_loop().create_task(self._serve(session))
         self._sessions[task] = session
@@ -295,6 +304,8 @@ class _Session:
                     raise _Closed
                 case "hang", _:
                     await asyncio.Event().wait()
+                case "pause", float() | int():
+                    await asyncio.sleep(value)
                 case "endless", _:
                     while True:
                         await self._write(b"250-and another thing\r\n" * 100)

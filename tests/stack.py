@@ -1,0 +1,147 @@
+"""Postferry's roles as processes of a test: each may be killed, frozen and started again; nothing outlives the test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from relay import local
+from relay.guardian import Guardian, Ward
+from relay.ready import VARIABLE, Notice
+from relay.settings import Settings, read
+
+MODULES = {"smtp": "relay.smtpd", "api": "api", "worker": "workers", "scheduler": "workers.scheduler"}
+ALL = tuple(MODULES)
+PATIENCE = 20.0  # s for a role to be ready, or to end
+LOOK = 0.01  # s between two looks at what has no event to wait for
+
+
+class Stack:
+    """`worker`, or `worker-2` for one more of the kind. Without an event loop, so that several tests may share it."""
+
+    def __init__(self, environ: Mapping[str, str], folder: Path) -> None:
+        self.environ = dict(environ)
+        self.settings: Settings = read(self.environ, dotenv=None)
+        self._folder = folder
+        self._guardian = Guardian()
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._read: dict[Path, int] = {}
+
+    async def start(self, *names: str, **changed: str) -> None:
+        """Those of these roles that do not run, until they are ready; `changed`: settings of theirs alone."""
+        notices = {name: self._spawn(name, changed) for name in names if not self.runs(name)}
+        for name, notice in notices.items():
+            await until(lambda name=name, notice=notice: notice.heard() or not self.runs(name), PATIENCE)
+            notice.close()
+            assert self.runs(name), f"{name} ended with status {self._processes[name].returncode} at its start"
+
+    def runs(self, name: str) -> bool:
+        return name in self._processes and self._processes[name].poll() is None
+
+    async def kill(self, *names: str) -> None:
+        """SIGKILL."""
+        for name in names:
+            self.signal(name, signal.SIGKILL)
+        for name in names:
+            await self._ended(name)
+
+    async def stop(self, name: str) -> None:
+        """SIGTERM; the role ends in good order."""
+        self.signal(name, signal.SIGTERM)
+        assert await self._ended(name) == 0
+
+    def signal(self, name: str, number: int) -> None:
+        self._processes[name].send_signal(number)
+
+    def close(self) -> None:
+        for name, process in self._processes.items():
+            if self.runs(name):
+                process.kill()
+            process.wait()
+            self._guardian.forget(process.pid)
+        self._guardian.close()
+
+    def said(self) -> str:
+        """What the roles logged since this was last asked."""
+        parts = []
+        for log in sorted(self._folder.glob("*.log")):
+            text = log.read_bytes()
+            if new := text[self._read.get(log, 0) :]:
+                parts.append(f"--- {log.stem}\n{new[-20_000:].decode(errors='replace')}")
+            self._read[log] = len(text)
+        return "\n".join(parts)
+
+    def _spawn(self, name: str, changed: Mapping[str, str]) -> Notice:
+        notice = Notice(self._folder / f"{name}.sock")
+        given = {f"POSTFERRY_{key.upper()}": value for key, value in changed.items()}
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("POSTFERRY_")}
+        with (self._folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", MODULES[name.partition("-")[0]]],
+                env={**kept, **self.environ, **given, VARIABLE: str(notice.path)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._processes[name] = process
+        self._guardian.watch(Ward(0, process.pid, signal.SIGKILL, 1))
+        return notice
+
+    async def _ended(self, name: str) -> int:
+        process = self._processes[name]
+        await until(lambda: process.poll() is not None, PATIENCE)
+        self._guardian.forget(process.pid)
+        return int(process.returncode)
+
+
+class Machine:
+    """A PostgreSQL or Valkey of one test's own, to be cut off and brought back."""
+
+    def __init__(self, server: local.Server, log: Path) -> None:
+        self.server, self._log = server, log
+        self._guardian = Guardian()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.server.prepare()
+        with self._log.open("ab") as log:
+            self._process = self.server.start(log.fileno())
+        self._guardian.watch(Ward(0, self._process.pid, signal.SIGKILL, 1))
+        local.wait_ready(self.server, self._process)
+
+    def cut(self, how: int) -> None:
+        """Ends it by this signal, and waits for that."""
+        assert self._process is not None
+        self._process.send_signal(how)
+        self._process.wait(PATIENCE)
+        self._guardian.forget(self._process.pid)
+        self._process = None
+
+    def freeze(self, frozen: bool) -> None:
+        """It keeps its connections, and answers nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP if frozen else signal.SIGCONT)
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self.cut(self.server.signal)
+        self._guardian.close()
+
+
+async def until(true: Callable[[], bool | Awaitable[bool]], seconds: float = 10) -> None:
+    """Looks again and again: for what is said by nobody."""
+    end = time.monotonic() + seconds
+    while True:
+        found = true()
+        if found if isinstance(found, bool) else await found:
+            return
+        assert time.monotonic() < end, f"not within {seconds:g} s"
+        await asyncio.sleep(LOOK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
@@ -19,6 +20,8 @@ REF = "#/components/schemas/{model}"
 INTRODUCTION = """Mail that is handed over here is stored, then sent through the account's own mail server, one copy for
 each recipient. Every call but health, pixels and these pages wants `Authorization: Bearer <token>`. Instants are
 ISO 8601 in UTC. Every error has the same shape; each answer carries `X-Request-Id`, which the log knows too."""
+
+_SENTENCE = re.compile(r"\A(.+?\.)\s+", re.DOTALL)
 
 ERRORS = {
     400: "The request is not what this call takes; `fields` names what is wrong.",
@@ -79,7 +82,7 @@ class _Schemas:
 
 
 def _operation(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
-    summary, _, rest = (inspect.getdoc(operation.function) or "").partition("\n\n")
+    summary, _, rest = _SENTENCE.sub("\\1\n\n", inspect.getdoc(operation.function) or "", count=1).partition("\n\n")
     made: dict[str, Any] = {
         "operationId": operation.name,
         "tags": [operation.tag],
@@ -88,7 +91,7 @@ def _operation(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
         "responses": _responses(operation, schemas),
     }
     if rest:
-        made["description"] = rest
+        made["description"] = rest.strip()
     if operation.body:
         made["requestBody"] = {
             "required": True,

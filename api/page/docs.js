@@ -29,7 +29,7 @@ const choices = (schema) => schema.anyOf || schema.oneOf;
 
 const typeOf = (given) => {
   const schema = resolve(given);
-  if (choices(schema)) return [...new Set(choices(schema).map(typeOf))].join(" | ");
+  if (choices(schema)) return [...new Set(choices(schema).map(typeOf))].filter((type) => type !== "null").join(" | ");
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" | ");
   if ("const" in schema) return JSON.stringify(schema.const);
   if (schema.type === "array") return `[${typeOf(schema.items)}]`;
@@ -78,24 +78,26 @@ const WORDS = {
   name: "Ada", subject: "Hello", text: "Hello Ada", html: "<p>Hello Ada</p>", messageId: "<1b2c@example.com>", host: "mail.example.com",
   port: 587, user: "ada@example.com", pass: "******", filename: "note.txt", content: "SGVsbG8=", sendAt: "2026-11-20T09:30:00.000Z",
   response: "Queued for delivery", tz: "Europe/Berlin", contentType: "text/plain", token: "pf_…", scopes: ["api"], page: 0, pages: 1,
-  total: 1, from: null, cursor: null, requestId: "6f1c2ab09d3e4f57", version: "0.1.0", status: "ok", store: "ok", locale: "en",
+  total: 1, cursor: null, key: "order-4711", requestId: "6f1c2ab09d3e4f57", version: "0.1.0", status: "ok", store: "ok", locale: "en",
 };
 
-const SKIPPED = new Set(["raw", "envelope", "headers", "dryRun", "imap", "accessToken", "method", "cid", "encoding", "contentDisposition", "deliveryAttempts", "preview", "referenceType", "referenceId", "emailType", "sentMailPath", "replyTo", "cc", "bcc", "tls"]);
+// What a first call can do without.
+const SKIPPED = new Set(["raw", "envelope", "headers", "dryRun", "imap", "accessToken", "method", "cid", "encoding", "contentDisposition", "deliveryAttempts", "preview", "referenceType", "referenceId", "emailType", "sentMailPath", "messageId", "priority", "copy", "tz", "replyTo", "cc", "bcc", "tls"]);
 
-const sample = (given, name = "", depth = 0) => {
+const sample = (given, sent, name = "", depth = 0) => {
   const schema = resolve(given);
   if (schema.examples) return schema.examples[0];
-  if (name in WORDS && WORDS[name] !== null && !inner(schema)) return WORDS[name];
-  if (choices(schema)) return sample(choices(schema).find((one) => one.type === "array") || choices(schema)[0], name, depth);
+  if (schema.default !== undefined && schema.default !== null && schema.default !== "") return schema.default;
   if (schema.enum) return schema.enum[0];
+  if (name in WORDS && WORDS[name] !== null && !inner(schema)) return WORDS[name];
+  if (choices(schema)) return sample(choices(schema).find((one) => one.type === "array") || choices(schema)[0], sent, name, depth);
   if ("const" in schema) return schema.const;
   if (schema.properties) {
     if (depth > DEEPEST) return {};
-    const shown = Object.entries(schema.properties).filter(([key]) => !SKIPPED.has(key));
-    return Object.fromEntries(shown.map(([key, one]) => [key, sample(one, key, depth + 1)]));
+    const shown = Object.entries(schema.properties).filter(([key]) => !(sent && SKIPPED.has(key)));
+    return Object.fromEntries(shown.map(([key, one]) => [key, sample(one, sent, key, depth + 1)]));
   }
-  if (schema.type === "array") return [sample(schema.items || {}, name.replace(/s$/, ""), depth + 1)];
+  if (schema.type === "array") return [sample(schema.items || {}, sent, name.replace(/s$/, ""), depth + 1)];
   if ("default" in schema) return schema.default;
   return { string: "", integer: 0, number: 0, boolean: true, object: {}, null: null }[schema.type] ?? null;
 };
@@ -139,8 +141,8 @@ const call = (where, method, operation) => {
   section("Errors", make("div", { class: "fields" }, ...errors.map(([status, one]) =>
     make("div", { class: "field" }, make("span", { class: "status" }, status), prose("span", one.description)))));
   const right = make("div", { class: "samples" });
-  if (body) right.append(make("h4", {}, "Send"), coloured(sample(body)));
-  if (given) right.append(make("h4", {}, "Get"), coloured(sample(given)));
+  if (body) right.append(make("h4", {}, "Send"), coloured(sample(body, true)));
+  if (given) right.append(make("h4", {}, "Get"), coloured(sample(given, false)));
   return make("article", { id: operation.operationId }, left, right);
 };
 

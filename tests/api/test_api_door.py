@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from api import throttle
+from api.call import House
 from relay.store import db, tokens
 from tests.api.client import Client, Login
 
@@ -176,3 +177,48 @@ async def test_metrics_want_their_scope(login: Login, nobody: Client, shop: str)
     response = await (await login("metrics")).open("GET", "/metrics")
     assert response.status == 200
     assert "postferry_queue_depth" in await response.text()
+
+
+CALLS: list[tuple[str, str, Any]] = [
+    ("GET", "/v1/accounts", None),
+    ("GET", "/v1/account/shop", None),
+    ("PUT", "/v1/account/shop", {"name": "x"}),
+    ("POST", "/v1/account/shop/submit", {"to": {"address": "ada@example.com"}, "text": "x"}),
+    ("GET", "/v1/outbox", None),
+    ("GET", "/v1/queue/status", None),
+    ("POST", "/v1/deadletters/replay", {"all": True}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), CALLS, ids=[f"{method} {path}" for method, path, _ in CALLS])
+async def test_while_the_store_is_away_every_call_is_a_503(
+    admin: Client, shop: str, house: House, method: str, path: str, body: Any
+) -> None:
+    await admin.ok("GET", "/v1/account/shop")
+    await house.pool.close()
+    response = await admin.open(method, path, body)
+    assert response.status == 503, await response.text()
+    assert int(response.headers["Retry-After"]) > 0
+
+
+async def test_while_the_store_is_away_it_lives_and_is_not_ready(admin: Client, house: House) -> None:
+    await admin.ok("GET", "/v1/accounts")
+    await house.pool.close()
+    status, answer = await admin.ask("GET", "/health")
+    assert (status, answer["live"], answer["ready"]) == (503, True, False)
+    response = await admin.open("GET", "/metrics")
+    assert response.status == 200
+
+
+async def test_a_body_that_never_ends_is_a_408(admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.reading.SECONDS", 0.05)
+    answered = asyncio.Event()
+
+    async def stuck() -> Any:
+        yield b'{"name":'
+        await answered.wait()
+
+    headers = {"Content-Type": "application/json"}
+    response = await admin.open("POST", "/v1/account", data=stuck(), headers=headers)
+    answered.set()
+    assert response.status == 408

@@ -186,14 +186,14 @@ class Deliverer:
         connection = hand.connection
         if connection is None or not connection.usable or self._upstreams.served(hand.account, connection):
             self._leave(hand)
-            hand.connection = await self._upstreams.take(hand.account)
+            connection = hand.connection = await self._upstreams.take(hand.account)
             await self._is_well(hand)
-        first = await self._send(hand.connection, rows, content)
+        first = await self._send(connection, rows, content)
         if not any(result.stale for result in first):
             return first
         self._leave(hand)
-        hand.connection = await self._upstreams.fresh(hand.account)
-        return await self._send(hand.connection, rows, content)
+        connection = hand.connection = await self._upstreams.fresh(hand.account)
+        return await self._send(connection, rows, content)
 
     @staticmethod
     async def _send(

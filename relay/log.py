@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
@@ -38,6 +39,9 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
 )
 
+_HINT = re.compile(r"://|bearer|basic|auth|pass|secret|key|token", re.I)  # without one of these no pattern can match
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
 
@@ -65,6 +69,9 @@ def setup(settings: Settings, role: str, stream: TextIO | None = None) -> None:
     root.setLevel(_LEVELS[settings.log_level])
     for name, level in _TAMED.items():
         logging.getLogger(name).setLevel(level)
+    # Who called, in which thread: never shown, and looked up for each line (logging HOWTO, Optimization).
+    logging._srcfile = None  # type: ignore[attr-defined]
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.captureWarnings(True)
     sys.excepthook = _last_words
     threading.excepthook = lambda args: _last_words(args.exc_type, args.exc_value, args.exc_traceback)
@@ -72,6 +79,8 @@ def setup(settings: Settings, role: str, stream: TextIO | None = None) -> None:
 
 def redact(text: str) -> str:
     """The text without what looks like a credential: URL passwords, bearer tokens, AUTH lines, `password=...`."""
+    if text.isalnum() or not _HINT.search(text):  # a line is logged for each message: most have nothing to hide
+        return text
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text
@@ -86,7 +95,7 @@ class Json(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
-            "time": _time(record).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": f"{_second(int(record.created))}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "role": self.role,
             "logger": record.name,
@@ -95,7 +104,7 @@ class Json(logging.Formatter):
         line.update(_fields(record))
         if record.exc_info:
             line["exception"] = redact(self.formatException(record.exc_info))
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return _encode(line)
 
 
 class Text(logging.Formatter):
@@ -113,6 +122,11 @@ class Text(logging.Formatter):
             line += "\n    " + redact(self.formatException(record.exc_info)).replace("\n", "\n    ")
         code = _COLOURS.get(record.levelno)
         return f"\x1b[{code}m{line}\x1b[0m" if self.colour and code else line
+
+
+@lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _time(record: logging.LogRecord) -> datetime:

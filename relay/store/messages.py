@@ -25,18 +25,18 @@ with m as (
     select id, account, ingress, message_id, sender, subject, size, priority, splice::jsonb, smtputf8, eightbit,
            array(select jsonb_array_elements_text(bcc::jsonb)), options::jsonb,
            email_type, reference_type, reference_id, greatest(send_at, now())
-    from unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::int2[],
-                %s::text[], %s::bool[], %s::bool[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
-                %s::timestamptz[])
+    from unnest(%b::uuid[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[], %b::int[], %b::int2[],
+                %b::text[], %b::bool[], %b::bool[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[],
+                %b::timestamptz[])
       as t(id, account, ingress, message_id, sender, subject, size, priority, splice, smtputf8, eightbit, bcc, options,
            email_type, reference_type, reference_id, send_at)
 ), b as (
-    insert into bodies (message_id, content) select * from unnest(%s::uuid[], %b::bytea[])
+    insert into bodies (message_id, content) select * from unnest(%b::uuid[], %b::bytea[])
 ), d as (
     insert into deliveries (message_id, account_id, recipient, name, ready, priority, max_attempts, due_at, expires_at)
     select message, account, recipient, name, coalesce(send_at <= now(), true), priority, max_attempts,
            greatest(send_at, now()), greatest(send_at, now()) + lifetime * interval '1 second'
-    from unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::int2[], %s::int2[], %s::timestamptz[], %s::float8[])
+    from unnest(%b::uuid[], %b::text[], %b::text[], %b::text[], %b::int2[], %b::int2[], %b::timestamptz[], %b::float8[])
       as t(message, account, recipient, name, priority, max_attempts, send_at, lifetime)
 )
 select now()
@@ -46,7 +46,7 @@ select now()
 CLAIM_KEYS = """
 insert into idempotency (account_id, key, body_hash, queue_id, message_id, send_at)
 select account, key, hash, queue, message_id, greatest(send_at, now())
-from unnest(%s::text[], %s::text[], %b::bytea[], %s::uuid[], %s::text[], %s::timestamptz[])
+from unnest(%b::text[], %b::text[], %b::bytea[], %b::uuid[], %b::text[], %b::timestamptz[])
   as t(account, key, hash, queue, message_id, send_at)
 order by account, key
 on conflict (account_id, key) do update

@@ -35,7 +35,8 @@ class Report:
     data: Mapping[str, Any] | None = None
 
 
-# The UPDATE returns what was given beside what was applied, so that nothing is joined twice.
+# The UPDATE returns what was given beside what was applied, so that nothing is joined twice. Arrays travel in binary: as
+# text, psycopg quotes each element with a regular expression.
 COMMIT = """
 with applied as (
     update deliveries d set state = g.state, lease_id = null, attempts = d.attempts + g.tried::int,
@@ -43,9 +44,9 @@ with applied as (
         due_at = case when g.state = 'deferred' then clock_timestamp() + g.wait * interval '1 second' else d.due_at end,
         finished_at = case when g.state <> 'deferred' then clock_timestamp() end,
         code = g.code, enhanced = g.enhanced, reply = g.reply, category = g.category
-    from unnest(%s::bigint[], %s::bigint[], %s::delivery_state[], %s::attempt_outcome[], %s::text[], %s::real[],
-        %s::int2[], %s::text[], %s::text[], %s::text[], %s::text[], %s::float8[], %s::bool[], %s::bool[], %s::text[],
-        %s::jsonb[])
+    from unnest(%b::bigint[], %b::bigint[], %b::delivery_state[], %b::attempt_outcome[], %b::text[], %b::real[],
+        %b::int2[], %b::text[], %b::text[], %b::text[], %b::text[], %b::float8[], %b::bool[], %b::bool[], %b::text[],
+        %b::jsonb[])
       as g(delivery, lease, state, outcome, stage, seconds, code, enhanced, reply, category, upstream, wait, counts,
            tried, event, data)
     where d.id = g.delivery and d.lease_id = g.lease and d.state = 'leased'

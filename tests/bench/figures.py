@@ -124,16 +124,17 @@ class Stage:
             given |= {"path": f"/v1/account/{TRACKED}/submit", "token": system.token}
         else:
             port = system.smtp_port
-        return Plan(run=next_run(), port=port, count=max(int(load.count * self.scale * share), 10), **given)
+        count = max(int(load.count * self.scale * share), 10)
+        return Plan(run=next_run(), name=load.name, port=port, count=count, **given)
 
-    def judge(self, title: str, who: str, result: Result, flow: Flow | None = None) -> None:
+    def judge(self, plan: Plan, who: str, result: Result, flow: Flow | None = None) -> None:
         """Whatever did not go exactly once is said."""
         found = {"refused": result.refused, "of unknown fate": result.unknown}
         found |= {"LOST": flow.lost, "DOUBLED": flow.doubled} if flow else {}
         found = {what: number for what, number in found.items() if number}
         if found or result.replies:
             counts = ", ".join(f"{number} {what}" for what, number in found.items())
-            self.faults.append(f"{title}, {who}: {counts or 'trouble'} {' | '.join(result.replies)}".rstrip())
+            self.faults.append(f"{plan.name}, {who}: {counts or 'trouble'} {' | '.join(result.replies)}".rstrip())
 
 
 def alternate(stage: Stage, load: Load, run: Callable[[Plan, Postferry | Postfix], float]) -> Figure:
@@ -188,7 +189,7 @@ def accepts(stage: Stage, loads: Sequence[Load], drain: bool) -> Iterator[Figure
             flow = Flow(result, result.accepted, lost=result.accepted - (system.held() - held))
         else:
             handed.append((plan, result))
-        stage.judge(plan.run, system.name, result, flow)
+        stage.judge(plan, system.name, result, flow)
         return result.accepted / (result.ended - result.started)
 
     for load in loads:
@@ -205,7 +206,7 @@ def drained(stage: Stage, handed: Sequence[tuple[Plan, Result]]) -> Figure:
     copies, last = 0, began
     for plan, result in handed:
         flow = arrival(plan, result, stage.sink, stage.show)
-        stage.judge("drain", "postferry", Result(), flow)
+        stage.judge(plan, "postferry", Result(), flow)
         copies, last = copies + flow.arrived, max(last, flow.last)
     rate = copies / max(last - began, 0.001)
     note = f"{copies:,} messages that had been accepted while no worker ran; the workers' start included."
@@ -218,7 +219,7 @@ def flows(stage: Stage, loads: Sequence[Load]) -> Iterator[Figure]:
     def run(plan: Plan, system: Postferry | Postfix) -> float:
         result = generate(plan, stage.show)
         flow = arrival(plan, result, stage.sink, stage.show)
-        stage.judge(plan.run, system.name, result, flow)
+        stage.judge(plan, system.name, result, flow)
         return flow.rate
 
     for load in loads:
@@ -232,7 +233,7 @@ def idle(stage: Stage) -> Figure:
     def run(plan: Plan, system: Postferry | Postfix) -> float:
         result = generate(plan, stage.show)
         flow = arrival(plan, result, stage.sink, stage.show)
-        stage.judge(plan.run, system.name, result, flow)
+        stage.judge(plan, system.name, result, flow)
         delays[system.name] = sorted(delay * 1000 for delay in flow.delays)
         return statistics.median(delays[system.name])
 
@@ -256,6 +257,7 @@ def memory(stage: Stage) -> Figure:
     rows.append(
         f"{'all':<10} RSS {total.rss:6.0f} MB   PSS {total.pss:6.0f} MB  (RSS counts a shared page in each process)"
     )
+    rows.append("The supervisor of `postferry up` is not among them: the bench starts the roles itself.")
     details = {name: {"rss_mb": one.rss, "pss_mb": one.pss} for name, one in (held | {"all": total}).items()}
     values = {"postferry": [total.pss]}
     if stage.postfix:

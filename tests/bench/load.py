@@ -27,6 +27,7 @@ class Plan:
     run: str
     port: int
     count: int
+    name: str = ""  # of the figure
     protocol: str = "smtp"  # or "http"
     connections: int = 20
     reuse: bool = True  # False: a new connection for every message
@@ -61,11 +62,12 @@ Talk = Generator[bytes, bytes, None]
 
 
 class Client(asyncio.Protocol):
-    """One of the connections. It tells `over` when it has said all it had to say, or was cut off."""
+    """One of the connections. It is `over` when it has said all it had to say, or was cut off."""
 
-    def __init__(self, talk: Talk, over: asyncio.Future[None]) -> None:
-        self.talk, self.over = talk, over
-        self.buffer = b""
+    def __init__(self, talk: Talk) -> None:
+        self.talk = talk
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.buffer = self.said = b""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -82,6 +84,7 @@ class Client(asyncio.Protocol):
             self.transport.close()
 
     def speak(self, words: bytes) -> None:
+        self.said = words
         if words:
             self.transport.write(words)
 
@@ -156,15 +159,18 @@ class Generating:
         """One lane: a connection, or one after another, until all messages are handed out."""
         loop = asyncio.get_running_loop()
         while self.wanted:
-            over = loop.create_future()
-            talk = self.smtp() if self.plan.protocol == "smtp" else self.http()
+            client = self.client(self.smtp() if self.plan.protocol == "smtp" else self.http())
             try:
-                await loop.create_connection(lambda t=talk, o=over: self.client(t, o), "127.0.0.1", self.plan.port)  # type: ignore[misc]
+                await loop.create_connection(lambda client=client: client, "127.0.0.1", self.plan.port)  # type: ignore[misc]
             except OSError as fault:
                 self.complain(str(fault))
                 await asyncio.sleep(0.05)
                 continue
-            await asyncio.wait([over], timeout=max(self.deadline - time.monotonic(), 0))
+            done, _ = await asyncio.wait([client.over], timeout=max(self.deadline - time.monotonic(), 1))
+            if not done:
+                self.complain(f"no reply within {self.plan.seconds:.0f} s to {client.said[:40]!r}")
+                client.transport.abort()
+                await client.over
             if self.plan.gap:
                 await asyncio.sleep(self.random.uniform(0.6, 1.4) * self.plan.gap)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,7 +14,7 @@ from psycopg.types.json import Jsonb
 from relay.core import account as settings_of
 from relay.core.account import MASK, SECRETS, Fields
 from relay.core.model import Account, AccountState, EventType
-from relay.core.vault import Vault
+from relay.core.vault import Vault, VaultError
 from relay.store.db import Connection
 
 COLUMNS = "id, name, email, state::text, reason, retry_at, config, secrets, created_at, updated_at"
@@ -109,13 +110,14 @@ async def page(
 async def save(conn: Connection, vault: Vault, id: str, change: Callable[[Fields], Fields]) -> bool:
     """Store `change(the settings as they are)`, with secrets in the clear on both sides. True: the account is new.
 
+    A secret whose key is lost is masked in them: it can be given anew, and stays sealed as it is when it is not.
     Whatever `change` raises leaves everything as it was. When the upstream changes, past failures are forgotten.
     """
     async with conn.transaction():
         made = await conn.execute("insert into accounts (id) values (%s) on conflict do nothing", (id,))
         row = await find(conn, id, lock=True)
         assert row is not None
-        old = row.fields(vault) if made.rowcount == 0 else {}
+        old = _openable(row, vault) if made.rowcount == 0 else {}
         new = change(dict(old))
         plain = {k: v for k, v in new.items() if k not in SECRETS | {"name", "email"}}
         # What did not change keeps its sealed form, so that `updated_at` alone tells of an empty change.
@@ -216,6 +218,14 @@ async def delete(conn: Connection, id: str) -> bool:
         for table in ("slots", "idempotency", "events"):
             await conn.execute(f"delete from {table} where account_id = %s".encode(), (id,))  # noqa: S608
         return (await conn.execute("delete from accounts where id = %s", (id,))).rowcount == 1
+
+
+def _openable(row: Row, vault: Vault) -> Fields:
+    opened = {}
+    for key in row.secrets.keys() & SECRETS:
+        with suppress(VaultError):
+            opened[key] = vault.open(row.id, key, row.secrets[key])
+    return {**row.fields(None), **opened}
 
 
 async def _try_again(conn: Connection, id: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -30,10 +31,21 @@ async def open_pool(settings: Settings, *, most: int, least: int = 1) -> Pool:
         timeout=5,
         reconnect_timeout=3,  # s; then whoever asks next tries anew. The pool's own pauses double, up to half a minute
         kwargs={"autocommit": True, "connect_timeout": 5, "application_name": "postferry"},
-        check=None,
+        check=_check,
     )
     await pool.open()
     return pool
+
+
+async def _check(conn: Connection) -> None:
+    """An idle connection has nothing to say. One that does was most likely cut; a question then shows it.
+
+    So a restart of PostgreSQL costs nobody a refusal afterwards, and in good times a look costs no round trip.
+    """
+    look = select.poll()
+    look.register(conn.fileno(), select.POLLIN)
+    if look.poll(0):
+        await conn.execute("select 1")
 
 
 @asynccontextmanager

@@ -92,6 +92,8 @@ create table deliveries (
 create index deliveries_ready on deliveries (account_id, priority, due_at, id) where ready and state in ('queued', 'deferred');
 -- What will be due: promoted when its time comes.
 create index deliveries_scheduled on deliveries (due_at) where not ready and state in ('queued', 'deferred');
+-- What an account has waiting, for people who ask. Mail that goes at once never touches these two.
+create index deliveries_waiting on deliveries (account_id, due_at) where not ready and state in ('queued', 'deferred');
 create index deliveries_leased on deliveries (lease_id) where state = 'leased';
 create index deliveries_dead on deliveries (account_id, finished_at, id) where state = 'failed';
 create index deliveries_message on deliveries (message_id);

@@ -89,6 +89,21 @@ async def test_keys_are_rotated(pool: db.Pool) -> None:
         assert await password(conn, Vault([NEW_KEY])) == "secret"
 
 
+async def test_a_secret_whose_key_is_lost_can_be_given_anew(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await saved(conn)
+        vault = Vault([NEW_KEY])
+        await accounts.save(conn, vault, "a", lambda old: {**old, "smtp.auth.pass": "another"})
+        assert await password(conn, vault) == "another"
+
+
+async def test_a_secret_whose_key_is_lost_stays_sealed_through_another_change(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await saved(conn)
+        await accounts.save(conn, Vault([NEW_KEY]), "a", lambda old: {**old, "name": "New"})
+        assert await password(conn, VAULT) == "secret"
+
+
 async def test_a_state_changes_with_one_event(pool: db.Pool) -> None:
     async with db.connection(pool) as conn:
         await saved(conn)

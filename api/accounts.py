@@ -67,11 +67,14 @@ class Imap(Body):
 
 
 class Limits(Body):
-    """What the account may send; what is over waits for its turn. Null: no limit."""
+    """What the account may send, in deliveries: a message to each recipient counts. What is over waits for its turn.
 
-    per_minute: int | None = Field(None, description="Messages in any 60 seconds.")
-    per_hour: int | None = Field(None, description="Messages in any 60 minutes.")
-    per_day: int | None = Field(None, description="Messages in any 24 hours.")
+    Null: no limit.
+    """
+
+    per_minute: int | None = Field(None, description="Deliveries in any 60 seconds.")
+    per_hour: int | None = Field(None, description="Deliveries in any 60 minutes.")
+    per_day: int | None = Field(None, description="Deliveries in any 24 hours.")
     connections: int | None = Field(None, description="Connections to its server at once. Default 5.")
     messages_per_connection: int | None = Field(
         None, description="Messages before a connection is made anew. Default 100."

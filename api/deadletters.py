@@ -15,7 +15,7 @@ from relay.store import db, deadletters
 from relay.store.deadletters import Filter
 
 AT_ONCE = 5000  # rows of one database transaction: a bulk replay must not lock the queue
-REASON = "A category (`unknown-user`), an enhanced code (`5.1.1`), an SMTP code (`550`), or words of the reply."
+REASON = "A category (`unknown_user`), an enhanced code (`5.1.1`), an SMTP code (`550`), or words of the reply."
 
 
 class Search(Paging):

@@ -54,8 +54,9 @@ lock: ## deploy/*.lock anew from pyproject.toml (needs uv): all of it, and what 
 	$(UV) pip compile $(COMPILE) --constraint deploy/requirements.lock --output-file deploy/runtime.lock
 	@! grep -nE '://|index-url|find-links' deploy/*.lock
 
-env: $(STAMP) ## deploy/env.example anew from relay/settings.py
+env: $(STAMP) ## deploy/env.example and README's table of settings anew from relay/settings.py
 	$(BIN)/python deploy/env_example.py > deploy/env.example
+	$(BIN)/python deploy/settings_table.py README.md
 
 clean: ## removes .venv and caches; the data of make run stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist bench.json

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from relay import metrics
 from relay.batch import Batcher
-from relay.core.errors import Conflict
+from relay.core.errors import Conflict, StoreAway
 from relay.core.model import Accepted, Prepared, Submission
 from relay.prepare import prepare as prepare
 from relay.settings import Settings
@@ -64,7 +64,14 @@ class Acceptor:
         await self._waker.close()
 
     async def _commit(self, batch: list[Prepared]) -> Sequence[Accepted | Exception]:
+        """Stores a group. When the connection breaks, another is asked: its COMMIT may have come through, the ids tell."""
         metrics.COMMIT_SIZE.labels("accept").observe(len(batch))
+        try:
+            return await self._store(batch)
+        except StoreAway:
+            return await self._store(batch)
+
+    async def _store(self, batch: list[Prepared]) -> Sequence[Accepted | Exception]:
         async with db.connection(self._pool) as conn:
             return await messages.insert(
                 conn,

@@ -70,7 +70,7 @@ def setup(settings: Settings, role: str, stream: TextIO | None = None) -> None:
     for name, level in _TAMED.items():
         logging.getLogger(name).setLevel(level)
     # Who called, in which thread: never shown, and looked up for each line (logging HOWTO, Optimization).
-    logging._srcfile = None  # type: ignore[attr-defined]
+    logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.captureWarnings(True)
     sys.excepthook = _last_words

@@ -62,14 +62,35 @@ async def insert(
 ) -> list[Accepted | Exception]:
     """Stores a group of messages in one commit; one answer each. `attempts` and `lifetime` (s) are the defaults.
 
-    A row that PostgreSQL cannot hold costs its own sender alone: the group is then stored one by one.
+    A row that PostgreSQL cannot hold costs its own sender alone: the group is then stored one by one. A group whose
+    answer was lost may be given again: it is stored once.
     """
     try:
         return await _insert(conn, batch, attempts, lifetime)
+    except psycopg.errors.UniqueViolation:
+        return await _insert_missing(conn, batch, attempts, lifetime)
     except psycopg.DataError as error:
         if len(batch) == 1:
             return [Refused(f"The message cannot be stored: {error.diag.message_primary or error}", smtp="554 5.6.0")]
     return [(await insert(conn, [item], attempts=attempts, lifetime=lifetime))[0] for item in batch]
+
+
+async def _insert_missing(
+    conn: Connection, batch: Sequence[Prepared], attempts: int, lifetime: float
+) -> list[Accepted | Exception]:
+    """The group was tried before and its COMMIT may have come through: what is stored is answered as it was."""
+    cursor = await conn.execute(
+        "select id, created_at from messages where id = any(%s)", ([item.id for item in batch],)
+    )
+    stored = {row[0]: row[1] for row in await cursor.fetchall()}
+    missing = [item for item in batch if item.id not in stored]
+    answers = {item.id: _accepted(item, stored[item.id]) for item in batch if item.id in stored}
+    fresh = await _insert(conn, missing, attempts, lifetime) if missing else []
+    by_id: dict[UUID, Accepted | Exception] = {
+        **answers,
+        **dict(zip((item.id for item in missing), fresh, strict=True)),
+    }
+    return [by_id[item.id] for item in batch]
 
 
 async def _insert(

@@ -57,6 +57,18 @@ async def test_what_cannot_be_stored_costs_its_own_sender_alone(pool: db.Pool) -
     assert count == (1,)
 
 
+async def test_a_group_given_again_is_stored_once_and_answered_the_same(pool: db.Pool) -> None:
+    one, two, keyed = prepared(), prepared(), prepared(idempotency_key="k", body_hash=b"1")
+    async with db.connection(pool) as conn:
+        (first,) = await stored(conn, one)
+        again = await stored(conn, one, two, keyed)
+        once_more = await stored(conn, keyed)
+        count = await (await conn.execute("select count(*), count(distinct message_id) from deliveries")).fetchone()
+    assert again[0] == first
+    assert once_more[0].queue_id == keyed.queue_id
+    assert count == (3, 3)
+
+
 async def test_the_same_key_and_body_give_the_first_answer(pool: db.Pool) -> None:
     async with db.connection(pool) as conn:
         (first,) = await stored(conn, prepared(idempotency_key="k", body_hash=b"1"))

@@ -64,7 +64,7 @@ class Acceptor:
         await self._waker.close()
 
     async def _commit(self, batch: list[Prepared]) -> Sequence[Accepted | Exception]:
-        """Stores a group. When the connection breaks, another is asked: its COMMIT may have come through, the ids tell."""
+        """Stores a group. When the connection breaks, another is asked: the COMMIT may have come through, ids tell."""
         metrics.COMMIT_SIZE.labels("accept").observe(len(batch))
         try:
             return await self._store(batch)

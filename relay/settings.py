@@ -198,7 +198,7 @@ class Settings:
 
 
 def read(environ: Mapping[str, str] | None = None, dotenv: Path | None = Path(".env")) -> Settings:
-    """The settings of this process; `.env` fills what the environment leaves out. Raises SettingsError, all faults in it."""
+    """This process's settings; `.env` fills what the environment leaves out. Raises SettingsError with every fault."""
     given = {**(env_file(dotenv) if dotenv else {}), **(os.environ if environ is None else environ)}
     values: dict[str, Any] = {}
     faults: list[str] = []

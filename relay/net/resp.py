@@ -6,7 +6,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Iterator
-from typing import BinaryIO
+from io import BufferedRWPair
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 
@@ -28,7 +28,7 @@ def ask(url: str, command: str, *words: str, seconds: float = 5) -> str:
 
 
 @contextlib.contextmanager
-def _connected(parts: SplitResult, seconds: float) -> Iterator[BinaryIO]:
+def _connected(parts: SplitResult, seconds: float) -> Iterator[BufferedRWPair]:
     with contextlib.ExitStack() as stack:
         line = stack.enter_context(_dial(parts, seconds))
         if parts.scheme == "rediss":
@@ -53,14 +53,14 @@ def _dial(parts: SplitResult, seconds: float) -> socket.socket:
     return line
 
 
-def _exchange(stream: BinaryIO, *words: str) -> str:
+def _exchange(stream: BufferedRWPair, *words: str) -> str:
     parts = [word.encode() for word in words]
     stream.write(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts))
     stream.flush()
     return _answer(stream)
 
 
-def _answer(stream: BinaryIO) -> str:
+def _answer(stream: BufferedRWPair) -> str:
     """One answer as text; a list is joined by spaces."""
     line = stream.readline(65536)
     if not line.endswith(b"\r\n"):
@@ -79,7 +79,7 @@ def _answer(stream: BinaryIO) -> str:
             raise Away("what answers there is no Redis")
 
 
-def _bulk(stream: BinaryIO, size: int) -> str:
+def _bulk(stream: BufferedRWPair, size: int) -> str:
     """A text of `size` bytes; -1 is none."""
     if size < 0:
         return ""

@@ -35,8 +35,8 @@ class Report:
     data: Mapping[str, Any] | None = None
 
 
-# The UPDATE returns what was given beside what was applied, so that nothing is joined twice. Arrays travel in binary: as
-# text, psycopg quotes each element with a regular expression.
+# The UPDATE returns what was given beside what was applied, so that nothing is joined twice. Arrays travel in binary:
+# as text, psycopg quotes each element with a regular expression.
 COMMIT = """
 with applied as (
     update deliveries d set state = g.state, lease_id = null, attempts = d.attempts + g.tried::int,

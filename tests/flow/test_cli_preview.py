@@ -58,7 +58,9 @@ def test_line_feeds_are_read_as_crlf_and_the_last_line_is_closed(preview: Previe
 
 
 def test_bcc_and_control_headers_go(preview: Preview) -> None:
-    _, out, _ = preview(b"Bcc: x@example.com\r\nX-Account: shop\r\nX-Send-At: 2026-01-01T10:00:00Z\r\n" + HEAD + BODY, *TO, "--no-track")
+    ours = b"Bcc: x@example.com\r\nX-Account: shop\r\nX-Send-At: 2026-01-01T10:00:00Z\r\n"
+
+    _, out, _ = preview(ours + HEAD + BODY, *TO, "--no-track")
 
     assert out == HEAD + BODY
 

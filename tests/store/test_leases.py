@@ -258,10 +258,13 @@ async def test_leases_the_broker_lost_are_brought_again_less_and_less_often(pool
 async def test_a_wake_up_names_its_accounts_where_they_fit(
     pool: db.Pool, named: list[str], expected: list[str]
 ) -> None:
-    async with db.connection(pool) as hearer, db.connection(pool) as speaker:
-        async with aclosing(leases.listen(hearer)) as wake_ups:
-            heard = asyncio.ensure_future(anext(wake_ups))
-            while not heard.done():  # until it listens
-                await leases.wake(speaker, named)
-                await asyncio.wait([heard], timeout=0.02)
-            assert await heard == expected
+    async with (
+        db.connection(pool) as hearer,
+        db.connection(pool) as speaker,
+        aclosing(leases.listen(hearer)) as wake_ups,
+    ):
+        heard = asyncio.ensure_future(anext(wake_ups))
+        while not heard.done():  # until it listens
+            await leases.wake(speaker, named)
+            await asyncio.wait([heard], timeout=0.02)
+        assert await heard == expected

@@ -368,7 +368,8 @@ class Deliverer:
             try:
                 async with db.connection(self._pool) as conn:
                     ours = await leases.renew(conn, hands, seconds=seconds)
-            except StoreAway:
+            except Exception as error:  # whatever it is: the next beat may come through, and without one all goes twice
+                log.warning("leases could not be renewed: %s", error)
                 continue
             for id, hand in hands.items():
                 if id in ours:

@@ -29,6 +29,7 @@ GATHER = 0.02  # s; between two turns while little comes, so that what comes mea
 LOOK_AGAIN = 1.0  # s; a hold is believed so long at most, since the limit itself may be changed
 MOST_WAITING = 400  # leases that no worker has begun: more would only grow old in the broker
 FORGOTTEN = 5.0  # s after which a lease that was not begun is enqueued again
+RECONNECT = 3.0  # s that a worker takes at most to notice that PostgreSQL is back
 HOUSEKEEPING = 60.0
 PURGED = 500
 
@@ -50,33 +51,32 @@ class Scheduler:
         self._cursor = ""  # the account whose turn was last
         self._held: dict[str, Hold] = {}
         self._woken = asyncio.Event()
+        self._seen = float("-inf")  # the loop's time when PostgreSQL was last here
         self._trust_after = 0.0  # the loop's time before which nothing is recovered
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping`. An outage of PostgreSQL or Redis is waited out."""
         listener = asyncio.create_task(self._listen())
         stopper = asyncio.create_task(self._stop(stopping))
-        slow = 0.0
+        housekeeper = asyncio.create_task(self._keep_house())
         try:
             while not stopping.is_set():
                 try:
-                    if time.monotonic() >= slow:
-                        slow = time.monotonic() + HOUSEKEEPING
-                        await self._housekeeping()
                     busy = await self._pulse()
                     await self._rest(busy)
                 except StoreAway as error:
                     metrics.STORE_ERRORS.inc()
                     log.warning("waiting for PostgreSQL: %s", error)
-                    self._after_outage()
+                    self._look = True
                     await self._pause(stopping, 0.5)
                 except brokers.BrokerAway as error:
                     metrics.REDIS_ERRORS.inc()
                     log.warning("waiting for Redis: %s", error)
                     await self._pause(stopping, 0.5)
         finally:
-            listener.cancel()
-            stopper.cancel()
+            for task in (listener, stopper, housekeeper):
+                task.cancel()
+            await asyncio.gather(listener, stopper, housekeeper, return_exceptions=True)
 
     async def _pulse(self) -> bool:
         """One round. True: there is more to do at once."""
@@ -160,9 +160,7 @@ class Scheduler:
             raise
 
     async def _recover(self, conn: db.Connection) -> None:
-        if asyncio.get_running_loop().time() < self._trust_after:
-            return
-        for lost in await leases.recover(conn):
+        for lost in await leases.recover(conn, begun=self._trusts()):
             metrics.LEASES.labels("recovered").inc()
             if lost.unknown:
                 metrics.UNKNOWN.labels(metrics.account_label(lost.account)).inc(lost.unknown)
@@ -174,10 +172,17 @@ class Scheduler:
         await self._enqueue(conn, forgotten)
         metrics.LEASES.labels("reenqueued").inc(len(forgotten))
 
-    def _after_outage(self) -> None:
-        """Workers that lived through the outage renew their leases first: what they sent must not be sent again."""
-        self._trust_after = asyncio.get_running_loop().time() + self._settings.lease_seconds / 2
-        self._look = True
+    def _trusts(self) -> bool:
+        """Whether a lease that expired means a worker that is lost.
+
+        Where PostgreSQL was away from us, or we from it, it may have been away from the workers too: they record and
+        renew first, for what they sent must not be sent again.
+        """
+        now, beat = asyncio.get_running_loop().time(), self._settings.lease_seconds / 4
+        if now - self._seen > max(beat, 2 * self._settings.tick_seconds):
+            self._trust_after = now + beat + RECONNECT
+        self._seen = now
+        return now >= self._trust_after
 
     async def _rest(self, busy: bool) -> None:
         """Until something is due: named by a wake-up, known by its hour, or found by the next pulse."""
@@ -200,13 +205,21 @@ class Scheduler:
             waits.append(due)
         return max(0.001, min(waits))
 
-    async def _housekeeping(self) -> None:
-        """What need not be kept: old mail in small batches, spent idempotency keys, slots that left every window."""
-        async with db.connection(self._pool) as conn:
-            await outcomes.forget_slots(conn)
-            await messages.forget_keys(conn)
-            if self._settings.retention_days:
-                await self._purge(conn)
+    async def _keep_house(self) -> None:
+        """What need not be kept: old mail in small batches, spent idempotency keys, slots that left every window.
+
+        Beside the pulse: no mail waits for it.
+        """
+        while True:
+            try:
+                async with db.connection(self._pool) as conn:
+                    await outcomes.forget_slots(conn)
+                    await messages.forget_keys(conn)
+                    if self._settings.retention_days:
+                        await self._purge(conn)
+            except Exception as error:
+                log.error("housekeeping is put off: %s", error)
+            await asyncio.sleep(HOUSEKEEPING)
 
     async def _purge(self, conn: db.Connection) -> None:
         """Old mail, batch after batch, for a part of the time until the next housekeeping."""

@@ -15,6 +15,11 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from relay.core.errors import StoreAway
 from relay.settings import Settings
 
+AWAY = (
+    *(PoolTimeout, PoolClosed, psycopg.OperationalError, psycopg.InterfaceError),
+    psycopg.errors.ReadOnlySqlTransaction,  # a standby, or a primary that was replaced
+)
+
 Connection: TypeAlias = AsyncConnection[Any]
 Pool: TypeAlias = AsyncConnectionPool[Connection]
 
@@ -69,7 +74,7 @@ class away_is_said:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (PoolTimeout, PoolClosed, psycopg.OperationalError, psycopg.InterfaceError)):
+        if isinstance(error, AWAY):
             raise StoreAway(str(error) or type(error).__name__) from error
 
 

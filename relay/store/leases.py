@@ -245,7 +245,8 @@ async def release(conn: Connection, leases: Collection[int]) -> int:
 RECOVER = """
 with dead as (
     delete from leases where id = any(array(
-        select id from leases where expires_at < now() order by id limit %(most)s for update skip locked))
+        select id from leases where expires_at < now() and (%(begun)s or started_at is null)
+        order by id limit %(most)s for update skip locked))
     returning id, account_id, started_at
 ), first as (
     select distinct on (d.lease_id) d.lease_id, d.id, d.message_id, m.splice is null as shared
@@ -286,9 +287,9 @@ select dead.id, dead.account_id, (select count(*) from doubtful where lease_id =
 """
 
 
-async def recover(conn: Connection, *, most: int = 100) -> list[Recovered]:
-    """Takes back leases whose worker is not heard of any more."""
-    cursor = await conn.execute(RECOVER, {"most": most})
+async def recover(conn: Connection, *, begun: bool = True, most: int = 100) -> list[Recovered]:
+    """Takes back leases whose worker is not heard of any more; without `begun`, only those that never had one."""
+    cursor = await conn.execute(RECOVER, {"begun": begun, "most": most})
     return [Recovered(*row) for row in await cursor.fetchall()]
 
 

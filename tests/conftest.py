@@ -200,7 +200,7 @@ async def stack(roles: Stack) -> AsyncIterator[Stack]:
     await roles.start(*ALL)
     roles.said()
     yield roles
-    print(roles.said())  # pytest shows it when the test failed
+    roles.tell()
 
 
 @pytest.fixture

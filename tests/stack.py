@@ -77,6 +77,12 @@ class Stack:
             self._read[log] = len(text)
         return "\n".join(parts)
 
+    def tell(self) -> None:
+        """Prints the log, which pytest shows when the test failed; a traceback in it fails any test."""
+        said = self.said()
+        print(said)
+        assert "Traceback" not in said
+
     def _spawn(self, name: str, changed: Mapping[str, str]) -> Notice:
         notice = Notice(self._folder / f"{name}.sock")
         given = {f"POSTFERRY_{key.upper()}": value for key, value in changed.items()}
@@ -110,6 +116,9 @@ class Machine:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Unless it runs; returns once it answers."""
+        if self._process is not None:
+            return
         self.server.prepare()
         with self._log.open("ab") as log:
             self._process = self.server.start(log.fileno())

@@ -104,6 +104,14 @@ class Tenant:
         found = await self.rows("select outcome::text from attempts where account_id = %s order by id")
         return [row[0] for row in found]
 
+    async def unknowns(self) -> set[str]:
+        """Who may have been sent to without our knowing."""
+        found = await self.rows(
+            "select d.recipient from attempts a join deliveries d on d.id = a.delivery_id"
+            " where a.account_id = %s and a.outcome = 'unknown'"
+        )
+        return {row[0] for row in found}
+
     def received(self) -> Counter[str]:
         """How many times each recipient was sent to."""
         return Counter(recipient for taken in self.upstream.taken for recipient in taken.recipients)

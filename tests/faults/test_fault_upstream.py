@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+from psycopg.types.json import Jsonb
+
 from tests.conftest import MakeTenant
 from tests.fakes.upstream import Upstream
 from tests.stack import Stack, until
@@ -132,3 +134,36 @@ async def test_an_account_without_an_upstream_any_more_waits_in_peace(tenant: Te
     assert after - before < 10
     await tenant.change(smtp={"host": tenant.upstream.host, "port": tenant.upstream.port, "secure": False})
     await tenant.all_sent_once(["one@there.example"])
+
+
+async def test_a_private_upstream_without_permission_is_refused_at_dial(stack: Stack, tenant: Tenant) -> None:
+    """It was refused at save, too; here the permission was taken back after that."""
+    await stack.stop("worker")
+    await stack.start("worker", allow_networks="")
+    try:
+        for recipient in people(3):
+            await tenant.mail(recipient)
+        await until(lambda: told(tenant, "127.0.0.1"))
+        assert "POSTFERRY_ALLOW_NETWORKS" in await reason(tenant)
+        assert (await tenant.status())["held"] >= 1
+        assert tenant.upstream.connections == 0
+    finally:
+        await stack.kill("worker")
+    await stack.start("worker")
+    await tenant.rows("update accounts set retry_at = null where id = %s returning 1")
+    await tenant.all_sent_once(people(3))
+
+
+async def test_secrets_that_do_not_open_hold_the_account_and_say_so(stack: Stack, make_tenant: MakeTenant) -> None:
+    async with Upstream(auth=("PLAIN",), users={"ann": "secret"}) as upstream:
+        smtp = {"host": upstream.host, "port": upstream.port, "secure": False, "tls": {"mode": "none"}}
+        tenant = await make_tenant(stack, upstream, smtp=smtp | {"auth": {"user": "ann", "pass": "secret"}})
+        ((kept,),) = await tenant.rows("select secrets from accounts where id = %s")
+        spoilt = {name: token[:-4] + "AAAA" for name, token in kept.items()}
+        change = "update accounts set secrets = %s, retry_at = null where id = %s returning 1"
+        await tenant.rows(change, Jsonb(spoilt), tenant.id)
+        await tenant.mail("one@there.example")
+        await until(lambda: told(tenant, "POSTFERRY_SECRET_KEYS"))
+        assert upstream.connections == 0
+        await tenant.rows(change, Jsonb(kept), tenant.id)
+        await tenant.all_sent_once(["one@there.example"])

@@ -78,3 +78,12 @@ async def test_a_cancelled_task_leaves_the_others_alone() -> None:
     gone.cancel()
     commits.go.set()
     assert await stays == 20
+
+
+async def test_what_joins_as_the_last_commit_ends_is_committed_too() -> None:
+    commits = Commits()
+    commits.go.set()
+    batcher: Batcher[int, int] = Batcher(commits)
+    async with asyncio.timeout(5):
+        assert await batcher.add(1) == 10
+        assert await batcher.add(2) == 20  # without a step of the loop in between

@@ -1,0 +1,53 @@
+"""A fault of ours in one delivery: it costs that delivery its tries, and nobody else anything."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from relay.core import splice
+from relay.settings import Settings
+from relay.store import db
+from tests.fakes.upstream import Upstream
+from tests.flow.test_deliver import HTML, Line
+
+
+@pytest.fixture
+async def line(pool: db.Pool, settings: Settings) -> AsyncIterator[Line]:
+    line = Line(pool, settings)
+    yield line
+    line.deliverer.stop()
+    await line.deliverer.close()
+
+
+async def test_a_message_that_cannot_be_rendered_ends_as_a_dead_letter(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("relay.deliver.splice.render", broken)
+    async with Upstream() as upstream:
+        await line.account(upstream)
+        await line.accept("one@x.example", content=HTML, splice=splice.find(HTML), attempts=2)
+        await line.accept("two@x.example")
+        await line.deliver()
+        assert await line.rows() == [("deferred", 1, "internal"), ("sent", 1, "sent")]
+        await line.now()
+        await line.deliver()
+    assert await line.rows() == [("failed", 2, "internal"), ("sent", 1, "sent")]
+
+
+async def test_a_lease_of_an_account_that_was_paused_meanwhile_is_given_back(line: Line) -> None:
+    async with Upstream() as upstream:
+        await line.account(upstream)
+        await line.accept("one@x.example")
+        lease = await line.lease()
+        assert lease is not None
+        async with db.connection(line.pool) as conn:
+            await conn.execute("update accounts set state = 'paused'")
+        await line.deliverer.deliver(lease)
+        assert upstream.connections == 0
+    assert await line.rows("state::text, attempts") == [("queued", 0)]

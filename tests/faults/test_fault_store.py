@@ -1,0 +1,50 @@
+"""PostgreSQL stopped and started under load: temporary refusals meanwhile, then all that was acknowledged flows."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+from tests.load import Load
+from tests.stack import ALL, Machine, Stack
+from tests.tenant import Tenant, people
+
+
+async def test_postgresql_is_gone_for_a_while(postgres: Machine, client: Tenant) -> None:
+    async with Load(client, applications=6) as load:
+        await load.more()
+        await asyncio.to_thread(postgres.cut, signal.SIGQUIT)
+        await load.refused(451, 503)
+        await asyncio.to_thread(postgres.start)
+        back = time.monotonic()
+        await load.more()
+        assert time.monotonic() - back < 10
+    assert set(load.answers) <= {200, 250, 451, 503}
+    await load.all_arrived()
+
+
+async def test_what_was_sent_while_postgresql_was_gone_is_known_afterwards(postgres: Machine, client: Tenant) -> None:
+    """A worker that lives keeps its outcomes in hand: nothing is sent a second time."""
+    reply = asyncio.Event()
+    client.upstream.when("DOT", times=1).wait(reply).say("250 2.0.0 taken")
+    await client.submit(*people(3))
+    await client.upstream.heard("DATA")
+    await asyncio.to_thread(postgres.cut, signal.SIGQUIT)
+    reply.set()
+    await client.upstream.wait(1)
+    await asyncio.sleep(client.settings.lease_seconds)
+    await asyncio.to_thread(postgres.start)
+    await client.all_sent_once(people(3))
+    assert await client.attempts() == ["sent"] * 3
+
+
+async def test_roles_start_while_postgresql_is_gone(postgres: Machine, own: Stack, client: Tenant) -> None:
+    await own.stop("worker")
+    await client.mail(*people(3))
+    await own.stop("scheduler")
+    await asyncio.to_thread(postgres.cut, signal.SIGINT)
+    await own.start("worker", "scheduler")
+    await asyncio.to_thread(postgres.start)
+    await client.all_sent_once(people(3))
+    assert all(own.runs(name) for name in ALL)

@@ -18,6 +18,8 @@ from tests.bench.bars import Figure
 from tests.bench.figures import ACCEPTS, CONNECTIONS, FLOWS, Stage
 from tests.bench.postferry import ROLES, Postferry
 
+HURRY = 180.0  # seconds after which a figure makes do with one round: the whole is to end within six minutes
+
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)

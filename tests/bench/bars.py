@@ -22,6 +22,7 @@ class Figure:
     bar: Bar | None = None
     notes: list[str] = field(default_factory=list)
     cpu: dict[str, float] = field(default_factory=dict)  # microseconds of CPU per copy, by role
+    disturbed: float = 0.0  # share of the machine that others used in the worst round
     details: dict[str, Any] = field(default_factory=dict)  # for the JSON alone
 
     @property

@@ -109,6 +109,7 @@ class Stage:
     show: Show
     rounds: int = 3
     scale: float = 1.0  # of every count
+    hurry_after: float = float("inf")  # of time.monotonic(): from then on one round of each has to do
     faults: list[str] = field(default_factory=list)  # mail lost, doubled or refused
 
     @property
@@ -146,6 +147,9 @@ def alternate(stage: Stage, load: Load, run: Callable[[Plan, Postferry | Postfix
     for system in systems:
         run(stage.plan(load, system, share=0.1), system)
     for turn in range(stage.rounds):
+        if turn and time.monotonic() > stage.hurry_after:
+            figure.notes.append(f"Cut short: {turn} of {stage.rounds} rounds, this machine is slow or busy today.")
+            break
         for system in systems:
             plan = stage.plan(load, system)
             with counting_cpu(stage, figure, system, plan.count * plan.recipients):
@@ -153,23 +157,26 @@ def alternate(stage: Stage, load: Load, run: Callable[[Plan, Postferry | Postfix
             figure.values[system.name].append(value)
             stage.show(f"{load.name} round {turn + 1}/{stage.rounds}  {system.name} {value:,.0f}{load.unit}\n")
             stage.postferry.check_alive()
+    rounds = len(figure.values[systems[0].name])
+    figure.cpu = {role: microseconds / rounds for role, microseconds in figure.cpu.items()}
+    if figure.disturbed > QUIET:
+        figure.notes.append(f"Disturbed: in a round, others than the bench used {figure.disturbed:.0%} of the machine.")
     return figure
 
 
 @contextmanager
 def counting_cpu(stage: Stage, figure: Figure, system: Postferry | Postfix, copies: int) -> Iterator[None]:
-    """Adds the CPU that each role used to the figure, as microseconds per copy, on average over the rounds."""
+    """Adds the CPU that each role used to the figure, as microseconds per copy, and notes what others used."""
     own = {"postfix": system.process} if isinstance(system, Postfix) else system.processes
     pids = {name: process.pid for name, process in own.items()} | {f"sink for {system.name}": stage.sink.process.pid}
     before = {name: machine.cpu_seconds(pid) for name, pid in pids.items()}
     others, began = foreign_seconds(), time.monotonic()
     yield
     share = (foreign_seconds() - others) / (time.monotonic() - began) / machine.CORES
-    if share > QUIET:
-        figure.notes.append(f"Disturbed: in a round of {system.name} others used {share:.0%} of the machine.")
+    figure.disturbed = max(figure.disturbed, share)
     for name, pid in pids.items():
         used = (machine.cpu_seconds(pid) - before[name]) * 1e6 / copies
-        figure.cpu[name] = figure.cpu.get(name, 0.0) + used / stage.rounds
+        figure.cpu[name] = figure.cpu.get(name, 0.0) + used
 
 
 def foreign_seconds() -> float:
@@ -237,7 +244,9 @@ def idle(stage: Stage) -> Figure:
         delays[system.name] = sorted(delay * 1000 for delay in flow.delays)
         return statistics.median(delays[system.name])
 
-    once = Stage(stage.postferry, stage.postfix, stage.sink, stage.show, 1, min(stage.scale * 1.5, 1), stage.faults)
+    once = Stage(
+        stage.postferry, stage.postfix, stage.sink, stage.show, 1, min(stage.scale * 1.5, 1), faults=stage.faults
+    )
     figure = alternate(once, IDLE, run)
     for who, found in delays.items():
         most = found[len(found) * 99 // 100]

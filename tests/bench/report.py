@@ -86,7 +86,10 @@ def write(file: Path, figures: Sequence[Figure], about: dict[str, Any]) -> None:
     """bench.json: everything the table says, and each round."""
     rows = []
     for figure in figures:
-        row = {name: getattr(figure, name) for name in ("name", "title", "unit", "values", "notes", "cpu", "details")}
+        row = {
+            name: getattr(figure, name)
+            for name in ("name", "title", "unit", "values", "notes", "cpu", "disturbed", "details")
+        }
         bar = figure.bar.text if figure.bar else None
         rows.append(row | {"medians": figure.medians, "ratio": figure.ratio, "bar": bar, "met": figure.met})
     whole = {"date": datetime.now(UTC).isoformat(timespec="seconds"), **about, "figures": rows}

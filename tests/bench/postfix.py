@@ -14,6 +14,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+from relay.guardian import Guardian, Ward, stop
 from tests.bench.ports import free_port, wait_for_port
 
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
@@ -115,15 +116,17 @@ class Postfix:
         )
         for port in (self.relaying, self.holding, self.copying):
             wait_for_port(port, self.process, self.folder / "mail.log")
+        # The script above stays its parent; the master leads a process group of its own, and takes it along.
+        master = int((self.folder / "queue" / "pid" / "master.pid").read_text())
+        self.ward = Ward(0, master, signal.SIGTERM, 10)
+        self.guardian = Guardian()
+        self.guardian.watch(self.ward)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        stop([self.ward])
+        self.guardian.close()
+        self.process.wait()
 
     def _write(self) -> None:
         etc = self.folder / "etc"

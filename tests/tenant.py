@@ -89,10 +89,10 @@ class Tenant:
         )
 
     async def becomes(self, seconds: float = SECONDS, **states: int) -> None:
-        """Waits until the deliveries are in just these states."""
+        """Waits until the deliveries are in just these states; a state may have none."""
 
         async def so() -> bool:
-            return await self.states() == Counter(states)
+            return await self.states() == Counter(states)  # to a Counter, none and zero are the same
 
         try:
             await until(so, seconds)

@@ -15,6 +15,9 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from relay.core.errors import StoreAway
 from relay.settings import Settings
 
+HALF_OPEN = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+"""A server that vanished without a word is noticed within half a minute; by default it would take hours."""
+
 AWAY = (
     *(PoolTimeout, PoolClosed, psycopg.OperationalError, psycopg.InterfaceError),
     psycopg.errors.ReadOnlySqlTransaction,  # a standby, or a primary that was replaced
@@ -35,7 +38,7 @@ async def open_pool(settings: Settings, *, most: int, least: int = 1) -> Pool:
         open=False,
         timeout=5,
         reconnect_timeout=3,  # s; then whoever asks next tries anew. The pool's own pauses double, up to half a minute
-        kwargs={"autocommit": True, "connect_timeout": 5, "application_name": "postferry"},
+        kwargs={"autocommit": True, "connect_timeout": 5, "application_name": "postferry", **HALF_OPEN},
         check=_check,
     )
     await pool.open()

@@ -83,6 +83,7 @@ async def test_a_refused_account_is_probed_with_one_delivery_when_its_time_comes
         assert await granted(conn, "a") == []
         await conn.execute("update accounts set retry_at = now()")
         assert [lease.size for lease in await granted(conn, "a")] == [1]
+        assert await granted(conn, "a") == [], "one probe at a time, whatever its connections"
 
 
 async def test_no_more_leases_than_connections(pool: db.Pool) -> None:
@@ -159,6 +160,17 @@ async def test_what_is_given_back_is_a_hold_and_spends_no_attempt(pool: db.Pool)
         assert len(await granted(conn, "a")) == 1
 
 
+async def test_what_a_worker_has_begun_is_not_withdrawn(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn)
+        await stored(conn, prepared("a@x"), prepared("b@x"))
+        (begun,), (waiting,) = [await granted(conn, "a", size=1) for _ in range(2)]
+        await leases.start(conn, begun.id, seconds=60)
+        assert await leases.withdraw(conn, [begun.id, waiting.id]) == 1
+        assert await states(conn) == [("leased", 0), ("queued", 0)]
+        assert await leases.renew(conn, [begun.id, waiting.id], seconds=60) == {begun.id}
+
+
 async def test_a_lost_worker_leaves_one_unknown_and_the_rest_untried(pool: db.Pool) -> None:
     async with db.connection(pool) as conn:
         await account(conn)
@@ -196,6 +208,17 @@ async def test_a_lease_that_was_never_begun_is_taken_back_without_doubt(pool: db
         (lost,) = await leases.recover(conn)
         assert lost.unknown == 0
         assert await states(conn) == [("queued", 0)]
+
+
+async def test_begun_leases_can_be_left_to_their_workers(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn)
+        await stored(conn, prepared("a@x"), prepared("b@x"))
+        (begun,), (waiting,) = [await granted(conn, "a", size=1) for _ in range(2)]
+        await leases.start(conn, begun.id, seconds=60)
+        await conn.execute("update leases set expires_at = now() - interval '1 s'")
+        assert [lost.id for lost in await leases.recover(conn, begun=False)] == [waiting.id]
+        assert await leases.renew(conn, [begun.id], seconds=60) == {begun.id}
 
 
 async def test_mail_that_loses_its_worker_at_every_attempt_becomes_a_dead_letter(pool: db.Pool) -> None:

@@ -116,6 +116,16 @@ async def test_leases_that_a_killed_scheduler_did_not_hand_over_are_found(stack:
     assert await tenant.unknowns() == set(), "nobody had begun it"
 
 
+async def test_doors_killed_under_load_have_stored_what_they_acknowledged(stack: Stack, tenant: Tenant) -> None:
+    async with Load(tenant) as load:
+        await load.more(15)
+        await stack.kill("smtp", "api")
+        await load.refused(0)
+        await stack.start("smtp", "api")
+        await load.more(15)
+    await load.all_arrived()
+
+
 async def test_everything_killed_at_once_comes_back(stack: Stack, queue: Tenant) -> None:
     reply = await flow_until_replies_are_held(queue)
     await stack.kill("worker", "scheduler", "smtp", "api")

@@ -68,12 +68,15 @@ class Deliverer:
     async def deliver(self, lease: int) -> None:
         """Sends what of this lease can be sent now and gives back the rest. A lease that is not ours is left alone."""
         asked = asyncio.get_running_loop().time()
+        started = None
         try:
             async with db.connection(self._pool) as conn:
                 started = await leases.start(conn, lease, seconds=self._settings.lease_seconds)
                 account, obstacle = await self._account(conn, started.account) if started else (None, "")
         except StoreAway as error:
             log.error("lease %s cannot be worked on: %s", lease, error)
+            if started is not None:
+                await self._release(lease)
             return
         if started is None or account is None:
             metrics.LEASES.labels("lost").inc()
@@ -217,20 +220,20 @@ class Deliverer:
         del self._hands[hand.id]
         if hand.connection is not None:
             self._upstreams.give_back(hand.account, hand.connection)
-        held = await self._release(hand)
+        held = await self._release(hand.id)
         if held:
             metrics.HELD.labels(metrics.account_label(hand.account.id)).inc(held)
         self._waker.wake(hand.account.id)
 
-    async def _release(self, hand: Hand) -> int:
-        """Ends the lease, waiting for PostgreSQL as long as it is ours; afterwards it expires by itself."""
+    async def _release(self, lease: int) -> int:
+        """Ends the lease, waiting for PostgreSQL as long as it takes: one that expires would leave a doubt."""
         while True:
             try:
                 async with db.connection(self._pool) as conn:
-                    return await leases.release(conn, [hand.id])
+                    return await leases.release(conn, [lease])
             except StoreAway as error:
-                if self._stopping or asyncio.get_running_loop().time() > hand.deadline:
-                    log.warning("lease %s is left to expire: %s", hand.id, error)
+                if self._stopping:
+                    log.warning("lease %s is left to expire: %s", lease, error)
                     return 0
             await asyncio.sleep(AGAIN)
 

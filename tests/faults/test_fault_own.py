@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from relay.core import splice
+from relay.core.errors import StoreAway
 from relay.settings import Settings
-from relay.store import db
+from relay.store import accounts, db
 from tests.fakes.upstream import Upstream
 from tests.flow.test_deliver import HTML, Line
 
@@ -51,3 +52,22 @@ async def test_a_lease_of_an_account_that_was_paused_meanwhile_is_given_back(lin
         await line.deliverer.deliver(lease)
         assert upstream.connections == 0
     assert await line.rows("state::text, attempts") == [("queued", 0)]
+
+
+async def test_a_lease_that_was_begun_as_postgresql_went_is_given_back(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = accounts.get
+
+    async def gone(*_: Any) -> None:
+        monkeypatch.setattr("relay.deliver.accounts.get", find)
+        raise StoreAway("gone in the middle")
+
+    monkeypatch.setattr("relay.deliver.accounts.get", gone)
+    async with Upstream() as upstream:
+        await line.account(upstream)
+        await line.accept("one@x.example")
+        await line.deliver()
+        assert await line.rows("state::text, attempts") == [("queued", 0)]
+        await line.deliver()
+    assert await line.rows() == [("sent", 1, "sent")]

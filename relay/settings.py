@@ -132,7 +132,7 @@ class Settings:
     smtp_host: str = _option("127.0.0.1", _text, "address the SMTP ingress listens on")
     smtp_port: int = _option("2525", _whole(0, 65535), "port of the SMTP ingress; 0 = off")
     smtps_port: int = _option("4650", _whole(0, 65535), "port with implicit TLS (needs a certificate); 0 = off")
-    smtp_processes: int = _option("2", _whole(1, 64), "SMTP ingress processes on one port")
+    smtp_processes: int = _option("1", _whole(1, 64), "SMTP ingress processes on one port; one fills a core")
     smtp_connections: int = _option(
         "500", _whole(1, 100_000), "connections one SMTP process takes before it answers 421"
     )

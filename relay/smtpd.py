@@ -24,7 +24,7 @@ _log = logging.getLogger("postferry.smtp")
 
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """One process: takes mail until `stopping`, then finishes what is being taken."""
-    pool = await db.open_pool(settings, most=CONNECTIONS)
+    pool = await db.open_pool(settings, most=CONNECTIONS, generic=True)
     acceptor = Acceptor(pool, settings)
     door = Door(settings, Directory(pool, settings), acceptor)
     plain, implicit_tls = sockets(settings)

@@ -8,6 +8,7 @@ from relay.core.errors import StoreAway
 from relay.store import db, leases
 
 AFTER = 0.002  # s; what is accepted or finished in the same moment shares one wake-up
+SPACING = 0.02  # s between two of them: a scheduler that was just woken gathers as long
 
 
 class Waker:
@@ -24,6 +25,7 @@ class Waker:
             self._task = asyncio.get_running_loop().create_task(self._wake())
 
     async def close(self) -> None:
+        """Lets a wake-up under way end."""
         if self._task is not None:
             await self._task
 
@@ -36,3 +38,4 @@ class Waker:
                     await leases.wake(conn, accounts)
             except StoreAway:
                 return  # the scheduler's own pulse finds what is due
+            await asyncio.sleep(SPACING)

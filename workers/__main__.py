@@ -23,7 +23,7 @@ PICK_UP = 100  # ms; dramatiq's longest pause between two looks at an empty queu
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """One process: until `stopping`, then the transactions under way end and the rest is given back."""
     loop = asyncio.get_running_loop()
-    pool = await db.open_pool(settings, most=CONNECTIONS)
+    pool = await db.open_pool(settings, most=CONNECTIONS, generic=True)
     deliverer = Deliverer(pool, settings, Vault(settings.secret_keys))
     source = broker.connect(settings)
     actors.declare(source, lambda lease: asyncio.run_coroutine_threadsafe(deliverer.deliver(lease), loop).result())

@@ -25,7 +25,7 @@ from workers import broker as brokers
 log = logging.getLogger("postferry.scheduler")
 
 TURN = 100  # accounts whose turn comes in one database transaction
-GATHER = 0.02  # s; between two turns while little comes, so that what comes meanwhile shares a lease
+GATHER = 0.03  # s; between two turns, so that what comes meanwhile shares a lease
 LOOK_AGAIN = 1.0  # s; a hold is believed so long at most, since the limit itself may be changed
 MOST_WAITING = 400  # leases that no worker has begun: more would only grow old in the broker
 FORGOTTEN = 5.0  # s after which a lease that was not begun is enqueued again
@@ -51,6 +51,8 @@ class Scheduler:
         self._cursor = ""  # the account whose turn was last
         self._held: dict[str, Hold] = {}
         self._woken = asyncio.Event()
+        self._clock = asyncio.get_running_loop().time
+        self._recover_at = 0.0
         self._seen = float("-inf")  # the loop's time when PostgreSQL was last here
         self._trust_after = 0.0  # the loop's time before which nothing is recovered
 
@@ -83,7 +85,9 @@ class Scheduler:
         look, self._look = self._look, False
         async with db.connection(self._pool) as conn:
             self._due |= await leases.promote(conn)
-            await self._recover(conn)
+            if self._clock() >= self._recover_at:
+                self._recover_at = self._clock() + self._settings.tick_seconds
+                await self._recover(conn)
             if await leases.waiting(conn) >= MOST_WAITING:
                 self._look = True
                 return False
@@ -94,7 +98,7 @@ class Scheduler:
 
     def _named(self) -> list[str]:
         """A turn's worth of the accounts that were named as having work, or whose slot has just freed."""
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         freed = [account for account, hold in self._held.items() if hold.frees <= now]
         for account in freed:
             del self._held[account]
@@ -115,7 +119,7 @@ class Scheduler:
 
     def _free(self, accounts: Iterable[str]) -> list[str]:
         """Without those that a limit was just seen to hold."""
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         return [account for account in accounts if account not in self._held or self._held[account].again <= now]
 
     async def _grant(self, conn: db.Connection, accounts: Collection[str]) -> int:
@@ -144,7 +148,7 @@ class Scheduler:
         ]
         known = [wait for wait in waits if wait is not None]
         if len(known) == len(waits) and known:
-            now = asyncio.get_running_loop().time()
+            now = self._clock()
             self._held[usage.account] = Hold(now + max(known), now + LOOK_AGAIN)
 
     async def _enqueue(self, conn: db.Connection, granted: Collection[Lease]) -> None:
@@ -178,7 +182,7 @@ class Scheduler:
         Where PostgreSQL was away from us, or we from it, it may have been away from the workers too: they record and
         renew first, for what they sent must not be sent again.
         """
-        now, beat = asyncio.get_running_loop().time(), self._settings.lease_seconds / 4
+        now, beat = self._clock(), self._settings.lease_seconds / 4
         if now - self._seen > max(beat, 2 * self._settings.tick_seconds):
             self._trust_after = now + beat + RECONNECT
         self._seen = now
@@ -197,7 +201,7 @@ class Scheduler:
         self._woken.clear()
 
     async def _until_next(self) -> float:
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         async with db.connection(self._pool) as conn:
             due = await leases.next_due(conn)
         waits = [self._settings.tick_seconds, *(hold.frees - now for hold in self._held.values())]
@@ -254,7 +258,7 @@ class Scheduler:
 
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """The role, until `stopping`."""
-    pool = await db.open_pool(settings, most=3)
+    pool = await db.open_pool(settings, most=3, generic=True)
     source = brokers.connect(settings)
     ready.announce()
     await Scheduler(pool, source, settings).run(stopping)

@@ -29,8 +29,11 @@ Pool: TypeAlias = AsyncConnectionPool[Connection]
 MIGRATION_LOCK = 0x706F7374  # "post"
 
 
-async def open_pool(settings: Settings, *, most: int, least: int = 1) -> Pool:
-    """A pool of autocommit connections. It opens even while PostgreSQL is away: they are made when they can be."""
+async def open_pool(settings: Settings, *, most: int, least: int = 1, generic: bool = False) -> Pool:
+    """A pool of autocommit connections. It opens even while PostgreSQL is away: they are made when they can be.
+
+    `generic`: plans are made once and kept, for roles whose statements are few, large and the same all day.
+    """
     pool: Pool = AsyncConnectionPool(
         settings.database_url,
         min_size=min(least, most),
@@ -40,9 +43,14 @@ async def open_pool(settings: Settings, *, most: int, least: int = 1) -> Pool:
         reconnect_timeout=3,  # s; then whoever asks next tries anew. The pool's own pauses double, up to half a minute
         kwargs={"autocommit": True, "connect_timeout": 5, "application_name": "postferry", **HALF_OPEN},
         check=_check,
+        configure=_keep_plans if generic else None,
     )
     await pool.open()
     return pool
+
+
+async def _keep_plans(conn: Connection) -> None:
+    await conn.execute("set plan_cache_mode = force_generic_plan")
 
 
 async def _check(conn: Connection) -> None:

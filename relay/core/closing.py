@@ -11,6 +11,7 @@ import re
 
 _TAG = b"</body"
 _AFTER = frozenset((b">", b"/", b" ", b"\t", b"\r", b"\n", b"\f"))
+_TOKENS = re.compile(rb"<!--(?:-?>|.*?-->|.*)|</?[a-z][^>]*>?", re.DOTALL)  # in lower case
 _MARKUP = re.compile(rb"<[!/?a-z]", re.IGNORECASE)
 _ASCII = re.compile(
     rb"(?:us-)?ascii|ansi_x3\S*|utf-?8|iso[-_]?8859[-_]?\d+(?:-[ei])?|latin-?\d|iso-2022-\w+|koi8-\w+|gb2312|gbk|gb18030"
@@ -47,28 +48,29 @@ def place(html: bytes, charset: bytes) -> tuple[int, str] | None:
 def _position(html: bytes) -> int | None:
     """Where the last </body> begins that is neither in a comment nor in another tag; else the end, unless in a tag."""
     html = html.lower()
-    at = len(html)
-    while (at := html.rfind(_TAG, 0, at)) >= 0:
-        if html[at + len(_TAG) : at + len(_TAG) + 1] not in _AFTER:
-            continue
-        hidden = max(_open_comment(html, at), _open_tag(html, at))
-        if hidden < 0:
-            return at
-        at = hidden
+    at = html.rfind(_TAG)
+    while at >= 0 and not _is_body(html, at):
+        at = html.rfind(_TAG, 0, at)
+    if at >= 0 and (_in_comment(html, at) or _in_tag(html, at)):
+        at = max((token.start() for token in _TOKENS.finditer(html) if _is_body(html, token.start())), default=-1)
+    if at >= 0:
+        return at
     end = len(html.rstrip(b"\r\n"))
-    return end if _open_tag(html, end) < 0 else None
+    return None if _in_tag(html, end) else end
 
 
-def _open_comment(html: bytes, at: int) -> int:
-    """Where the comment begins that `at` is in; -1: it is in none."""
+def _is_body(html: bytes, at: int) -> bool:
+    return html.startswith(_TAG, at) and html[at + len(_TAG) : at + len(_TAG) + 1] in _AFTER
+
+
+def _in_comment(html: bytes, at: int) -> bool:
     begin = html.rfind(b"<!--", 0, at)
-    return begin if begin >= 0 and html.find(b"-->", begin + 2, at) < 0 else -1
+    return begin >= 0 and html.find(b"-->", begin + 2, at) < 0
 
 
-def _open_tag(html: bytes, at: int) -> int:
-    """Where the tag begins that `at` is in; -1: it is in none."""
+def _in_tag(html: bytes, at: int) -> bool:
     begin = html.rfind(b"<", 0, at)
-    return begin if begin >= 0 and html.find(b">", begin, at) < 0 and _MARKUP.match(html, begin) else -1
+    return begin >= 0 and html.find(b">", begin, at) < 0 and _MARKUP.match(html, begin) is not None
 
 
 def _place_wide(html: bytes, charset: bytes) -> tuple[int, str] | None:

@@ -18,7 +18,7 @@ LONGEST = 255  # characters of a label or key
 FORMS = "2030-01-31T09:30:00Z (ISO 8601), Thu, 31 Jan 2030 09:30:00 +0000 (RFC 5322) or 1896082200 (epoch seconds)"
 
 _EPOCH = re.compile(r"\d{9,20}(?:\.\d{1,9})?", re.ASCII)  # shorter numbers are years and dates: none means the 1970s
-_TRUTH = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
+_TRUTH = dict.fromkeys(("true", "yes", "y", "on", "1"), True) | dict.fromkeys(("false", "no", "n", "off", "0"), False)
 T = TypeVar("T")
 
 

@@ -281,7 +281,7 @@ def test_whatever_comes_every_other_byte_is_still_there(lines):
     try:
         content = tidied(raw).content
     except Refused as refused:
-        assert "no message" in refused.message  # noqa: PT017
+        assert re.search("no message|more than once", refused.message)  # noqa: PT017
         return
     _, blank, body = (b"", b"\r\n", raw[2:]) if raw.startswith(b"\r\n") else raw.partition(b"\r\n\r\n")
     dropped = re.compile(rb"^(bcc|x-account|x-ee-[a-z]+)[ \t]*:.*\n([ \t].*\n)*", re.IGNORECASE | re.MULTILINE)

@@ -28,8 +28,6 @@ _WIDE = {
 """Codecs by the mark at the beginning of the text. Unmarked UTF-16 is read either way: left alone."""
 
 _CHARACTERS = re.compile(rb"\x1b(?:\((.)|\$\(?([@-~]))", re.DOTALL)  # ISO-2022: what the next bytes mean
-
-
 _TORN = re.compile(rb"\x1b\$\(?[@-~](?!(?:[!-~]{2})*+\x1b)")  # not in pairs: readers lose step in their own ways
 
 

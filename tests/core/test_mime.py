@@ -128,7 +128,7 @@ def test_controls_are_told_under_one_name(header, controls):
 @pytest.mark.parametrize("name", [b"X-Account", b"X-Send-At", b"X-EE-Account"])
 @pytest.mark.parametrize("bad", ["a\x01b", "a\x7fb", "a\u2028b", "a\u2029b", "a\x85b"])
 def test_a_control_with_a_control_character_is_refused_by_name(name, bad):
-    with pytest.raises(Refused, match=name.decode("ascii").title()) as caught:
+    with pytest.raises(Refused, match=name.decode()) as caught:
         tidied(WHOLE + name + b": " + bad.encode() + b"\r\n\r\n")
 
     assert caught.value.smtp == "550 5.6.0"
@@ -281,7 +281,7 @@ def test_whatever_comes_every_other_byte_is_still_there(lines):
     try:
         content = tidied(raw).content
     except Refused as refused:
-        assert re.search("no message|more than once", refused.message)  # noqa: PT017
+        assert re.search("no message|more than once|control character", refused.message)  # noqa: PT017
         return
     _, blank, body = (b"", b"\r\n", raw[2:]) if raw.startswith(b"\r\n") else raw.partition(b"\r\n\r\n")
     dropped = re.compile(rb"^(bcc|x-account|x-ee-[a-z]+)[ \t]*:.*\n([ \t].*\n)*", re.IGNORECASE | re.MULTILINE)

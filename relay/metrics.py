@@ -123,6 +123,8 @@ def prepare(settings: Settings) -> None:
     _join(settings.metrics_dir)
     for counter in (REDIS_ERRORS, STORE_ERRORS):
         counter.labels()  # shown as 0: no error yet is a fact too
+    for kind in ("granted", "recovered", "reenqueued", "lost"):
+        LEASES.labels(kind)
 
 
 def _join(folder: Path | None) -> None:

@@ -157,7 +157,7 @@ class Settings:
     api_processes: int = _option("1", _whole(1, 64), "API processes on one port")
 
     worker_processes: int = _option("1", _whole(1, 64), "worker processes")
-    worker_threads: int = _option("32", _whole(1, 1024), "leases one worker process has in hand at once")
+    worker_leases: int = _option("200", _whole(1, 10_000), "leases one worker process has in hand at once")
     lease_seconds: float = _option(
         "60", _seconds(1, 3600), "a lease whose worker is not heard of for so long is recovered"
     )

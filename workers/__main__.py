@@ -17,6 +17,7 @@ from relay.store import db
 from workers import actors, broker
 
 CONNECTIONS = 6  # to PostgreSQL, of one process: outcomes share commits, so few are needed
+THREADS = 4  # of dramatiq's; each hands a lease to the event loop and is free again
 PICK_UP = 100  # ms; dramatiq's longest pause between two looks at an empty queue
 
 
@@ -26,14 +27,13 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     pool = await db.open_pool(settings, most=CONNECTIONS, generic=True)
     deliverer = Deliverer(pool, settings, Vault(settings.secret_keys))
     source = broker.connect(settings)
-    actors.declare(source, lambda lease: asyncio.run_coroutine_threadsafe(deliverer.deliver(lease), loop).result())
-    worker = Worker(source, worker_threads=settings.worker_threads, worker_timeout=PICK_UP)
+    actors.declare(source, lambda lease: asyncio.run_coroutine_threadsafe(deliverer.take(lease), loop).result())
+    worker = Worker(source, worker_threads=THREADS, worker_timeout=PICK_UP)
     worker.start()
     ready.announce()
     await stopping.wait()
     deliverer.stop()
-    await asyncio.to_thread(worker.stop, timeout=8_000)
-    await deliverer.close()
+    await asyncio.gather(deliverer.close(), asyncio.to_thread(worker.stop, timeout=8_000))
     await pool.close()
     await asyncio.to_thread(source.close)
 

@@ -241,7 +241,8 @@ class Scheduler:
                         self._due.update(accounts)
                         self._look = self._look or not accounts
                         self._woken.set()
-            except StoreAway:
+            except Exception as error:  # whatever it is: without wake-ups the pulse still finds what is due
+                log.warning("wake-ups are not heard: %s", error)
                 await asyncio.sleep(0.5)
 
     async def _stop(self, stopping: asyncio.Event) -> None:

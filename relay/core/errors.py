@@ -22,8 +22,9 @@ class StoreAway(Exception):
 
 
 class Conflict(Refused):
-    """The same idempotency key with another body, or one still in flight."""
+    """The same idempotency key with another body; or, with `retry_after` (s), one still in flight: temporary."""
 
     def __init__(self, message: str, *, code: str = "IdempotencyConflict", retry_after: int | None = None) -> None:
-        super().__init__(message, smtp="550 5.7.1", status=409, key="Idempotency-Key", code=code)
+        smtp = "550 5.7.1" if retry_after is None else "451 4.5.0"
+        super().__init__(message, smtp=smtp, status=409, key="Idempotency-Key", code=code)
         self.retry_after = retry_after

@@ -121,7 +121,7 @@ def _read(head: bytes) -> tuple[bytes, dict[bytes, bytes], dict[str, str], list[
 
 def _control(controls: dict[str, str], name: bytes, value: bytes) -> None:
     """Adds what the header says. Our own spelling and EmailEngine's mean the same; both may be there and agree."""
-    header = name.decode("ascii").title()
+    header = name.decode("ascii").title().replace("X-Ee-", "X-EE-")
     known = _CONTROL_NAMES.get(name) or _CONTROL_NAMES.get(name.replace(_FOREIGN, b"x-"))
     text = _text(value).replace("\t", " ")
     if known is None or not text:

@@ -241,7 +241,8 @@ async def release(conn: Connection, leases: Collection[int]) -> int:
 
 # Of a lease that was started, what came first may have been sent: one delivery, or all recipients of a message whose
 # copies are identical, since those share a transaction. That is an attempt with an unknown outcome; when it was the
-# last one, the delivery is a dead letter: a message that kills its worker must not come back for ever.
+# last one, the delivery is a dead letter, and from the second on it waits: a message that kills its worker must neither
+# come back for ever nor at once.
 RECOVER = """
 with dead as (
     delete from leases where id = any(array(
@@ -274,7 +275,9 @@ with dead as (
 ), back as (
     update deliveries d set lease_id = null,
         state = (case when t.attempts + 1 >= t.max_attempts then 'failed' else 'queued' end)::delivery_state,
-        ready = coalesce(t.attempts + 1 < t.max_attempts, true),
+        ready = coalesce(t.attempts = 0, true),
+        due_at = case when t.attempts > 0 then now() + least(3600, 30 * 2 ^ least(t.attempts, 10)) * interval '1 second'
+            else d.due_at end,
         finished_at = case when t.attempts + 1 >= t.max_attempts then now() end,
         attempts = d.attempts + (t.id is not null)::int,
         category = case when t.id is not null then 'unknown' else d.category end,

@@ -60,10 +60,10 @@ async def test_a_lease_that_was_begun_as_postgresql_went_is_given_back(
     find = accounts.get
 
     async def gone(*_: Any) -> None:
-        monkeypatch.setattr("relay.deliver.accounts.get", find)
+        monkeypatch.setattr("relay.hands.accounts.get", find)
         raise StoreAway("gone in the middle")
 
-    monkeypatch.setattr("relay.deliver.accounts.get", gone)
+    monkeypatch.setattr("relay.hands.accounts.get", gone)
     async with Upstream() as upstream:
         await line.account(upstream)
         await line.accept("one@x.example")

@@ -138,7 +138,8 @@ async def test_mail_that_nobody_takes_is_told(settings: Settings, pool: db.Pool,
     with psycopg.connect(settings.database_url, autocommit=True) as conn:
         conn.execute(
             "insert into deliveries (message_id, account_id, recipient, ready, priority, max_attempts, due_at,"
-            " expires_at) values (gen_random_uuid(), 'shop', 'r@example.com', true, 1, 9, now() - interval '1 hour', now())"
+            " expires_at) values (gen_random_uuid(), 'shop', 'r@example.com', true, 1, 9, now() - interval '1 hour',"
+            " now())"
         )
 
     check = (await found(settings))["queue"]

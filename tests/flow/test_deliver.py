@@ -50,6 +50,11 @@ class Line:
             found = await granted(conn, "a")
         return found[0].id if found else None
 
+    async def lease_one(self) -> int:
+        """A lease of one delivery."""
+        async with db.connection(self.pool) as conn:
+            return (await granted(conn, "a", size=1))[0].id
+
     async def deliver(self) -> None:
         """One lease, from claim to end."""
         lease = await self.lease()
@@ -336,3 +341,57 @@ async def test_large_mail_is_fetched_one_by_one(line: Line, monkeypatch: pytest.
         taken = await upstream.wait(3)
     assert fetched == [1, 1, 1]
     assert all(mail.content == large for mail in taken)
+
+
+async def test_a_lease_is_taken_without_waiting_for_its_upstream(line: Line) -> None:
+    async with Upstream() as upstream:
+        answer = asyncio.Event()
+        upstream.when("DOT", times=1).wait(answer).say("250 ok")
+        await line.account(upstream)
+        await line.accept("one@x.example")
+        lease = await line.lease()
+        assert lease is not None
+        await asyncio.wait_for(line.deliverer.take(lease), 5)
+        assert await line.rows("state::text") == [("leased",)]
+        await upstream.heard("DATA")
+        answer.set()
+        line.deliverer.stop()
+        await line.deliverer.close()
+    assert await line.rows("state::text") == [("sent",)]
+
+
+async def test_no_more_leases_in_hand_than_there_is_room_for(pool: db.Pool, settings: Settings) -> None:
+    line = Line(pool, dataclasses.replace(settings, worker_leases=1))
+    async with Upstream() as upstream:
+        answer = asyncio.Event()
+        upstream.when("DOT", times=1).wait(answer).say("250 ok")
+        await line.account(upstream)
+        for recipient in ("one@x.example", "two@x.example"):
+            await line.accept(recipient)
+        first, second = await line.lease_one(), await line.lease_one()
+        await line.deliverer.take(first)
+        waiting = asyncio.create_task(line.deliverer.take(second))
+        await upstream.heard("DATA")
+        assert not waiting.done()
+        answer.set()
+        await waiting
+        await upstream.wait(2)
+        line.deliverer.stop()
+        await line.deliverer.close()
+
+
+async def test_a_lease_that_is_cut_short_at_the_end_is_left_in_doubt(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.deliver.GRACE", 0.05)
+    async with Upstream() as upstream:
+        upstream.when("DOT").hang()
+        await line.account(upstream)
+        await line.accept("one@x.example")
+        lease = await line.lease()
+        assert lease is not None
+        await line.deliverer.take(lease)
+        await upstream.heard("DATA")
+        line.deliverer.stop()
+        await line.deliverer.close()
+    assert await line.rows("state::text") == [("leased",)], "it expires, and its recovery records the unknown"

@@ -238,10 +238,10 @@ def test_a_taken_port_is_named_with_what_to_set(up: Run, start: Callable[..., Ru
 
 
 def test_every_wrong_setting_is_listed(start: Callable[..., Run]) -> None:
-    run = start(POSTFERRY_SMTP_PORT="ninety", POSTFERRY_WORKER_THREADS="many")
+    run = start(POSTFERRY_SMTP_PORT="ninety", POSTFERRY_WORKER_LEASES="many")
     assert run.process.wait(SECONDS) == 78
     assert "POSTFERRY_SMTP_PORT must be" in run.said()
-    assert "POSTFERRY_WORKER_THREADS must be" in run.said()
+    assert "POSTFERRY_WORKER_LEASES must be" in run.said()
 
 
 def test_postgres_of_ones_own_is_used(start: Callable[..., Run], database_url: str, redis_url: str) -> None:

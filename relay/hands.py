@@ -1,0 +1,137 @@
+"""The leases in a worker's hands: begun once, renewed while they are worked on, given back at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from relay import metrics
+from relay.core.errors import StoreAway
+from relay.core.model import Account, Leased
+from relay.core.vault import Vault, VaultError
+from relay.net import smtp
+from relay.settings import Settings
+from relay.store import accounts, db, leases
+from relay.wake import Waker
+
+log = logging.getLogger("postferry.deliver")
+
+AGAIN = 0.5  # s between two looks whether PostgreSQL is back
+NO_UPSTREAM = "It has no upstream: set its smtp settings, and its mail goes."
+
+
+@dataclass(slots=True)
+class Hand:
+    """A lease in this worker's hands. Both times are of the loop's clock."""
+
+    id: int
+    account: Account
+    rows: Sequence[Leased]
+    obstacle: str  # why nothing of it can be sent at all; "" when it can
+    troubled: bool  # the account's last connection failed
+    deadline: float  # until then the lease is surely ours
+    stop_at: float  # what is not reached by then is given back
+    connection: smtp.Connection | None = None
+    over: bool = False  # nothing more of it is to be sent
+
+
+class Hands:
+    """All leases that this process works on."""
+
+    def __init__(self, pool: db.Pool, settings: Settings, vault: Vault) -> None:
+        self._pool, self._settings, self._vault = pool, settings, vault
+        self._held: dict[int, Hand] = {}
+        self._clock = asyncio.get_running_loop().time
+        self._waker = Waker(pool)
+        self._beat = asyncio.create_task(self._heartbeat())
+        self.stopping = False
+
+    async def begin(self, lease: int) -> Hand | None:
+        """The lease, if it is ours to work on."""
+        asked = self._clock()
+        started = None
+        try:
+            async with db.connection(self._pool) as conn:
+                started = await leases.start(conn, lease, seconds=self._settings.lease_seconds)
+                account, obstacle = await self._account(conn, started.account) if started else (None, "")
+        except StoreAway as error:
+            log.error("lease %s cannot be worked on: %s", lease, error, extra={"lease": lease})
+            if started is not None:
+                await self._release(lease)
+            return None
+        if started is None or account is None:
+            metrics.LEASES.labels("lost").inc()
+            return None
+        self._held[lease] = hand = Hand(
+            lease,
+            account,
+            started.deliveries,
+            obstacle,
+            started.troubled,
+            deadline=asked + self._settings.lease_seconds,
+            stop_at=asked + self._settings.lease_budget,
+        )
+        return hand
+
+    def spent(self, hand: Hand) -> bool:
+        """Whether nothing more of it may be begun: its time is over, or ours."""
+        margin = self._settings.lease_seconds / 4
+        return hand.over or self.stopping or self._clock() >= min(hand.stop_at, hand.deadline - margin)
+
+    async def end(self, hand: Hand) -> None:
+        """Gives back what was not reached: a hold, that spends no attempt."""
+        self.abandon(hand)
+        held = await self._release(hand.id)
+        if held:
+            metrics.HELD.labels(metrics.account_label(hand.account.id)).inc(held)
+        self._waker.wake(hand.account.id)
+
+    def abandon(self, hand: Hand) -> None:
+        """Lets the lease expire: what upstream has of it is not known, and its recovery says so."""
+        self._held.pop(hand.id, None)
+
+    async def close(self) -> None:
+        self._beat.cancel()
+        await self._waker.close()
+
+    async def _account(self, conn: db.Connection, id: str) -> tuple[Account | None, str]:
+        """Whose lease it is, and what stands against working on it at all."""
+        try:
+            account = await accounts.get(conn, self._vault, id)
+        except VaultError as error:
+            return await accounts.get(conn, None, id), str(error)
+        return account, NO_UPSTREAM if account and account.smtp is None else ""
+
+    async def _release(self, lease: int) -> int:
+        """Ends the lease, waiting for PostgreSQL as long as it takes: one that expires would leave a doubt."""
+        while True:
+            try:
+                async with db.connection(self._pool) as conn:
+                    return await leases.release(conn, [lease])
+            except StoreAway as error:
+                if self.stopping:
+                    log.warning("lease %s is left to expire: %s", lease, error, extra={"lease": lease})
+                    return 0
+            await asyncio.sleep(AGAIN)
+
+    async def _heartbeat(self) -> None:
+        """Renews what is held, four times in its life. A lease that is gone is put down at once."""
+        seconds = self._settings.lease_seconds
+        while True:
+            await asyncio.sleep(seconds / 4)
+            asked, held = self._clock(), dict(self._held)
+            if not held:
+                continue
+            try:
+                async with db.connection(self._pool) as conn:
+                    ours = await leases.renew(conn, held, seconds=seconds)
+            except Exception as error:  # whatever it is: the next beat may come through, and without one all goes twice
+                log.warning("leases could not be renewed: %s", error)
+                continue
+            for id, hand in held.items():
+                if id in ours:
+                    hand.deadline = asked + seconds
+                else:
+                    hand.over = True

@@ -1,0 +1,87 @@
+"""Outcomes are recorded: committed in groups across the process, then counted and logged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from relay import metrics
+from relay.batch import Batcher
+from relay.core.errors import StoreAway
+from relay.core.model import Leased, Outcome
+from relay.hands import AGAIN, Hand, Hands
+from relay.store import db, outcomes
+from relay.store.outcomes import Report
+
+log = logging.getLogger("postferry.deliver")
+
+
+class Recorder:
+    """One of each worker process: all its connections share commits."""
+
+    def __init__(self, pool: db.Pool, hands: Hands) -> None:
+        self._pool, self._hands = pool, hands
+        self._batcher: Batcher[Report, bool] = Batcher(self._commit)
+
+    async def record(self, hand: Hand, rows: Sequence[Leased], reports: Sequence[Report]) -> None:
+        """Commits outcomes, waiting for PostgreSQL as long as it takes: what was sent must be known as sent."""
+        while True:
+            try:
+                kept = await asyncio.gather(*map(self._batcher.add, reports))
+                break
+            except StoreAway as error:
+                metrics.STORE_ERRORS.inc()
+                log.warning("outcomes wait for PostgreSQL: %s", error, extra={"account": hand.account.id})
+                if self._hands.stopping:
+                    hand.over = True
+                    return
+                await asyncio.sleep(AGAIN)
+        if not all(kept):
+            hand.over = True
+            metrics.LEASES.labels("lost").inc()
+            log.warning("a lease was lost before its outcomes were recorded", extra=_lease(hand))
+        for row, report in zip(rows, reports, strict=True):
+            _count(hand.account.id, row, report)
+            _tell(hand.account.id, row, report)
+
+    async def close(self) -> None:
+        """Lets what is running end."""
+        await self._batcher.drain()
+
+    async def _commit(self, batch: list[Report]) -> Sequence[bool | Exception]:
+        metrics.COMMIT_SIZE.labels("outcome").observe(len(batch))
+        async with db.connection(self._pool) as conn:
+            return await outcomes.commit(conn, batch)
+
+
+def _count(account: str, row: Leased, report: Report) -> None:
+    label = metrics.account_label(account)
+    metrics.OUTCOMES.labels(label, report.outcome.value).inc()
+    metrics.ATTEMPT_SECONDS.labels(report.outcome.value).observe(report.seconds)
+    if report.outcome is Outcome.SENT:
+        late = datetime.now(UTC) - max(row.due_at, row.accepted_at)
+        metrics.ACCEPT_TO_SENT_SECONDS.observe(late.total_seconds())
+    elif report.outcome is Outcome.UNKNOWN:
+        metrics.UNKNOWN.labels(label).inc()
+
+
+def _tell(account: str, row: Leased, report: Report) -> None:
+    log.info(
+        report.state.value,
+        extra={
+            "queueId": row.message.hex,
+            "account": account,
+            "delivery": row.delivery,
+            "attempt": row.attempts + report.tried,
+            "outcome": report.outcome.value,
+            "stage": report.stage,
+            "reply": f"{report.code or ''} {report.enhanced} {report.reply}".strip(),
+            "seconds": round(report.seconds, 3),
+        },
+    )
+
+
+def _lease(hand: Hand) -> dict[str, object]:
+    return {"lease": hand.id, "account": hand.account.id}

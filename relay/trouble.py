@@ -1,0 +1,63 @@
+"""What an upstream's replies mean for its account as a whole: it rests, it stops, or it is well again."""
+
+from __future__ import annotations
+
+import logging
+
+from relay.core.classify import Verdict
+from relay.core.reply import Reply
+from relay.hands import Hand
+from relay.settings import Settings
+from relay.store import db, health
+
+log = logging.getLogger("postferry.deliver")
+
+MOST = 60  # times the first pause that an unreachable upstream is left alone for
+
+
+class Trouble:
+    """Tells the store how accounts fare. Whoever is in trouble is leased nothing, or one delivery to try it with."""
+
+    def __init__(self, pool: db.Pool, settings: Settings) -> None:
+        self._pool, self._settings = pool, settings
+
+    async def obstacle(self, hand: Hand) -> None:
+        """Nothing of the account can be sent as it is. It rests: released alone, its mail would be back at once."""
+        log.warning("mail of %s waits: %s", hand.account.id, hand.obstacle, extra={"account": hand.account.id})
+        await self._rest(hand.account.id, hand.obstacle)
+
+    async def unreachable(self, hand: Hand, verdict: Verdict, reply: Reply) -> None:
+        """No connection could be made."""
+        account, why = hand.account.id, _why(verdict, reply)
+        log.warning("no connection to the upstream of %s: %s", account, reply, extra={"account": account})
+        if not await self.heed(hand, verdict, reply):
+            await self._rest(account, why)
+
+    async def heed(self, hand: Hand, verdict: Verdict, reply: Reply) -> bool:
+        """A reply that speaks of the account rather than of one mail. False: it does not."""
+        account, why = hand.account.id, _why(verdict, reply)
+        if not (verdict.pauses or (verdict.rests and verdict.wait)):
+            return False
+        hand.over = True
+        async with db.connection(self._pool) as conn:
+            if verdict.pauses:
+                await health.refused(conn, account, why, seconds=self._settings.refused_retry)
+            else:
+                await health.throttled(conn, account, why, seconds=verdict.wait or 0.0)
+        return True
+
+    async def over(self, hand: Hand) -> None:
+        """The first connection after trouble ends the trouble."""
+        if hand.troubled:
+            hand.troubled = False
+            async with db.connection(self._pool) as conn:
+                await health.well(conn, hand.account.id)
+
+    async def _rest(self, account: str, why: str) -> None:
+        first = self._settings.upstream_retry
+        async with db.connection(self._pool) as conn:
+            await health.trouble(conn, account, why, first=first, most=MOST * first)
+
+
+def _why(verdict: Verdict, reply: Reply) -> str:
+    return f"{verdict.advice} Upstream said: {reply}" if verdict.advice else f"Upstream said: {reply}"

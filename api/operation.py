@@ -89,7 +89,7 @@ class Operation:
             try:
                 given[name] = adapter.validate_python(request.match_info[public(name)])
             except ValidationError as error:
-                raise invalid(error, f"{public(name)} in the address") from None
+                raise invalid(error, "The address is not what this call takes", key=public(name)) from None
         return given
 
     def _query(self, request: web.Request, model: type[BaseModel]) -> BaseModel:

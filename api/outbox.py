@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import Field
 
 from api.call import Call
 from api.problems import Problem
-from api.shapes import AccountId, Answer, Body, Instant, Listing, Paging, QueueId
+from api.shapes import QUEUE_ID, AccountId, Answer, Body, Instant, Listing, Paging
 from api.times import read_time
 from relay.core.model import Priority
 from relay.store import db, outbox
+
+Named = Annotated[str, Field(max_length=100, description="The message's queueId.")]
+"""What is asked for may be a name that somebody else gave: there is no such message then, and nothing worse."""
 
 PROGRESS = {"queued": "queued", "leased": "processing", "deferred": "error", "sent": "submitted"}
 
@@ -120,12 +124,12 @@ async def page(call: Call, query: Search) -> Outbox:
     return Outbox(**frame, messages=[_entry(entry) for entry in entries])
 
 
-async def show(call: Call, queue_id: QueueId) -> Entry:
+async def show(call: Call, queue_id: Named) -> Entry:
     """One message and all of its deliveries, in whatever state they are."""
     return _entry(await _find(call, queue_id))
 
 
-async def cancel(call: Call, queue_id: QueueId) -> Cancelled:
+async def cancel(call: Call, queue_id: Named) -> Cancelled:
     """Cancel what has not begun. What is being sent or was sent stays, and is counted."""
     await _find(call, queue_id)
     async with db.connection(call.house.pool) as conn:
@@ -133,7 +137,7 @@ async def cancel(call: Call, queue_id: QueueId) -> Cancelled:
     return Cancelled(queue_id=queue_id, deleted=changed.changed > 0, cancelled=changed.changed, **_others(changed))
 
 
-async def move(call: Call, queue_id: QueueId, body: Move) -> Moved:
+async def move(call: Call, queue_id: Named, body: Move) -> Moved:
     """Send what waits at another time. Its lifetime begins then."""
     now = datetime.now(UTC)
     send_at = max(read_time(body.send_at, now), now)
@@ -151,8 +155,10 @@ def _others(changed: outbox.Changed) -> dict[str, int]:
 
 async def _find(call: Call, queue_id: str) -> outbox.Entry:
     """404 alike for what is not there and for what is another account's."""
-    async with db.connection(call.house.pool) as conn:
-        entry = await outbox.get(conn, UUID(queue_id), account=call.token.account)
+    entry = None
+    if re.fullmatch(QUEUE_ID, queue_id):
+        async with db.connection(call.house.pool) as conn:
+            entry = await outbox.get(conn, UUID(queue_id), account=call.token.account)
     if entry is None:
         raise Problem(404, f"There is no message {queue_id}", code="MessageNotFound")
     return entry

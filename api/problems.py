@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 from pydantic import BaseModel, Field, ValidationError
 
-from api.shapes import Answer
+from api.shapes import PATTERNS, Answer
 from relay import metrics
 from relay.core.account import Faulty
 from relay.core.errors import Conflict, Refused, StoreAway
@@ -134,15 +134,22 @@ def _tell(request: web.Request, problem: Problem, error: Exception) -> None:
     elif problem.status >= 500:
         _log.error("failed: %s", error, exc_info=error, extra=extra)
     else:
+        if request.path.endswith("/submit"):
+            metrics.REFUSED.labels("api", problem.code or str(problem.status)).inc()
         _log.info("refused: %s", problem.message, extra=extra)
 
 
-def invalid(error: ValidationError, what: str, value: Any = None, model: type[BaseModel] | None = None) -> Problem:
-    """A shape that `value` does not fit, with each field that is wrong. Values are not told: they may be secrets."""
+def invalid(
+    error: ValidationError, what: str, value: Any = None, model: type[BaseModel] | None = None, key: str = ""
+) -> Problem:
+    """A shape that `value`, the whole of it called `key`, does not fit, with each field that is wrong.
+
+    Values are not told: they may be secrets.
+    """
     later: Mapping[str, str] = getattr(model, "later", {})
     found: dict[str, list[str]] = {}
     for fault in error.errors(include_url=False, include_input=False):
-        found.setdefault(where(fault["loc"], value), []).append(_words(fault, later))
+        found.setdefault(where(fault["loc"], value) or key, []).append(_words(fault, later))
     fields = [(key, " or ".join(dict.fromkeys(messages))) for key, messages in found.items()]
     first = f"{fields[0][0]} {fields[0][1]}".strip()
     more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
@@ -169,6 +176,8 @@ def _words(fault: Any, later: Mapping[str, str]) -> str:
         return later.get(str(fault["loc"][0]), "is not a known field")
     if fault["type"] in WORDS:
         return WORDS[fault["type"]]
+    if fault["type"] == "string_pattern_mismatch":
+        return PATTERNS[fault["ctx"]["pattern"]]
     message: str = fault["msg"]
     for prefix in ("Value error, ", "Input "):
         message = message.removeprefix(prefix)

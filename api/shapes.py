@@ -15,9 +15,20 @@ from pydantic.alias_generators import to_camel
 from relay.core import account as settings_of
 from relay.core.errors import Refused
 
+QUEUE_ID = r"^[0-9a-f]{32}$"
+NO_NUL = r"^[^\x00]*$"
+ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
+PATTERNS = {
+    settings_of.ID: "must be 1 to 128 letters, digits and . _ @ + = : - and begin with a letter or digit",
+    QUEUE_ID: "must be 32 hex digits",
+    NO_NUL: "must not hold a NUL",
+    ONE_LINE: "must not hold a line break or another control character",
+}
+"""What a text may be, and how that is said to whoever sent another."""
+
 AccountId = Annotated[str, StringConstraints(pattern=settings_of.ID), Field(description="Account id.")]
 QueueId = Annotated[
-    str, StringConstraints(pattern=r"^[0-9a-f]{32}$"), Field(description="The message's name here: 32 hex digits.")
+    str, StringConstraints(pattern=QUEUE_ID), Field(description="The message's name here: 32 hex digits.")
 ]
 
 
@@ -26,7 +37,7 @@ def public(name: str) -> str:
     return to_camel(name.rstrip("_"))
 
 
-Words = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=256)]
+Words = Annotated[str, StringConstraints(pattern=NO_NUL, max_length=256)]
 """Text that is looked for; the store holds no NUL."""
 
 RowId = Annotated[int, Field(ge=1, le=(1 << 63) - 1)]

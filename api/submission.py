@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from datetime import datetime
 from email.parser import BytesHeaderParser
 from typing import TYPE_CHECKING
@@ -30,11 +32,9 @@ COMPOSED = (
 """Fields that make a message, and have no say when one is given as `raw`."""
 
 
-def read(
-    body: Message, account: Account, *, now: datetime, key: str | None, digest: bytes, hostname: str
-) -> Submission:
-    """The submission. Raises a Problem with each field that is wrong, or Refused."""
-    return _Reader(body, account, now, hostname).submission(key, digest)
+def read(body: Message, account: Account, *, now: datetime, key: str | None, sent: bytes, hostname: str) -> Submission:
+    """The submission; `sent` is the body as it came. Raises a Problem with each field that is wrong, or Refused."""
+    return _Reader(body, account, now, hostname).submission(key, sent)
 
 
 class _Reader:
@@ -44,11 +44,12 @@ class _Reader:
         self.body, self.account, self.now, self.hostname = body, account, now, hostname
         self.faults: list[tuple[str, str]] = []
 
-    def submission(self, key: str | None, digest: bytes) -> Submission:
+    def submission(self, key: str | None, sent: bytes) -> Submission:
         options = self._options(key)
         raw = self._raw() if self.body.raw is not None else self._composed()
         self._give_up_on_faults()
         mail = mime.tidy(raw, now=self.now, domain=self.hostname, unique=secrets.token_hex(16))
+        options = self._with_controls(options, mail)
         sender, recipients = self._sender(mail), self._recipients(raw, mail)
         self._give_up_on_faults()
         return Submission(
@@ -59,7 +60,7 @@ class _Reader:
             mail=mail,
             options=options,
             bcc=tuple(one.address for one in self.body.bcc or ()) or mail.bcc,
-            body_hash=digest,
+            body_hash=hashlib.sha256(sent).digest() if options.idempotency_key else b"",
         )
 
     def _give_up_on_faults(self) -> None:
@@ -96,6 +97,18 @@ class _Reader:
             tz=body.tz,
             idempotency_key=key,
         )
+
+    def _with_controls(self, options: Options, mail: Mail) -> Options:
+        """What the control headers of a raw message ask for, where no field of the body says it."""
+        asked = Options()
+        with self._at("raw"):
+            asked = mime.read_options(mail.controls, self.now)
+            if mail.controls.get("account", self.account.id) != self.account.id:
+                raise Refused("The raw message has an X-Account that names another account", key="raw")
+        said = {option.name for option in fields(options) if getattr(options, option.name) is not None}
+        if "priority" not in self.body.model_fields_set:
+            said.discard("priority")
+        return replace(options, **{name: getattr(asked, name) for name in asked.__slots__ if name not in said})
 
     def _raw(self) -> bytes:
         given = [name for name in COMPOSED if getattr(self.body, name) is not None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import logging
 import re
 from datetime import UTC, datetime
@@ -14,22 +13,34 @@ from pydantic import BeforeValidator, Field, StringConstraints
 from api import reading
 from api.call import Call
 from api.problems import Problem
-from api.shapes import AccountId, Answer, Body, Instant
+from api.shapes import ONE_LINE, AccountId, Answer, Body, Instant
 from api.submission import read
 from relay.accept import new_id
 from relay.core.model import Submission
-from relay.core.options import MOST_ATTEMPTS
+from relay.core.options import LONGEST_KEY, MOST_ATTEMPTS
 from relay.prepare import prepare
 
-KEY = re.compile(r"[\x21-\x7e]{1,255}")
+KEY = re.compile(rf"[\x21-\x7e]{{1,{LONGEST_KEY}}}")
 DOCUMENTED: dict[str, Any] = {
     "large": True,
     "errors": (409, 422),
     "headers": {
         "Idempotency-Key": "For 24 hours the same key and body get the first answer again, and nothing is sent twice."
-        " The same key with another body is a 409. 1 to 255 printable ASCII characters."
+        " The same key with another body is a 409. 1 to 1024 printable ASCII characters."
     },
 }
+
+MAILBOX = "is not available in this version: it comes with the mailbox"
+RENDERED = "is not available here: hand over the message as it shall be sent"
+LATER = {
+    "reference": MAILBOX,
+    "trackingEnabled": "is called trackOpens here",
+    "trackClicks": "is not available here: links are left as they are",
+    "gateway": "is not available here: mail leaves through the account's own smtp settings",
+    "dsn": "is not available here: what becomes of a message is told as events",
+    **dict.fromkeys(("template", "render", "mailMerge", "previewText", "locale"), RENDERED),
+}
+"""Fields of programs written for EmailEngine that this version has not, and what to do about each."""
 
 _log = logging.getLogger("postferry.api")
 
@@ -38,20 +49,31 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, dict) else value
 
 
+def _as_texts(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
 class Address(Body):
     name: str | None = Field(None, description="Display name.")
     address: str = Field(description="The address alone, e.g. `ada@example.com`.")
 
 
 Addresses = Annotated[list[Address], BeforeValidator(_as_list, json_schema_input_type=Address | list[Address])]
-Label = Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Label = Annotated[str, StringConstraints(max_length=255, pattern=ONE_LINE)]
+Folder = Annotated[str, StringConstraints(max_length=1024, pattern=ONE_LINE)]
+Recipients = Annotated[list[str], BeforeValidator(_as_texts, json_schema_input_type=str | list[str])]
+Disposition = Annotated[Literal["attachment", "inline"], BeforeValidator(_lower)]
 
 
 class Attachment(Body):
     content: str = Field(description="The file in base64.")
     filename: str | None = Field(None, description="Any characters.")
     content_type: str | None = Field(None, description="Found by the filename when left out.")
-    content_disposition: Literal["attachment", "inline"] | None = None
+    content_disposition: Disposition | None = None
     cid: str | None = Field(None, description='For images in `html`: `<img src="cid:…">`.')
     encoding: Literal["base64"] = "base64"
 
@@ -60,13 +82,17 @@ class Envelope(Body):
     """Who really sends and receives, whatever the headers show."""
 
     from_: str | None = Field(None, description='Where bounces go; "" for nowhere.')
-    to: list[str] | None = Field(None, description="All recipients.")
+    to: Recipients | None = Field(None, description="All recipients.")
 
 
 class Message(Body):
-    """A message. With `raw`, the fields that would make one are refused; its own headers say who sends and receives."""
+    """A message. With `raw`, the fields that would make one are refused; its own headers say who sends and receives.
 
-    later: ClassVar = {"reference": "is not available in this version: it comes with the mailbox"}
+    A raw message may also have the control headers of mail by SMTP, such as `X-Send-At`: what a field here says goes
+    before them.
+    """
+
+    later: ClassVar = LATER
     from_: Address | None = Field(None, description="The account's own name and address when left out.")
     reply_to: Addresses | None = None
     to: Addresses | None = None
@@ -91,9 +117,7 @@ class Message(Body):
     copy_: bool | Literal["auto"] | None = Field(
         None, description="Whether to write a Sent copy: kept for the mailbox."
     )
-    sent_mail_path: str | None = Field(
-        None, max_length=1024, description="Folder of the Sent copy: kept for the mailbox."
-    )
+    sent_mail_path: Folder | None = Field(None, description="Folder of the Sent copy: kept for the mailbox.")
     email_type: Label | None = Field(None, description="A word of yours for this kind of mail.")
     reference_type: Label | None = Field(None, description="What it is about in your system: the kind of thing,")
     reference_id: Label | None = Field(None, description="and its id.")
@@ -126,11 +150,11 @@ async def submit(call: Call, account: AccountId, body: Message) -> Submitted:
     """
     tenant = await call.account(account)
     now = datetime.now(UTC)
-    key = _idempotency_key(call)
-    digest = hashlib.sha256(call.request[reading.BODY]).digest() if key else b""
-    submission = read(body, tenant, now=now, key=key, digest=digest, hostname=call.house.settings.hostname)
+    sent, hostname = call.request[reading.BODY], call.house.settings.hostname
+    submission = read(body, tenant, now=now, key=_idempotency_key(call), sent=sent, hostname=hostname)
     if body.dry_run:
         return _dry_run(call, submission, now)
+    key = submission.options.idempotency_key
     accepted = await call.house.acceptor.accept(submission)
     _log.info(
         "accepted again: same idempotency key" if accepted.duplicate else "accepted",
@@ -158,6 +182,6 @@ def _dry_run(call: Call, submission: Submission, now: datetime) -> Submitted:
 def _idempotency_key(call: Call) -> str | None:
     key = call.request.headers.get("Idempotency-Key")
     if key is not None and not KEY.fullmatch(key):
-        fields = [("Idempotency-Key", "must be 1 to 255 printable ASCII characters")]
+        fields = [("Idempotency-Key", f"must be 1 to {LONGEST_KEY} printable ASCII characters")]
         raise Problem(400, "The Idempotency-Key cannot be used", code="InvalidFields", fields=fields)
     return key

@@ -14,7 +14,8 @@ from relay.core.model import Options, Priority
 FARTHEST = timedelta(days=5 * 366)
 MILLISECONDS = 1e11  # a larger number counts milliseconds: as seconds it would be after the year 5000
 MOST_ATTEMPTS = 100
-LONGEST = 255  # characters of a label or key
+LONGEST = 255  # characters of a label
+LONGEST_KEY = 1024  # bytes of an idempotency key
 FORMS = "2030-01-31T09:30:00Z (ISO 8601), Thu, 31 Jan 2030 09:30:00 +0000 (RFC 5322) or 1896082200 (epoch seconds)"
 
 _EPOCH = re.compile(r"\d{9,20}(?:\.\d{1,9})?", re.ASCII)  # shorter numbers are years and dates: none means the 1970s
@@ -43,7 +44,7 @@ def read_options(controls: Mapping[str, str], now: datetime) -> Options:
         email_type=read("email-type", label),
         reference_type=read("reference-type", label),
         reference_id=read("reference-id", label),
-        idempotency_key=read("idempotency-key", label),
+        idempotency_key=read("idempotency-key", key),
     )
 
 
@@ -85,6 +86,13 @@ def label(text: str) -> str:
     """A short text that is kept as it is. Raises ValueError."""
     if len(text) > LONGEST:
         raise ValueError(f"is longer than {LONGEST} characters")
+    return text
+
+
+def key(text: str) -> str:
+    """An idempotency key. Raises ValueError."""
+    if len(text.encode()) > LONGEST_KEY:
+        raise ValueError(f"is longer than {LONGEST_KEY} bytes")
     return text
 
 

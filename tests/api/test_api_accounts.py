@@ -122,9 +122,9 @@ REFUSED = [
     ({"limits": {"perMinute": 0}}, "limits.perMinute", "whole number"),
     ({"limits": {"perMinute": 10**30}}, "limits.perMinute", "whole number"),
     ({"copy": "sometimes"}, "copy", ""),
-    ({"account": "a b"}, "account", "match"),
-    ({"account": "../x"}, "account", "match"),
-    ({"account": "x" * 200}, "account", "match"),
+    ({"account": "a b"}, "account", "letters, digits"),
+    ({"account": "../x"}, "account", "letters, digits"),
+    ({"account": "x" * 200}, "account", "letters, digits"),
 ]
 
 

@@ -222,3 +222,9 @@ async def test_a_body_that_never_ends_is_a_408(admin: Client, monkeypatch: pytes
     response = await admin.open("POST", "/v1/account", data=stuck(), headers=headers)
     answered.set()
     assert response.status == 408
+
+
+async def test_what_is_wrong_in_the_address_is_named(admin: Client) -> None:
+    status, error = await admin.ask("GET", "/v1/account/-x")
+    assert (status, error["fields"][0]["key"]) == (400, "account")
+    assert "begin with a letter" in error["message"]

@@ -149,5 +149,7 @@ async def test_what_is_not_there_is_a_404(admin: Client, method: str) -> None:
     assert (await admin.ask(method, f"/v1/outbox/{'0' * 32}"))[0] == 404
 
 
-async def test_a_queue_id_of_another_shape_is_a_400(admin: Client) -> None:
-    assert (await admin.ask("GET", "/v1/outbox/nope"))[0] == 400
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_a_name_that_is_none_of_ours_is_a_404(admin: Client, shop: str, method: str) -> None:
+    status, error = await admin.ask(method, "/v1/outbox/1869c5692565f756b33")
+    assert (status, error["code"]) == (404, "MessageNotFound")

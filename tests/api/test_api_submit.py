@@ -12,6 +12,7 @@ from uuid import UUID
 
 import pytest
 
+from relay import metrics
 from relay.store import db
 from tests.api.client import Client
 
@@ -177,6 +178,63 @@ async def test_the_same_key_of_another_account_is_another_key(admin: Client, sho
     assert (await admin.ok("POST", "/v1/account/b/submit", HELLO, headers=headers))["idempotency"]["status"] == "MISS"
 
 
+CONTROLLED = (
+    b"From: shop@example.com\r\nTo: ada@example.com\r\nX-EE-Account: shop\r\nX-EE-Send-At: 2027-01-31T09:30:00Z\r\n"
+    b"X-Priority-Class: bulk\r\nX-Email-Type: news\r\nX-EE-Delivery-Attempts: 3\r\nX-Idempotency-Key: k1\r\n"
+    b"Subject: x\r\n\r\nx\r\n"
+)
+
+
+async def test_the_control_headers_of_a_raw_message_are_read_and_taken_off(
+    admin: Client, shop: str, pool: db.Pool
+) -> None:
+    raw = base64.b64encode(CONTROLLED).decode()
+    answer = await admin.ok("POST", SUBMIT, {"raw": raw})
+    assert answer["sendAt"] == "2027-01-31T09:30:00.000Z"
+    assert answer["idempotency"] == {"key": "k1", "status": "MISS"}
+    message = await stored(pool, answer["queueId"])
+    assert (message["priority"], message["email_type"]) == (2, "news")
+    assert b"X-" not in message["content"]
+    assert [row[4] for row in await recipients(pool, answer["queueId"])] == [3]
+    assert (await admin.ok("POST", SUBMIT, {"raw": raw}))["idempotency"]["status"] == "HIT"
+
+
+async def test_a_field_goes_before_the_control_header(admin: Client, shop: str, pool: db.Pool) -> None:
+    given = {"raw": base64.b64encode(CONTROLLED).decode(), "priority": "normal", "sendAt": "2027-02-01T00:00:00Z"}
+    answer = await admin.ok("POST", SUBMIT, given, headers={"Idempotency-Key": "k2"})
+    assert answer["sendAt"] == "2027-02-01T00:00:00.000Z"
+    assert answer["idempotency"]["key"] == "k2"
+    assert (await stored(pool, answer["queueId"]))["priority"] == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "key"), [(b"X-Account: other", "raw"), (b"X-EE-Send-At: soon", "X-Send-At"), (b"X-Track-Opens: ?", "")]
+)
+async def test_a_control_header_of_a_raw_message_that_cannot_be_meant_is_a_400(
+    admin: Client, shop: str, header: bytes, key: str
+) -> None:
+    raw = base64.b64encode(header + b"\r\nTo: ada@example.com\r\n\r\nx\r\n").decode()
+    status, error = await admin.ask("POST", SUBMIT, {"raw": raw})
+    assert (status, key in error["fields"][0]["key"]) == (400, True)
+
+
+async def test_the_shapes_of_an_emailengine_client_are_taken(admin: Client, shop: str, pool: db.Pool) -> None:
+    picture = {"content": "R0lGODlh", "filename": "x.gif", "contentDisposition": "Inline", "encoding": "base64"}
+    envelope = {"from": "", "to": "bob@example.com"}
+    given = {**HELLO, "replyTo": ADA, "copy": None, "attachments": [picture], "envelope": envelope}
+    answer = await admin.ok("POST", SUBMIT, given)
+    assert [row[0] for row in await recipients(pool, answer["queueId"])] == ["bob@example.com"]
+    assert (await stored(pool, answer["queueId"]))["sender"] == ""
+
+
+async def test_refusals_are_counted_by_their_code(admin: Client, shop: str) -> None:
+    counter = metrics.REFUSED.labels("api", "InvalidFields")
+    [before] = [sample.value for sample in counter.collect()[0].samples if sample.name.endswith("_total")]
+    await admin.ask("POST", SUBMIT, {"subjet": "x"})
+    [after] = [sample.value for sample in counter.collect()[0].samples if sample.name.endswith("_total")]
+    assert after == before + 1
+
+
 async def test_an_unknown_account_is_a_404(admin: Client) -> None:
     assert (await admin.ask("POST", "/v1/account/none/submit", HELLO))[0] == 404
 
@@ -226,8 +284,13 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"deliveryAttempts": "3"}, "deliveryAttempts", "integer"),
     ({"priority": "urgent"}, "priority", "high"),
     ({"tz": "Mars/Olympus"}, "tz", "time zone"),
-    ({"referenceId": "a\nb"}, "referenceId", ""),
+    ({"referenceId": "a\nb"}, "referenceId", "line break"),
+    ({"emailType": "a\u2028b"}, "emailType", "line break"),
     ({"emailType": "x" * 300}, "emailType", "255"),
+    ({"sentMailPath": "Sent\x00"}, "sentMailPath", "control character"),
+    ({"trackingEnabled": True}, "trackingEnabled", "trackOpens"),
+    ({"gateway": "g"}, "gateway", "smtp settings"),
+    ({"mailMerge": []}, "mailMerge", "not available"),
 ]
 
 
@@ -243,7 +306,7 @@ async def test_what_is_wrong_is_named(admin: Client, shop: str, given: dict[str,
     assert (await admin.ok("GET", "/v1/outbox"))["total"] == 0
 
 
-INJECTED = ["a\r\nBcc: x@y.example", "a\nb", "a\x00b"]
+INJECTED = ["a\r\nBcc: x@y.example", "a\nb", "a\x00b", "a\u2028b"]
 
 
 @pytest.mark.parametrize("text", INJECTED)
@@ -265,11 +328,12 @@ async def test_a_line_end_never_becomes_a_header(
         head = (await stored(pool, answer["queueId"]))["content"]
         assert b"\nBcc:" not in head
         assert b"\0" not in head
+        assert "\u2028".encode() not in head
     else:
         assert status == 400, answer
 
 
-@pytest.mark.parametrize("key", ["", "x" * 256, "a b", "ключ"])
+@pytest.mark.parametrize("key", ["", "x" * 1025, "a b", "ключ"])
 async def test_an_idempotency_key_of_other_characters_is_a_400(admin: Client, shop: str, key: str) -> None:
     status, error = await admin.ask("POST", SUBMIT, HELLO, headers={"Idempotency-Key": key})
     assert (status, error["fields"][0]["key"]) == (400, "Idempotency-Key")

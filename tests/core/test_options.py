@@ -95,9 +95,10 @@ def test_any_text_is_an_instant_or_refused(text):
         ({"priority-class": "bulk"}, Options(priority=Priority.BULK)),
         ({"track-opens": "TRUE"}, Options(track=True)),
         ({"track-opens": "0"}, Options(track=False)),
+        ({"track-opens": "N"}, Options(track=False)),
         ({"email-type": "invoice"}, Options(email_type="invoice")),
         ({"reference-type": "order", "reference-id": "ü7"}, Options(reference_type="order", reference_id="ü7")),
-        ({"idempotency-key": "k"}, Options(idempotency_key="k")),
+        ({"idempotency-key": "k" * 1024}, Options(idempotency_key="k" * 1024)),
     ],
 )
 def test_controls_become_options(controls, options):
@@ -114,7 +115,7 @@ def test_controls_become_options(controls, options):
         ("priority-class", "urgent", "high, normal or bulk"),
         ("track-opens", "maybe", "true nor false"),
         ("email-type", "x" * 256, "255"),
-        ("idempotency-key", "x" * 256, "255"),
+        ("idempotency-key", "x" * 1025, "1024"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_the_headers_name(name, value, says):

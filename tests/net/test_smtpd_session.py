@@ -203,6 +203,8 @@ async def test_a_sender_of_several_accounts_is_told_to_choose() -> None:
         (b"X-Account: refused\r\n", "a@one.example", "250 2.0.0"),
         (b"X-Account: a1\r\n", "", "250 2.0.0"),
         (b"X-Account: a1\r\nX-Send-At: nonsense\r\n", "a@one.example", "550 5.6.0"),
+        (b"X-Account: a1\r\nX-EE-Send-At: nonsense\r\n", "a@one.example", "550 5.6.0"),
+        (b"X-Account: a1\r\nX-EE-Account: a2\r\n", "a@one.example", "550 5.6.0"),
         (b"X-Account: a1\r\n" + RECEIVED * 51, "a@one.example", "554 5.4.6"),
         (b"X-Account: a1\r\n" + RECEIVED * 50, "a@one.example", "250 2.0.0"),
     ],
@@ -238,6 +240,7 @@ async def test_a_request_with_an_idempotency_key_is_identified_by_envelope_and_c
     [
         (Refused("No such thing", smtp="552 5.3.4"), "552 5.3.4 No such thing"),
         (Conflict("Another body"), "550 5.7.1 Another body"),
+        (Conflict("Being stored", retry_after=1), "451 4.5.0 Being stored"),
         (StoreAway("postgresql://secret"), "451 4.3.0 The message store is away, try again later"),
         (Refused("two\r\nlines ü"), "550 5.6.0 two  lines \\xfc"),
     ],

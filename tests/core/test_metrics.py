@@ -44,6 +44,7 @@ def test_no_error_yet_is_shown_as_zero() -> None:
 
     assert "postferry_store_errors_total 0.0" in shown
     assert "postferry_redis_errors_total 0.0" in shown
+    assert 'postferry_leases_total{kind="recovered"} 0.0' in shown
 
 
 def test_processes_that_share_a_folder_are_added_up(tmp_path: Path) -> None:

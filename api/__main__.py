@@ -14,13 +14,13 @@ from aiohttp import web
 from api.app import build
 from api.call import House
 from api.depth import Depth
-from relay import log, metrics, processes, ready
-from relay import settings as settings_module
+from relay import ready, role
 from relay.accept import Acceptor
-from relay.core.vault import Vault, VaultError
+from relay.core.vault import Vault
 from relay.directory import Directory
+from relay.listen import bound
 from relay.opens import Opens
-from relay.settings import Settings, SettingsError
+from relay.settings import Settings
 from relay.store import db
 from relay.wake import Waker
 
@@ -28,7 +28,6 @@ CONNECTIONS = 6  # to PostgreSQL, of one process: commits are shared, look-ups a
 GRACE = 4.0  # seconds that calls have to end when we stop
 IDLE = 75.0  # seconds that a client may keep a connection without asking, and take for its headers
 BACKLOG = 1024
-CONFIG, UNAVAILABLE = 78, 69  # sysexits.h
 
 _log = logging.getLogger("postferry.api")
 
@@ -71,47 +70,11 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
 
 
 def sockets(settings: Settings) -> list[socket.socket]:
-    """Bound to the port at each address of the host; many processes may bind the same. Raises OSError."""
-    found = []
-    for family, kind, protocol, _, address in socket.getaddrinfo(
-        settings.api_host or None, settings.api_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    ):
-        bound = socket.socket(family, kind, protocol)
-        bound.setblocking(False)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        try:
-            bound.bind(address)
-        except OSError as error:
-            raise OSError(
-                error.errno, f"cannot listen on {address[0]} port {settings.api_port}: {error.strerror}"
-            ) from error
-        found.append(bound)
-    return found
+    return bound(settings.api_host, settings.api_port)
 
 
 def main() -> int:
-    """Runs the role. The parent binds the port too, without listening: that it is taken is said once, at the start."""
-    try:
-        settings = settings_module.read()
-        Vault(settings.secret_keys)
-    except (SettingsError, VaultError) as faults:
-        print(faults, file=sys.stderr)
-        return CONFIG
-    try:
-        held = sockets(settings)
-    except OSError as error:
-        print(error.strerror or error, file=sys.stderr)
-        return UNAVAILABLE
-    metrics.prepare(settings)
-    log.setup(settings, "api")
-    try:
-        return processes.run(settings.api_processes, lambda stopping: serve(settings, stopping))
-    finally:
-        for bound in held:
-            bound.close()
+    return role.run("api", serve, count=lambda settings: settings.api_processes, bind=sockets, keys=True)
 
 
 if __name__ == "__main__":

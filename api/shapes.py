@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, TypeAdapter
@@ -14,6 +14,7 @@ from pydantic.alias_generators import to_camel
 
 from relay.core import account as settings_of
 from relay.core.errors import Refused
+from relay.core.options import spelled
 
 QUEUE_ID = r"^[0-9a-f]{32}$"
 NO_NUL = r"^[^\x00]*$"
@@ -42,13 +43,7 @@ Words = Annotated[str, StringConstraints(pattern=NO_NUL, max_length=256)]
 
 RowId = Annotated[int, Field(ge=1, le=(1 << 63) - 1)]
 
-
-def instant(moment: datetime) -> str:
-    """ISO 8601 in UTC, to the millisecond."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-Instant = Annotated[datetime, PlainSerializer(instant, return_type=str), Field(examples=["2026-11-20T09:30:00.000Z"])]
+Instant = Annotated[datetime, PlainSerializer(spelled, return_type=str), Field(examples=["2026-11-20T09:30:00.000Z"])]
 
 
 class Body(BaseModel):

@@ -9,6 +9,7 @@ from typing import Any
 from relay.core import backoff
 from relay.core.classify import Verdict
 from relay.core.model import EventType, Leased, Outcome, State
+from relay.core.options import spelled
 from relay.core.reply import Reply, Stage
 from relay.settings import Settings
 from relay.store.outcomes import Report
@@ -136,6 +137,6 @@ def _data(
             "id": str(row.delivery),
             "attemptsMade": row.attempts + tried,
             "attempts": row.max_attempts,
-            "nextAttempt": (now + timedelta(seconds=wait)).isoformat() if state is State.DEFERRED else None,
+            "nextAttempt": spelled(now + timedelta(seconds=wait)) if state is State.DEFERRED else None,
         },
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from relay.core.errors import StoreAway
-from relay.store import db, leases
+from relay.store import db, turns
 
 AFTER = 0.002  # s; what is accepted or finished in the same moment shares one wake-up
 SPACING = 0.02  # s between two of them: a scheduler that was just woken gathers as long
@@ -35,7 +35,7 @@ class Waker:
             accounts, self._accounts = self._accounts, set()
             try:
                 async with db.connection(self._pool) as conn:
-                    await leases.wake(conn, accounts)
+                    await turns.wake(conn, accounts)
             except StoreAway:
                 return  # the scheduler's own pulse finds what is due
             await asyncio.sleep(SPACING)

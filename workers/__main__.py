@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 
 from dramatiq import Worker
 
-from relay import log, metrics, processes, ready
-from relay import settings as settings_module
-from relay.core.vault import Vault, VaultError
+from relay import ready, role
+from relay.core.vault import Vault
 from relay.deliver import Deliverer
-from relay.settings import Settings, SettingsError
+from relay.settings import Settings
 from relay.store import db
 from workers import actors, broker
 
@@ -39,18 +37,7 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
 
 
 def main() -> int:
-    try:
-        settings = settings_module.read()
-        Vault(settings.secret_keys)
-    except (SettingsError, VaultError) as faults:
-        print(faults, file=sys.stderr)
-        return 78
-    metrics.prepare(settings)
-    log.setup(settings, "worker")
-    logging.getLogger("dramatiq").setLevel(logging.WARNING)
-    if settings.worker_processes == 1:
-        metrics.expose(settings)
-    return processes.run(settings.worker_processes, lambda stopping: serve(settings, stopping))
+    return role.run("worker", serve, count=lambda settings: settings.worker_processes, keys=True)
 
 
 if __name__ == "__main__":

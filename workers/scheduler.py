@@ -12,13 +12,11 @@ from typing import NamedTuple
 
 from dramatiq.brokers.redis import RedisBroker
 
-from relay import log as logs
-from relay import metrics, processes, ready
-from relay import settings as settings_module
+from relay import metrics, ready, role
 from relay.core import limits
 from relay.core.errors import StoreAway
-from relay.settings import Settings, SettingsError
-from relay.store import db, leases, messages, outcomes
+from relay.settings import Settings
+from relay.store import db, leases, messages, outcomes, turns
 from relay.store.leases import Lease
 from workers import broker as brokers
 
@@ -84,7 +82,7 @@ class Scheduler:
         """One round. True: there is more to do at once."""
         look, self._look = self._look, False
         async with db.connection(self._pool) as conn:
-            self._due |= await leases.promote(conn)
+            self._due |= await turns.promote(conn)
             if self._clock() >= self._recover_at:
                 self._recover_at = self._clock() + self._settings.tick_seconds
                 await self._recover(conn)
@@ -108,7 +106,7 @@ class Scheduler:
 
     async def _turn(self, conn: db.Connection) -> int:
         """The next accounts with work, whoever they are; the round goes on from there."""
-        accounts = await leases.accounts_with_work(conn, self._cursor, most=TURN)
+        accounts = await turns.accounts_with_work(conn, self._cursor, most=TURN)
         self._cursor = accounts[-1] if len(accounts) == TURN else ""
         if len(accounts) == TURN:
             self._look = True
@@ -127,11 +125,11 @@ class Scheduler:
         if not accounts:
             return 0
         async with conn.transaction():
-            turn = await leases.take_turn(conn, accounts)
-            usages = await leases.usage(conn, turn, size=self._settings.lease_size) if turn else []
+            turn = await turns.take_turn(conn, accounts)
+            usages = await turns.usage(conn, turn, size=self._settings.lease_size) if turn else []
             rooms = {usage.account: limits.room(usage) for usage in usages}
             open_rooms = {account: room for account, room in rooms.items() if room > 0}
-            granted = await leases.grant(conn, open_rooms, seconds=self._settings.lease_seconds) if open_rooms else []
+            granted = await turns.grant(conn, open_rooms, seconds=self._settings.lease_seconds) if open_rooms else []
         for usage in usages:
             if rooms[usage.account] <= 0:
                 await self._hold(conn, usage)
@@ -143,9 +141,7 @@ class Scheduler:
 
     async def _hold(self, conn: db.Connection, usage: limits.Usage) -> None:
         """Remembers until when a window holds the account; what is in flight ends its own hold by a wake-up."""
-        waits = [
-            await leases.slot_frees(conn, usage.account, held.seconds, held.need) for held in limits.held_by(usage)
-        ]
+        waits = [await turns.slot_frees(conn, usage.account, held.seconds, held.need) for held in limits.held_by(usage)]
         known = [wait for wait in waits if wait is not None]
         if len(known) == len(waits) and known:
             now = self._clock()
@@ -203,7 +199,7 @@ class Scheduler:
     async def _until_next(self) -> float:
         now = self._clock()
         async with db.connection(self._pool) as conn:
-            due = await leases.next_due(conn)
+            due = await turns.next_due(conn)
         waits = [self._settings.tick_seconds, *(hold.frees - now for hold in self._held.values())]
         if due is not None:
             waits.append(due)
@@ -237,7 +233,7 @@ class Scheduler:
         while True:
             try:
                 async with db.connection(self._pool) as conn:
-                    async for accounts in leases.listen(conn):
+                    async for accounts in turns.listen(conn):
                         self._due.update(accounts)
                         self._look = self._look or not accounts
                         self._woken.set()
@@ -268,15 +264,7 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
 
 
 def main() -> int:
-    try:
-        settings = settings_module.read()
-    except SettingsError as faults:
-        print(faults, file=sys.stderr)
-        return 78
-    metrics.prepare(settings)
-    logs.setup(settings, "scheduler")
-    metrics.expose(settings)
-    return processes.run(1, lambda stopping: serve(settings, stopping))
+    return role.run("scheduler", serve, keys=False)
 
 
 if __name__ == "__main__":

@@ -107,12 +107,12 @@ async def _resume(args: argparse.Namespace) -> int:
 
 
 async def _move(args: argparse.Namespace, state: AccountState, reason: str) -> None:
-    from relay.store import accounts, leases
+    from relay.store import accounts, turns
 
     async with opened(args) as here:
         await found(here.conn, args.account)
         await accounts.set_state(here.conn, args.account, state, reason)
-        await leases.wake(here.conn, [args.account])
+        await turns.wake(here.conn, [args.account])
 
 
 async def found(conn: Connection, id: str) -> Row:

@@ -67,6 +67,11 @@ def moment(text: str) -> datetime:
     raise ValueError(f"{_short(text)} is no date and time; give one such as {FORMS}")
 
 
+def spelled(instant: datetime) -> str:
+    """An instant as we write it, in answers, replies and events: ISO 8601 in UTC, to the millisecond."""
+    return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def attempts(text: str) -> int:
     """How often to try. Raises ValueError."""
     if not re.fullmatch(r"\d{1,3}", text, re.ASCII) or not 1 <= int(text) <= MOST_ATTEMPTS:

@@ -12,6 +12,7 @@ from typing import Protocol
 from relay.core import mime
 from relay.core.errors import Refused, StoreAway
 from relay.core.model import Accepted, Account, Mail, Submission
+from relay.core.options import spelled
 from relay.ingress.envelope import Envelope
 from relay.ingress.login import Directory, Login
 
@@ -51,7 +52,7 @@ class Intake:
             _log.exception("a message could not be taken", extra={"requestId": request, "client": client})
             return f"451 4.3.0 Internal error, try again later (request {request})"
         _tell(submission, accepted, client)
-        return f"250 2.0.0 Message queued for delivery as {accepted.queue_id} ({_iso(accepted.send_at)})"
+        return f"250 2.0.0 Message queued for delivery as {accepted.queue_id} ({spelled(accepted.send_at)})"
 
     async def _submission(self, envelope: Envelope, content: bytes, login: Login | None) -> Submission:
         now = self._clock()
@@ -102,10 +103,6 @@ def _hash(sender: str, recipients: Iterable[str], content: bytes) -> bytes:
     digest = hashlib.sha256("\0".join((sender, *recipients, "")).encode())
     digest.update(content)
     return digest.digest()
-
-
-def _iso(instant: datetime) -> str:
-    return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _tell(submission: Submission, accepted: Accepted, client: str) -> None:

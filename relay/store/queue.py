@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from relay.core import limits
 from relay.core.model import State
-from relay.store import leases
+from relay.store import turns
 from relay.store.db import Connection
 
 HELD = "held"
@@ -102,17 +102,17 @@ async def status(conn: Connection, account: str | None = None) -> Status:
 
 async def _full(conn: Connection, accounts: Iterable[str]) -> set[str]:
     """Those whose windows leave no room now."""
-    usages = await leases.usage(conn, sorted(accounts), size=1)
+    usages = await turns.usage(conn, sorted(accounts), size=1)
     return {usage.account for usage in usages if limits.held_by(usage)}
 
 
 async def _hour(conn: Connection, account: str, full: set[str]) -> tuple[int | None, int | None, datetime | None]:
     """What was sent in the last hour, how much may be, and when the next slot frees where none is free."""
-    usages = await leases.usage(conn, [account], size=1)
+    usages = await turns.usage(conn, [account], size=1)
     hours = [(used, most) for usage in usages for seconds, most, used in usage.windows if seconds == 3600]
     sent, most = hours[0] if hours else (None, None)
     waits = [
-        await leases.slot_frees(conn, account, held.seconds, held.need)
+        await turns.slot_frees(conn, account, held.seconds, held.need)
         for usage in usages
         for held in limits.held_by(usage)
     ]

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import psycopg
 
 from relay.core import limits
-from relay.store import leases
+from relay.store import leases, turns
 from relay.store.db import Connection
 
 ACCOUNTS = 10_000
@@ -104,12 +104,12 @@ async def _measure(url: str, times: int) -> Cost:
 
 async def _claim(conn: Connection, after: str) -> leases.Lease:
     """What the scheduler does for one lease: promote what is due, see who is next, claim for it, look ahead."""
-    await leases.promote(conn)
-    accounts = await leases.accounts_with_work(conn, after, most=1)
+    await turns.promote(conn)
+    accounts = await turns.accounts_with_work(conn, after, most=1)
     async with conn.transaction():
-        turn = await leases.take_turn(conn, accounts)
-        usages = await leases.usage(conn, turn, size=SIZE)
+        turn = await turns.take_turn(conn, accounts)
+        usages = await turns.usage(conn, turn, size=SIZE)
         rooms = {usage.account: limits.room(usage) for usage in usages}
-        granted = await leases.grant(conn, rooms, seconds=60)
-    await leases.next_due(conn)
+        granted = await turns.grant(conn, rooms, seconds=60)
+    await turns.next_due(conn)
     return granted[0]

@@ -14,7 +14,7 @@ from relay.core import pixel, splice
 from relay.core.vault import Vault
 from relay.deliver import Deliverer
 from relay.settings import Settings
-from relay.store import db, leases
+from relay.store import db, turns
 from tests.fakes.upstream import Upstream
 from tests.store.mail import prepared, stored
 from tests.store.test_leases import granted
@@ -46,7 +46,7 @@ class Line:
 
     async def lease(self) -> int | None:
         async with db.connection(self.pool) as conn:
-            await leases.promote(conn)
+            await turns.promote(conn)
             found = await granted(conn, "a")
         return found[0].id if found else None
 

@@ -10,7 +10,7 @@ import pytest
 
 from relay.core.limits import room
 from relay.core.model import Outcome, Priority, State
-from relay.store import db, leases, outcomes
+from relay.store import db, leases, outcomes, turns
 from relay.store.db import Connection
 from relay.store.leases import Lease
 from relay.store.outcomes import Report
@@ -20,10 +20,10 @@ from tests.store.mail import account, prepared, stored
 async def granted(conn: Connection, *accounts: str, size: int = 50) -> list[Lease]:
     """What the scheduler does for these accounts in one turn."""
     async with conn.transaction():
-        turn = await leases.take_turn(conn, accounts)
-        usages = await leases.usage(conn, turn, size=size)
+        turn = await turns.take_turn(conn, accounts)
+        usages = await turns.usage(conn, turn, size=size)
         rooms = {usage.account: room(usage) for usage in usages if room(usage)}
-        return await leases.grant(conn, rooms, seconds=60) if rooms else []
+        return await turns.grant(conn, rooms, seconds=60) if rooms else []
 
 
 async def states(conn: Connection) -> list[tuple[str, int]]:
@@ -40,18 +40,18 @@ async def test_only_accounts_with_ready_work_are_found_in_turn(pool: db.Pool) ->
         for id in ("a", "b", "c", "d"):
             await stored(conn, *[prepared(account=id)] * 0, prepared(account=id), prepared(account=id))
         await stored(conn, prepared(account="bb", send_at=datetime.now(UTC) + timedelta(days=1)))
-        assert await leases.accounts_with_work(conn, "", most=3) == ["a", "b", "c"]
-        assert await leases.accounts_with_work(conn, "c", most=3) == ["d"]
+        assert await turns.accounts_with_work(conn, "", most=3) == ["a", "b", "c"]
+        assert await turns.accounts_with_work(conn, "c", most=3) == ["d"]
 
 
 async def test_future_mail_is_promoted_when_its_hour_comes(pool: db.Pool) -> None:
     async with db.connection(pool) as conn:
         await stored(conn, prepared(send_at=datetime.now(UTC) + timedelta(hours=1)))
-        assert await leases.promote(conn) == set()
-        assert 3500 < (await leases.next_due(conn) or 0) <= 3600
+        assert await turns.promote(conn) == set()
+        assert 3500 < (await turns.next_due(conn) or 0) <= 3600
         await conn.execute("update deliveries set due_at = now()")
-        assert await leases.promote(conn) == {"a"}
-        assert await leases.next_due(conn) is None
+        assert await turns.promote(conn) == {"a"}
+        assert await turns.next_due(conn) is None
 
 
 async def test_priority_goes_before_age_and_age_before_the_rest(pool: db.Pool) -> None:
@@ -107,7 +107,7 @@ async def test_what_is_in_flight_holds_a_slot_and_what_is_sent_keeps_it_for_the_
         await outcomes.commit(conn, [sent(row.delivery, first.id) for row in begun.deliveries])
         await leases.release(conn, [first.id, second.id])
         assert [lease.size for lease in await granted(conn, "a")] == [1]
-        wait = await leases.slot_frees(conn, "a", 60, 1)
+        wait = await turns.slot_frees(conn, "a", 60, 1)
     assert wait is not None
     assert 58 < wait <= 60
 
@@ -120,8 +120,8 @@ async def test_a_slot_frees_at_its_instant(pool: db.Pool) -> None:
             "insert into slots values ('a', now() - interval '59.9 s', 2), ('a', now() - interval '10 s', 1)"
         )
         assert await granted(conn, "a") == []
-        assert 0 <= (await leases.slot_frees(conn, "a", 60, 2) or 9) < 0.2
-        assert 49 < (await leases.slot_frees(conn, "a", 60, 3) or 0) < 51
+        assert 0 <= (await turns.slot_frees(conn, "a", 60, 2) or 9) < 0.2
+        assert 49 < (await turns.slot_frees(conn, "a", 60, 3) or 0) < 51
         await conn.execute("update slots set at = at - interval '1 s'")
         assert [lease.size for lease in await granted(conn, "a")] == [1]
 
@@ -131,10 +131,10 @@ async def test_two_schedulers_never_lease_the_same_and_never_pass_a_limit(pool: 
         await account(one, perMinute=4)
         await stored(one, prepared(*(f"r{n}@x" for n in range(9))))
         async with one.transaction():
-            await leases.take_turn(one, ["a"])
+            await turns.take_turn(one, ["a"])
             assert await granted(two, "a") == []  # it is the other one's turn
-            (usage,) = await leases.usage(one, ["a"], size=50)
-            await leases.grant(one, {"a": room(usage)}, seconds=60)
+            (usage,) = await turns.usage(one, ["a"], size=50)
+            await turns.grant(one, {"a": room(usage)}, seconds=60)
         assert await granted(two, "a") == []
         count = await (await one.execute("select count(*) from deliveries where state = 'leased'")).fetchone()
     assert count == (4,)
@@ -284,10 +284,10 @@ async def test_a_wake_up_names_its_accounts_where_they_fit(
     async with (
         db.connection(pool) as hearer,
         db.connection(pool) as speaker,
-        aclosing(leases.listen(hearer)) as wake_ups,
+        aclosing(turns.listen(hearer)) as wake_ups,
     ):
         heard = asyncio.ensure_future(anext(wake_ups))
         while not heard.done():  # until it listens
-            await leases.wake(speaker, named)
+            await turns.wake(speaker, named)
             await asyncio.wait([heard], timeout=0.02)
         assert await heard == expected

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from relay.core.model import Outcome, State
-from relay.store import db, deadletters, leases, outbox, outcomes
+from relay.store import db, deadletters, leases, outbox, outcomes, turns
 from relay.store.db import Connection
 from relay.store.deadletters import Filter
 from relay.store.outcomes import Report
@@ -28,8 +28,8 @@ async def test_a_cancel_waits_for_a_lease_and_leaves_it_alone(pool: db.Pool) -> 
         await account(scheduler)
         id = await message(scheduler)
         async with scheduler.transaction():
-            await leases.take_turn(scheduler, ["a"])
-            await leases.grant(scheduler, {"a": 5}, seconds=60)
+            await turns.take_turn(scheduler, ["a"])
+            await turns.grant(scheduler, {"a": 5}, seconds=60)
             cancelling = asyncio.create_task(outbox.cancel(operator, id))
             await waits_for_a_lock(scheduler)
         changed = await cancelling
@@ -42,8 +42,8 @@ async def test_what_is_being_cancelled_is_not_leased(pool: db.Pool) -> None:
         id = await message(scheduler)
         async with operator.transaction():
             await outbox.cancel(operator, id)
-            assert await leases.grant(scheduler, {"a": 50}, seconds=60) == []
-        assert await leases.grant(scheduler, {"a": 50}, seconds=60) == []
+            assert await turns.grant(scheduler, {"a": 50}, seconds=60) == []
+        assert await turns.grant(scheduler, {"a": 50}, seconds=60) == []
 
 
 async def test_cancel_move_and_lease_at_once_lose_and_double_nothing(pool: db.Pool) -> None:
@@ -61,7 +61,7 @@ async def test_cancel_move_and_lease_at_once_lose_and_double_nothing(pool: db.Po
 
     async def lease() -> int:
         async with db.connection(pool) as conn:
-            return sum(one.size for one in await leases.grant(conn, {"a": 30}, seconds=60))
+            return sum(one.size for one in await turns.grant(conn, {"a": 30}, seconds=60))
 
     asked = [task for id in ids for task in (move(id), cancel(id), lease())]
     results = await asyncio.gather(*asked)
@@ -77,7 +77,7 @@ async def test_a_replay_is_sent_again_and_a_late_report_changes_nothing(pool: db
     async with db.connection(pool) as conn:
         await account(conn)
         await message(conn, 1)
-        (first,) = await leases.grant(conn, {"a": 1}, seconds=60)
+        (first,) = await turns.grant(conn, {"a": 1}, seconds=60)
         found = await leases.start(conn, first.id, seconds=60)
         row = await (await conn.execute("select id from deliveries")).fetchone()
         assert found is not None
@@ -85,7 +85,7 @@ async def test_a_replay_is_sent_again_and_a_late_report_changes_nothing(pool: db
         failed = Report(row[0], first.id, State.FAILED, Outcome.FAILED, "rcpt", 0.1, code=550)
         assert await outcomes.commit(conn, [failed]) == [True]
         assert await deadletters.replay(conn, Filter(), lifetime=3600, most=10) == [(row[0], "a")]
-        (second,) = await leases.grant(conn, {"a": 1}, seconds=60)
+        (second,) = await turns.grant(conn, {"a": 1}, seconds=60)
         assert await outcomes.commit(conn, [failed]) == [False]
         assert second.size == 1
 
@@ -106,7 +106,7 @@ async def test_a_move_to_later_waits_again(pool: db.Pool) -> None:
         await account(conn)
         id = await message(conn, 1)
         await outbox.move(conn, id, later, lifetime=60)
-        assert await leases.grant(conn, {"a": 1}, seconds=60) == []
+        assert await turns.grant(conn, {"a": 1}, seconds=60) == []
         row = await (await conn.execute("select due_at, expires_at - due_at from deliveries")).fetchone()
         assert row == (later, timedelta(seconds=60))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from itertools import groupby
 
 import idna
 
@@ -152,7 +153,8 @@ def parse_list(text: str) -> list[Mailbox]:
             end = _comment_end(text, at)
             comment, at = text[at : end - 1], end
         elif word in ",;":
-            _add(found, pieces, angle, comment)
+            if pieces or angle is not None:
+                _add(found, pieces, angle, comment)
             pieces, angle, comment = [], None, ""
         elif word == ":":
             pieces = []  # the name of a group ends here
@@ -178,13 +180,7 @@ def _add(found: list[Mailbox], pieces: list[str], angle: str | None, comment: st
 
 def _joined(pieces: list[str]) -> list[str]:
     """Pieces that no blank divides are one word, as in "quoted local part"@example.com."""
-    joined = [""]
-    for piece in pieces:
-        if piece.isspace():
-            joined.append("")
-        else:
-            joined[-1] += piece
-    return joined
+    return ["".join(word) for blank, word in groupby(pieces, str.isspace) if not blank]
 
 
 def _shown(name: str) -> str:

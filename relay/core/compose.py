@@ -20,13 +20,13 @@ from relay.core.errors import Refused
 
 LONGEST_FILENAME = 255
 LONGEST_SUBJECT = 10_000
+MOST_MAILBOXES = 1000  # in a field of `headers`
 BASE64_LINE = 76
 
 _TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+"  # noqa: S105
 _TYPE = re.compile(rf'{_TOKEN}/{_TOKEN}(?: *; *{_TOKEN}=(?:{_TOKEN}|"[ !#-\[\]-~]*"))*')
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,200}")
 _ID = re.compile(r"[!-;=?-~]{1,500}")
-_LINE_END = re.compile(r"\r\n|\r|\n")
 _TYPES = {
     ".csv": "text/csv",
     ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
@@ -94,6 +94,7 @@ def compose(draft: Draft, *, now: datetime, domain: str, unique: str) -> bytes:
 
 
 def _fields(draft: Draft, now: datetime, domain: str, unique: str) -> bytes:
+    _judge_size(draft)
     given = {name.lower() for name in draft.headers}
     custom = b"".join(_custom(draft, name, value) for name, value in draft.headers.items())
     if len(given) < len(draft.headers):
@@ -118,6 +119,14 @@ def _fields(draft: Draft, now: datetime, domain: str, unique: str) -> bytes:
     )
 
 
+def _judge_size(draft: Draft) -> None:
+    """Before anything is written: to encode megabytes of header, and refuse them then, would take seconds."""
+    boxes = (draft.sender, *draft.reply_to, *draft.to, *draft.cc)
+    size = sum(len(name) + len(value) for name, value in draft.headers.items())
+    if size + sum(len(box.name) + len(box.address) for box in boxes) > mime.MOST_HEADER:
+        raise mime.header_too_large()
+
+
 def _custom(draft: Draft, name: str, value: str) -> bytes:
     """A field of `headers`: it may add, but neither contradict a field of the draft nor touch what makes the MIME."""
     key, lower = f"headers.{name[:80]}", name.lower()
@@ -133,6 +142,8 @@ def _custom(draft: Draft, name: str, value: str) -> bytes:
         raise Refused(f"{key} is there already: {own} says it", key=key)
     if lower in _MAILBOX_FIELDS:
         boxes = address.parse_list(headers.checked(value, key))
+        if len(boxes) > MOST_MAILBOXES:
+            raise Refused(f"{key} has more than {MOST_MAILBOXES} addresses", key=key)
         judged = [Mailbox(box.name, address.envelope(box.address, key)) for box in boxes]
         if not judged:
             raise Refused(f"{key} has no address in it", key=key)
@@ -176,12 +187,12 @@ def _text(kind: str, text: str, key: str) -> _Part:
     if "\0" in text:
         raise Refused(f"{key} has a NUL character in it", key=key)
     try:
-        data = _LINE_END.sub("\n", text).encode()
+        data = text.replace("\r\n", "\n").replace("\r", "\n").encode()
     except UnicodeEncodeError:
         raise Refused(f"{key} has half a character in it (an unpaired surrogate)", key=key) from None
     charset = "us-ascii" if data.isascii() else "utf-8"
     encoding, body = "7bit", data.replace(b"\n", b"\r\n")
-    if not data.isascii() or max(map(len, data.split(b"\n"))) > headers.LONG_LINE:
+    if not data.isascii() or not _lines_fit(data):
         encoding, quoted = "quoted-printable", binascii.b2a_qp(data).replace(b"\n", b"\r\n")
         if len(quoted) > len(body) * 4 // 3 + 4:
             encoding, body = "base64", _base64(body)
@@ -229,10 +240,20 @@ def _kind(given: str | None, filename: str, key: str) -> str:
 
 def _enclosed(content: bytes) -> tuple[str, str, bytes]:
     """A message may not be encoded again (RFC 2046 5.2.1); one whose lines cannot travel goes as a mere file."""
-    body = re.sub(rb"\r\n|\r|\n", b"\r\n", content)
-    if b"\0" in body or max(map(len, body.split(b"\r\n"))) > headers.LONG_LINE:
+    lines = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if b"\0" in lines or not _lines_fit(lines):
         return "application/octet-stream", "base64", _base64(content)
-    return "message/rfc822", "7bit" if body.isascii() else "8bit", body
+    return "message/rfc822", "7bit" if lines.isascii() else "8bit", lines.replace(b"\n", b"\r\n")
+
+
+def _lines_fit(data: bytes) -> bool:
+    """Whether no line, they end with LF, is too long: from line to line in leaps, since there may be millions."""
+    at = 0
+    while len(data) - at > headers.LONG_LINE:
+        at = data.rfind(b"\n", at, at + headers.LONG_LINE + 1) + 1
+        if at == 0:
+            return False
+    return True
 
 
 def _base64(content: bytes) -> bytes:

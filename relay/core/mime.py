@@ -90,8 +90,12 @@ def _divide(raw: bytes) -> tuple[bytes, bytes]:
     at = 0 if raw.startswith(b"\r\n") else raw.find(b"\r\n\r\n") + 2
     head, rest = (raw, b"") if at == 1 else (raw[:at], raw[at:])
     if len(head) > MOST_HEADER:
-        raise Refused(f"The header of the message is larger than {MOST_HEADER} bytes", smtp="552 5.3.4", status=413)
+        raise header_too_large()
     return head, rest
+
+
+def header_too_large() -> Refused:
+    return Refused(f"The header of the message is larger than {MOST_HEADER} bytes", smtp="552 5.3.4", status=413)
 
 
 def _read(head: bytes) -> tuple[bytes, dict[bytes, bytes], dict[str, str], list[bytes]]:

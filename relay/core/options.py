@@ -14,6 +14,7 @@ from relay.core.model import Options, Priority
 FARTHEST = timedelta(days=5 * 366)
 MILLISECONDS = 1e11  # a larger number counts milliseconds: as seconds it would be after the year 5000
 MOST_ATTEMPTS = 100
+LONGEST_MOMENT = 100  # characters of a date
 LONGEST = 255  # characters of a label
 LONGEST_KEY = 1024  # bytes of an idempotency key
 FORMS = "2030-01-31T09:30:00Z (ISO 8601), Thu, 31 Jan 2030 09:30:00 +0000 (RFC 5322) or 1896082200 (epoch seconds)"
@@ -58,7 +59,7 @@ def send_at(text: str, now: datetime) -> datetime | None:
 
 def moment(text: str) -> datetime:
     """An instant in one of the FORMS, in UTC; without a zone it is taken as UTC. Raises ValueError."""
-    for reader in (_epoch, datetime.fromisoformat, parsedate_to_datetime):
+    for reader in (_epoch, datetime.fromisoformat, parsedate_to_datetime) if len(text) <= LONGEST_MOMENT else ():
         try:
             found = reader(text.strip())
             return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)

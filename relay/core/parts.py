@@ -1,7 +1,8 @@
 """The skeleton of a MIME message, read from its raw bytes: which leaves it has, and where each begins and ends.
 
 Readers differ on malformed mail. Where they would not agree what a part is or where it ends, reading stops, so that
-whoever asks leaves such mail as it is. The time is linear in the size of the message, whatever is in it.
+whoever asks leaves such mail as it is. The time is linear in the size of the message, whatever is in it, and what only
+an attacker writes (a part a line, megabytes of headers) ends the reading too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from relay.core import parameters
 IDENTITY = frozenset({b"7bit", b"8bit", b"binary", b""})
 OPAQUE = (b"multipart/signed", b"multipart/encrypted")  # one changed byte inside would break them
 PLAIN, ENCLOSED = b"text/plain", b"message/rfc822"  # what a part is that does not say; the second inside a digest
+
+PATIENCE = 2 << 20  # for one message: a byte of a header costs one of it,
+LINE, PART = 10, 100  # a line that may be a delimiter ten, a part a hundred
 
 # A line that begins with two hyphens is never a header field, whatever boundary follows them.
 _FIELDS = re.compile(rb"(?:(?!--)[!-9;-~]++:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)*+")
@@ -84,6 +88,13 @@ class _Walk:
     kinds: list[bytes] = field(default_factory=list)
     boundaries: list[bytes] = field(default_factory=list)
     levels: dict[bytes, int] = field(default_factory=dict)
+    patience: int = PATIENCE
+
+    def spend(self, patience: int) -> None:
+        """Raises Unclear when there is none left."""
+        self.patience -= patience
+        if self.patience < 0:
+            raise Unclear
 
     def enter(self, head: Head) -> bool:
         """Steps into a multipart; False when it cannot be read as one, or may not be changed."""
@@ -109,6 +120,7 @@ class _Walk:
         """The next line from `at` on that is a delimiter here: (its CRLF, its end, its level, whether it closes)."""
         content, levels = self.content, self.levels
         while levels and (begin := content.find(b"\r\n--", at)) >= 0:
+            self.spend(LINE)
             end = content.find(b"\r\n", begin + 4)
             end = len(content) if end < 0 else end
             line = content[begin + 4 : end].rstrip(b" \t")
@@ -126,6 +138,7 @@ class _Walk:
         """The header that begins at `at`, and where the body begins."""
         found = _FIELDS.match(self.content, at)
         end = found.end() if found else at
+        self.spend(PART + end - at)
         if self.content.startswith(b"\r\n", end):
             return Head(self.content[at:end], default), end + 2
         head = Head(self.content[at:end], default)

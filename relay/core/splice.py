@@ -18,6 +18,7 @@ from relay.core.parts import IDENTITY, Leaf, leaves
 
 LINE = 76  # most characters of an encoded line (RFC 2045 6.7, 6.8)
 LONG_LINE = 998  # most octets of any line (RFC 5322 2.1.1)
+MOST_LINES = 1_000_000  # of a base64 part: 76 MB in full lines
 HELD_BACK = 6  # characters of a full quoted-printable line that move behind a soft line break
 
 _QP_WINDOW = 512  # bytes at the end of the part, where </body> nearly always is
@@ -141,6 +142,8 @@ def _quoted_body(body: bytes, number: int) -> int:
 
 def _in_base64(start: int, body: bytes, charset: bytes) -> Splice | None:
     """Only the three bytes that the place divides are encoded anew; all other lines stay as they are."""
+    if body.count(b"\n") > MOST_LINES:
+        return None
     flat = body.translate(None, b"\r\n")
     try:
         decoded = binascii.a2b_base64(flat, strict_mode=True)

@@ -1,5 +1,6 @@
 """One address is judged strictly, many are read tolerantly, and what we spell any reader gets back."""
 
+import time
 from email.header import decode_header, make_header
 from email.utils import parseaddr
 
@@ -137,6 +138,15 @@ def test_a_header_of_addresses_is_read(text, expected):
 @pytest.mark.parametrize("text", ["(" * 50_000, '"' * 50_001, "<" * 50_000, "a," * 50_000, "[" * 50_000, "\\" * 50_000])
 def test_reading_never_hangs_and_never_raises(text):
     assert all("@" not in box.name for box in parse_list(text))
+
+
+@pytest.mark.parametrize("piece", ['""', '"a"', "=?", "=?a?q?x", "()", "[]", ",", "a@b,"])
+def test_reading_a_megabyte_of_pieces_takes_a_moment(piece):
+    text = piece * (1_000_000 // len(piece))
+    begun = time.process_time()
+    parse_list(text)
+
+    assert time.process_time() - begun < 3
 
 
 @given(st.text(max_size=200))

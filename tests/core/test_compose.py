@@ -2,6 +2,7 @@
 
 import email
 import re
+import time
 from datetime import UTC, datetime
 from email import policy
 from email.header import decode_header, make_header
@@ -347,6 +348,7 @@ def test_no_value_can_begin_another_field(draft, key, break_):
         ({"headers": {"": "1"}}, "headers"),
         ({"headers": {"Ünï": "1"}}, "headers"),
         ({"headers": {"X-A": "x" * 999}}, "headers.X-A"),
+        ({"headers": {"Reply-To": "a@example.com," * 1001}}, "headers.Reply-To"),
         ({"attachments": [Attachment(b"", "x" * 256)]}, "attachments[0].filename"),
         ({"attachments": [Attachment(b"", content_type="pdf")]}, "attachments[0].contentType"),
         ({"attachments": [Attachment(b"", content_type="multipart/mixed; boundary=x")]}, "attachments[0].contentType"),
@@ -359,3 +361,38 @@ def test_what_cannot_be_said_is_refused_by_its_key(draft, key):
         composed(**draft)
 
     assert caught.value.key == key
+
+
+@pytest.mark.parametrize(
+    "draft",
+    [
+        {"headers": {"X-A": "é " * 600_000}},
+        {"headers": {f"X-{number}": "x" * 100 for number in range(12_000)}},
+        {"to": [Mailbox("é" * 1_100_000, "a@example.com")]},
+        {"sender": Mailbox("x " * 20_000_000, "a@example.com")},
+    ],
+)
+def test_a_header_of_megabytes_is_refused_at_once(draft):
+    begun = time.process_time()
+    with pytest.raises(Refused, match="header"):
+        composed(**draft)
+
+    assert time.process_time() - begun < 1
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("x" * 998, b"7bit"),
+        ("x" * 999, b"quoted-printable"),
+        ("x" * 998 + "\n" + "x" * 998, b"7bit"),
+        ("x\n" + "x" * 999, b"quoted-printable"),
+        ("\n" * 2000 + "x" * 999 + "\n", b"quoted-printable"),
+        ("x" * 998 + "\n" + "x" * 999 + "\nx", b"quoted-printable"),
+        ("\r" * 5_000_000, b"7bit"),
+    ],
+)
+def test_a_line_that_cannot_travel_is_found(text, encoding):
+    head = composed(text=text).partition(b"\r\n\r\n")[0]
+
+    assert head.endswith(b"Content-Transfer-Encoding: " + encoding)

@@ -52,6 +52,11 @@ def test_an_instant_is_read_in_each_of_its_spellings(text):
     assert read_options({"send-at": text}, NOW).send_at == THEN
 
 
+def test_a_date_has_an_end():
+    with pytest.raises(ValueError, match="no date and time"):
+        moment("Thu, 31 Jan 2030 09:30:00 +0000" + " " * 100)
+
+
 def test_a_date_alone_is_its_first_moment_in_utc():
     assert moment("2030-01-31") == moment("20300131") == datetime(2030, 1, 31, tzinfo=UTC)
 

@@ -327,6 +327,7 @@ def test_a_splice_survives_json():
         b"A" * 500_000,
         b"QUJD\r\n" * 100_000,
         b"~{</body>" * 50_000,
+        b"PHA+PC9ib2R5Pnh4\r\n" + b"Q\r\n" * 2_000_000 + b"\r\n" * 4_000_000,
     ],
 )
 @pytest.mark.parametrize("encoding", [b"7bit", b"quoted-printable", b"base64"])

@@ -199,7 +199,7 @@ async def delete(call: Call, account: AccountId) -> Deleted:
 
 async def page(call: Call, query: Search) -> Accounts:
     """All accounts, by id; a token that is bound to one sees that one."""
-    at = query.after(str)
+    at = query.after(AccountId)
     async with db.connection(call.house.pool) as conn:
         total, rows = await accounts.page(
             conn,

@@ -19,6 +19,7 @@ from relay.core.account import Faulty
 from relay.core.errors import Conflict, Refused, StoreAway
 
 _log = logging.getLogger("postferry.api")
+MOST_FAULTS = 1000  # that are told one by one
 RETRY_AFTER = 5  # s; a store that restarts is back in about that
 REQUEST_ID = web.RequestKey("id", str)
 WORDS = {"missing": "is missing", "model_type": "must be an object", "dict_type": "must be an object"}
@@ -146,6 +147,8 @@ def invalid(
 
     Values are not told: they may be secrets.
     """
+    if error.error_count() > MOST_FAULTS:
+        return Problem(400, f"{what}: it has {error.error_count()} faults", code="InvalidFields")
     later: Mapping[str, str] = getattr(model, "later", {})
     found: dict[str, list[str]] = {}
     for fault in error.errors(include_url=False, include_input=False):

@@ -12,6 +12,7 @@ from aiohttp import web
 from api.problems import Problem
 
 BODY = web.RequestKey("body", bytes)
+MOST_VALUES = 250_000  # of one body: a megabyte of [],[],[] is half a gigabyte once it is read
 SECONDS = 60  # for one body; a client that drips it longer is not waited for
 
 
@@ -55,6 +56,8 @@ def _too_large(limit: int) -> Problem:
 
 def parse(body: bytes) -> Any:
     """The JSON value. 400 tells the line and column of what is not JSON, a key that comes twice, or NaN."""
+    if _values(body) > MOST_VALUES:
+        raise _bad(f"has more than {MOST_VALUES} values")
     try:
         value = _DECODER.decode(body.decode())
         if _SURROGATE.search(body):
@@ -70,6 +73,16 @@ def parse(body: bytes) -> Any:
         raise _bad("is nested too deeply") from None
     except ValueError as error:  # ours below, and numbers of thousands of digits
         raise _bad(str(error) if str(error).startswith("has") else "has a number that is too long") from None
+
+
+def _values(body: bytes) -> int:
+    """About how many values it has; not fewer. Strings are looked into only where the marks of others are many."""
+    marks = _marks(body)
+    return marks if marks <= MOST_VALUES else _marks(_STRING.sub(b"", body, count=MOST_VALUES))
+
+
+def _marks(text: bytes) -> int:
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def _bad(message: str) -> Problem:
@@ -90,6 +103,7 @@ def _constant(name: str) -> NoReturn:
     raise ValueError(f"has {name}, which is not JSON")
 
 
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import datetime
 from email.parser import BytesHeaderParser
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from api.problems import Problem
 from api.times import read_time
@@ -22,26 +22,32 @@ from relay.core.address import Mailbox
 from relay.core.compose import Draft
 from relay.core.errors import Refused
 from relay.core.model import Account, Mail, Options, Priority, Submission
+from relay.settings import Settings
 
 if TYPE_CHECKING:
     from api.submit import Address, Attachment, Message
 
+T = TypeVar("T")
 COMPOSED = (
     *("from_", "reply_to", "to", "cc", "bcc", "subject", "text", "html", "attachments", "headers", "message_id"),
 )
 """Fields that make a message, and have no say when one is given as `raw`."""
+BLANKS = b" \t\r\n\v\f"
 
 
-def read(body: Message, account: Account, *, now: datetime, key: str | None, sent: bytes, hostname: str) -> Submission:
+def read(
+    body: Message, account: Account, *, now: datetime, key: str | None, sent: bytes, settings: Settings
+) -> Submission:
     """The submission; `sent` is the body as it came. Raises a Problem with each field that is wrong, or Refused."""
-    return _Reader(body, account, now, hostname).submission(key, sent)
+    return _Reader(body, account, now, settings).submission(key, sent)
 
 
 class _Reader:
     """Reads one body; collects faults until all that can be judged was."""
 
-    def __init__(self, body: Message, account: Account, now: datetime, hostname: str) -> None:
-        self.body, self.account, self.now, self.hostname = body, account, now, hostname
+    def __init__(self, body: Message, account: Account, now: datetime, settings: Settings) -> None:
+        self.body, self.account, self.now = body, account, now
+        self.hostname, self.most = settings.hostname, settings.max_recipients
         self.faults: list[tuple[str, str]] = []
 
     def submission(self, key: str | None, sent: bytes) -> Submission:
@@ -138,10 +144,17 @@ class _Reader:
 
     def _mailboxes(self, key: str, given: Sequence[Address] | None) -> tuple[Mailbox, ...]:
         found = []
-        for at, one in enumerate(given or ()):
+        for at, one in enumerate(self._counted(key, given or ())):
             with self._at(f"{key}.address" if key == "from" else f"{key}[{at}].address"):
                 found.append(Mailbox(one.name or "", address.envelope(one.address)))
         return tuple(found)
+
+    def _counted(self, key: str, given: Sequence[T]) -> Sequence[T]:
+        """What is given, unless it is more than any message may have: to judge each of a million takes minutes."""
+        if len(given) > self.most:
+            self.faults.append((key, f"has more than {self.most} addresses"))
+            return ()
+        return given
 
     def _attachment(self, at: int, given: Attachment) -> compose.Attachment:
         return compose.Attachment(
@@ -154,7 +167,7 @@ class _Reader:
 
     def _decoded(self, key: str, text: str) -> bytes:
         try:
-            return base64.b64decode("".join(text.split()), validate=True)
+            return base64.b64decode(text.encode("ascii").translate(None, BLANKS), validate=True)
         except (binascii.Error, ValueError):
             self.faults.append((key, "is not base64"))
             return b""
@@ -184,7 +197,7 @@ class _Reader:
             lists = (("to", self.body.to), ("cc", self.body.cc), ("bcc", self.body.bcc))
             named = [(f"{key}[{at}]", one.address) for key, given in lists for at, one in enumerate(given or ())]
         found = []
-        for key, one in named:
+        for key, one in self._counted("to", named):
             with self._at(key):
                 found.append(address.envelope(one))
         if not named:

@@ -101,7 +101,7 @@ class Message(Body):
     subject: str | None = None
     text: str | None = Field(None, description="The message as plain text.")
     html: str | None = Field(None, description="The message as HTML. With `text`, both travel and the reader chooses.")
-    attachments: list[Attachment] | None = None
+    attachments: list[Attachment] | None = Field(None, max_length=1000)
     headers: dict[str, str] | None = Field(None, description="More header fields.")
     message_id: str | None = Field(None, description="Made up when left out.")
     envelope: Envelope | None = None
@@ -150,8 +150,8 @@ async def submit(call: Call, account: AccountId, body: Message) -> Submitted:
     """
     tenant = await call.account(account)
     now = datetime.now(UTC)
-    sent, hostname = call.request[reading.BODY], call.house.settings.hostname
-    submission = read(body, tenant, now=now, key=_idempotency_key(call), sent=sent, hostname=hostname)
+    sent, settings = call.request[reading.BODY], call.house.settings
+    submission = read(body, tenant, now=now, key=_idempotency_key(call), sent=sent, settings=settings)
     if body.dry_run:
         return _dry_run(call, submission, now)
     key = submission.options.idempotency_key

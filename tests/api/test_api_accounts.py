@@ -176,7 +176,18 @@ async def test_accounts_come_in_pages_and_by_cursor(admin: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["page=-1", "pageSize=0", "pageSize=1001", "page=x", "nope=1", "cursor=!!!", "cursor=W10", "page=1&page=2"]
+    "query",
+    [
+        "page=-1",
+        "pageSize=0",
+        "pageSize=1001",
+        "page=x",
+        "nope=1",
+        "cursor=!!!",
+        "cursor=W10",
+        "cursor=WzEsMCwiXHUwMDAwIl0",
+        "page=1&page=2",
+    ],
 )
 async def test_a_query_that_makes_no_sense_is_a_400(admin: Client, query: str) -> None:
     assert (await admin.ask("GET", f"/v1/accounts?{query}"))[0] == 400

@@ -345,3 +345,20 @@ async def test_a_message_over_the_limit_is_a_413(admin: Client, shop: str, house
     body = io.BytesIO(json.dumps({**HELLO, "text": big}).encode())
     status, error = await admin.ask("POST", SUBMIT, data=body, headers={"Content-Type": "application/json"})
     assert status == 413, error
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"to": [{"address": "a@b.example"}] * 1001}, "to"),
+        ({"to": ADA, "cc": [{"address": "a@b.example"}] * 1001}, "cc"),
+        ({"to": [{"address": "a@b.example"}] * 600, "bcc": [{"address": "a@b.example"}] * 600}, "to"),
+        ({"to": ADA, "envelope": {"to": ["not an address"] * 1001}}, "to"),
+        ({"to": ADA, "attachments": [{"content": ""}] * 1001}, "attachments"),
+    ],
+)
+async def test_more_than_a_message_may_have_is_one_fault(
+    admin: Client, shop: str, given: dict[str, Any], key: str
+) -> None:
+    status, error = await admin.ask("POST", SUBMIT, {"text": "x", **given})
+    assert (status, [fault["key"] for fault in error["fields"]]) == (400, [key])

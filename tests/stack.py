@@ -26,7 +26,7 @@ class Stack:
     """`worker`, or `worker-2` for one more of the kind. Without an event loop, so that several tests may share it."""
 
     def __init__(self, environ: Mapping[str, str], folder: Path) -> None:
-        self.environ = dict(environ)
+        self.environ = {"POSTFERRY_METRICS_DIR": str(folder / "metrics"), **environ}
         self.settings: Settings = read(self.environ, dotenv=None)
         self._folder = folder
         self._guardian = Guardian()

@@ -75,6 +75,15 @@ class Tenant:
     async def status(self) -> Any:
         return (await self.ask("GET", f"/v1/account/{self.id}/queue/status"))[1]
 
+    async def metrics(self) -> Counter[str]:
+        """Every sample of all roles by its name and labels, such as `postferry_accepted_total{ingress="api"}`."""
+        async with self.http.get("/metrics") as response:
+            assert response.status == 200
+            samples = [line.rpartition(" ") for line in (await response.text()).splitlines() if line[0] != "#"]
+        found: Counter[str] = Counter()
+        found.update({name: float(value) for name, _, value in samples})  # type: ignore[dict-item]
+        return found
+
     # -- what became of it ---------------------------------------------------------------------------------------
 
     async def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:

@@ -52,6 +52,7 @@ async def all_sent_with_unknowns(tenant: Tenant, recipients: list[str], most: in
 
 
 async def test_a_worker_killed_in_the_middle_leaves_one_unknown_a_connection(stack: Stack, queue: Tenant) -> None:
+    before = await queue.metrics()
     reply = await flow_until_replies_are_held(queue)
     await stack.kill("worker")
     killed = time.monotonic()
@@ -61,6 +62,9 @@ async def test_a_worker_killed_in_the_middle_leaves_one_unknown_a_connection(sta
     await all_sent_with_unknowns(queue, people(60), most=CONNECTIONS)
     assert len(await queue.unknowns()) == CONNECTIONS
     assert time.monotonic() - killed < 3 * stack.settings.lease_seconds
+    more = await queue.metrics() - before
+    assert more['postferry_leases_total{kind="recovered"}'] >= CONNECTIONS
+    assert more[f'postferry_unknown_total{{account="{queue.id}"}}'] == CONNECTIONS
 
 
 async def test_a_worker_that_is_stopped_ends_what_it_began_and_gives_back_the_rest(stack: Stack, queue: Tenant) -> None:

@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from api.app import build
+from api.app import SERVED, build
 from api.call import House
 from api.depth import Depth
+from api.problems import not_http
 from relay import ready, role
 from relay.accept import Acceptor
 from relay.core.vault import Vault
@@ -59,7 +60,8 @@ async def housed(settings: Settings) -> AsyncIterator[House]:
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """One process: answers until `stopping`, then ends the calls it has."""
     async with housed(settings) as house:
-        runner = web.AppRunner(build(house), access_log=None, keepalive_timeout=IDLE, shutdown_timeout=GRACE)
+        logging.getLogger("aiohttp.server").addFilter(not_http)
+        runner = web.AppRunner(build(house), keepalive_timeout=IDLE, shutdown_timeout=GRACE, **SERVED)
         await runner.setup()
         for listening in sockets(settings):
             await web.SockSite(runner, listening, backlog=BACKLOG).start()

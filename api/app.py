@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiohttp import web
 
 from api import accounts, deadletters, docs, health, openapi, outbox, pixel, problems, queue, submit, tokens
@@ -32,6 +34,9 @@ OPERATIONS = (
     Operation("GET", "/t/{token}.gif", pixel.gif, scope=None, media="image/gif"),
     Operation("GET", "/openapi.json", docs.openapi, scope=None),
 )
+SERVED: dict[str, Any] = {"access_log": None, "auto_decompress": False}
+"""How a runner is to serve it: bodies come as they were sent; reading.py unpacks those of whoever may send any."""
+
 PAGES = (
     Operation("GET", "/docs", docs.page, scope=None, media="text/html"),
     Operation("GET", "/docs.css", docs.style, scope=None, media="text/css"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import zlib
 from typing import Any, NoReturn
 
 from aiohttp import web
@@ -34,20 +35,34 @@ async def body(request: web.Request, limit: int) -> bytes:
         raise Problem(408, f"The body did not arrive within {SECONDS} seconds") from None
     except web.HTTPException:
         raise
-    except (web.RequestPayloadError, ConnectionError):
+    except (web.RequestPayloadError, ConnectionError, zlib.error):
         raise Problem(400, "The body could not be read: it is cut short or badly encoded") from None
 
 
 async def _read(request: web.Request, limit: int) -> bytes:
-    """Chunk by chunk, since a compressed body tells nothing of its size."""
-    chunks, size = [], 0
+    """Chunk by chunk, unpacked no further than the limit: a compressed body tells nothing of its size."""
+    chunks, size, packed = [], 0, _unpacker(request)
     while not request.content.at_eof():
         chunk = await request.content.readany()
+        if packed:
+            chunk = packed.decompress(chunk, limit + 1 - size)
         size += len(chunk)
         if size > limit:
             raise _too_large(limit)
         chunks.append(chunk)
+    if packed and (packed.unused_data or not packed.eof):
+        raise zlib.error
     return b"".join(chunks)
+
+
+def _unpacker(request: web.Request) -> Any:
+    """Of a body in gzip or deflate; None of one that is as it is."""
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding in ("gzip", "deflate"):
+        return zlib.decompressobj(zlib.MAX_WBITS | 32)
+    if encoding != "identity":
+        raise Problem(415, "The body may be compressed with gzip or deflate", headers={"Accept-Encoding": "gzip"})
+    return None
 
 
 def _too_large(limit: int) -> Problem:

@@ -9,7 +9,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from api.__main__ import housed
-from api.app import build
+from api.app import SERVED, build
 from api.call import House
 from relay.settings import Settings
 from relay.store import db, tokens
@@ -24,7 +24,9 @@ async def house(settings: Settings) -> AsyncIterator[House]:
 
 @pytest.fixture
 async def http(house: House) -> AsyncIterator[TestClient[Any, Any]]:
-    async with TestClient(TestServer(build(house))) as client:
+    server = TestServer(build(house))
+    await server.start_server(**SERVED)
+    async with TestClient(server) as client:
         yield client
 
 

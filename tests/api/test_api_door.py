@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import gzip
 import io
+import logging
 import re
+import zlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aiohttp.http_exceptions import BadHttpMessage
 
 from api import throttle
 from api.call import House
+from api.problems import not_http
 from relay.store import db, tokens
 from tests.api.client import Client, Login
 
@@ -148,11 +153,46 @@ async def test_a_compressed_bomb_is_a_413(admin: Client) -> None:
     assert response.status == 413
 
 
-async def test_a_body_that_is_not_compressed_as_it_says_is_a_400(admin: Client) -> None:
+async def test_a_bomb_of_nobody_is_not_unpacked(nobody: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zlib, "decompressobj", None)
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
-    response = await admin.open("POST", "/v1/account", data=b"this is no gzip", headers=headers)
+    response = await nobody.open("POST", "/v1/account", data=gzip.compress(b" " * 1_000_000), headers=headers)
+    assert response.status == 401
+
+
+@pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("Deflate", zlib.compress)])
+async def test_a_body_may_be_compressed(admin: Client, encoding: str, pack: Callable[[bytes], bytes]) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
+    body = pack(b'{"account": "shop", "name": "' + b"x" * 200 + b'"}')
+    response = await admin.open("POST", "/v1/account", data=body, headers=headers)
+    assert (response.status, await response.json()) == (200, {"account": "shop", "state": "new"})
+
+
+@pytest.mark.parametrize(
+    "body", [b"this is no gzip", gzip.compress(b"{}")[:-1], gzip.compress(b"{}") + b"x", b""], ids=range(4)
+)
+async def test_a_body_that_is_not_compressed_as_it_says_is_a_400(admin: Client, body: bytes) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    response = await admin.open("POST", "/v1/account", data=body, headers=headers)
     assert response.status == 400
     assert (await response.json())["statusCode"] == 400
+
+
+async def test_another_compression_is_a_415(admin: Client) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "br"}
+    response = await admin.open("POST", "/v1/account", data=b"{}", headers=headers)
+    assert response.status == 415
+
+
+def test_what_is_no_http_is_a_remark_without_its_bytes() -> None:
+    error = BadHttpMessage("a: Bearer pf_secret")
+    record = logging.LogRecord("aiohttp.server", 40, "", 0, "Error from %s", ("::1",), (type(error), error, None))
+    assert not_http(record)
+    assert (record.levelname, record.getMessage(), record.exc_info) == (
+        "INFO",
+        "refused, for it is no HTTP: from ::1",
+        None,
+    )
 
 
 async def test_a_bug_is_a_500_without_its_cause(

@@ -14,7 +14,7 @@ from relay.settings import Settings
 def prepare(submission: Submission, settings: Settings, now: datetime, message: UUID) -> Prepared:
     """The message as it will be stored and sent; raises Refused when it may not be. Touches its arguments alone."""
     account, mail, options = submission.account, submission.mail, submission.options
-    if account.smtp is None:
+    if account.never_configured:
         raise Refused(
             f"Account {account.id} has no upstream to send through yet; set its smtp settings first",
             smtp="550 5.3.5",

@@ -145,6 +145,12 @@ class Account:
     locale: str = "en"
     copy: str = "auto"
     reason: str = ""  # why it is paused or refused
+    had_upstream: bool = False  # it was taken away since: mail is accepted, and waits for a new one
+
+    @property
+    def never_configured(self) -> bool:
+        """Nobody has ever said where its mail goes: it cannot be accepted."""
+        return self.smtp is None and not self.had_upstream
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ class Intake:
             account = await self._directory.account(named)
             if account is None:
                 raise Refused(f"Unknown account {named}", smtp="550 5.1.8")
-        if account.smtp is None:
+        if account.never_configured:
             raise Refused(f"Account {account.id} has no upstream: its smtp settings were never made", smtp="550 5.3.5")
         return account
 

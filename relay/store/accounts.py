@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from relay.core.model import Account, AccountState, EventType
 from relay.core.vault import Vault, VaultError
 from relay.store.db import Connection
 
-COLUMNS = "id, name, email, state::text, reason, retry_at, config, secrets, created_at, updated_at"
+COLUMNS = "id, name, email, state::text, reason, retry_at, config, secrets, had_upstream, created_at, updated_at"
 
 EVENTS = {
     AccountState.ACTIVE: EventType.ACCOUNT_RESUMED,
@@ -38,6 +38,7 @@ class Row:
     retry_at: datetime | None
     config: Mapping[str, Any]
     secrets: Mapping[str, str]
+    had_upstream: bool
     created_at: datetime
     updated_at: datetime
 
@@ -54,7 +55,8 @@ class Row:
         return {"name": self.name, "email": self.email, **dict(settings_of.flatten(self.config)), **open_}
 
     def account(self, vault: Vault | None) -> Account:
-        return settings_of.build(self.id, self.state, self.reason, self.fields(vault))
+        account = settings_of.build(self.id, self.state, self.reason, self.fields(vault))
+        return replace(account, had_upstream=self.had_upstream)
 
 
 async def get(conn: Connection, vault: Vault | None, id: str) -> Account | None:
@@ -127,8 +129,13 @@ async def save(conn: Connection, vault: Vault, id: str, change: Callable[[Fields
             if k in SECRETS
         }
         await conn.execute(
-            "update accounts set name = %s, email = %s, config = %s, secrets = %s, updated_at = now() where id = %s",
-            (new.get("name", ""), new.get("email", ""), Jsonb(settings_of.nest(plain)), Jsonb(sealed), id),
+            "update accounts set name = %s, email = %s, config = %s, secrets = %s, updated_at = now(),"
+            " had_upstream = had_upstream or %s where id = %s",
+            (
+                *(new.get("name", ""), new.get("email", "")),
+                *(Jsonb(settings_of.nest(plain)), Jsonb(sealed)),
+                *("smtp.host" in new, id),
+            ),
         )
         if _upstream(old) != _upstream(new):
             await _try_again(conn, id)

@@ -141,3 +141,14 @@ async def test_a_new_upstream_does_not_undo_a_pause(pool: db.Pool) -> None:
         row = await accounts.find(conn, "a")
         assert row is not None
         assert (row.state, row.reason) == (AccountState.PAUSED, "for lunch")
+
+
+async def test_an_upstream_that_was_taken_away_is_told_from_one_that_never_was(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await accounts.save(conn, VAULT, "bare", lambda _: {"name": "Bare"})
+        await saved(conn)
+        await accounts.save(conn, VAULT, "a", lambda _: {"name": "Shop"})
+        never, once = await accounts.get(conn, VAULT, "bare"), await accounts.get(conn, VAULT, "a")
+    assert never is not None
+    assert once is not None
+    assert (never.never_configured, once.never_configured, once.smtp) == (True, False, None)

@@ -18,6 +18,7 @@ create table accounts (
     failures    integer not null default 0,         -- connections that failed in a row
     config      jsonb not null default '{}',        -- settings as the API shows them, without secrets
     secrets     jsonb not null default '{}',        -- {"smtp.auth.pass": "<MultiFernet token bound to account and field>"}
+    had_upstream boolean not null default false,    -- an upstream was set once: without one now, mail is accepted and waits
     created_at  timestamptz not null default now(),
     updated_at  timestamptz not null default now(),
     -- what the claim reads, so that the scheduler's SQL need not know the shape of `config`

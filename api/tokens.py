@@ -8,7 +8,7 @@ from pydantic import Field
 
 from api.call import Call
 from api.problems import Problem
-from api.shapes import AccountId, Answer, Body, Instant, Listing, Paging, RowId
+from api.shapes import ONE_LINE, AccountId, Answer, Body, Instant, Listing, Paging, RowId
 from relay.store import db, tokens
 
 Scope = Literal["api", "smtp", "metrics", "*"]
@@ -18,7 +18,7 @@ TokenId = Annotated[RowId, Field(description="The token's number in the list.")]
 class New(Body):
     scopes: list[Scope] = Field(min_length=1, description="`api`, `smtp`, `metrics`, or `*` for all of them.")
     account: AccountId | None = Field(None, description="The one account it is for; all when left out.")
-    description: str = Field("", max_length=1000, description="What it is for, in your words.")
+    description: str = Field("", max_length=1000, pattern=ONE_LINE, description="What it is for, in your words.")
 
 
 class Shown(Answer):

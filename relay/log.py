@@ -40,6 +40,7 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 
 _HINT = re.compile(r"://|bearer|basic|auth|pass|secret|key|token", re.I)  # without one of these no pattern can match
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # what would begin a line of its own, or steer a terminal
 _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -119,7 +120,8 @@ class Text(logging.Formatter):
         time = _time(record).astimezone().strftime("%H:%M:%S.%f")[:-3]
         line = f"{time} {self.role:<9} {record.levelname.lower():<7} {_message(record)}{fields}"
         if record.exc_info:
-            line += "\n    " + redact(self.formatException(record.exc_info)).replace("\n", "\n    ")
+            told = redact(self.formatException(record.exc_info)).split("\n")
+            line += "".join(f"\n    {_one_line(part)}" for part in told)
         code = _COLOURS.get(record.levelno)
         return f"\x1b[{code}m{line}\x1b[0m" if self.colour and code else line
 
@@ -139,14 +141,21 @@ def _message(record: logging.LogRecord) -> str:
     except (TypeError, ValueError):  # a call whose arguments do not fit its format still deserves its line
         text = str(record.msg)
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters)"
-    return redact(text).replace("\r", "\\r").replace("\n", "\\n")
+    return _one_line(redact(text))
 
 
 def _fields(record: logging.LogRecord) -> Iterator[tuple[str, object]]:
     for name in FIELDS:
         value = record.__dict__.get(name)
         if value is not None:
-            yield name, redact(value[:LONGEST]) if isinstance(value, str) else value
+            yield name, _one_line(redact(value[:LONGEST])) if isinstance(value, str) else value
+
+
+def _one_line(text: str) -> str:
+    r"""With \n, \x1b for what is more than a character: clients choose paths, upstreams their replies."""
+    if text.isprintable():
+        return text
+    return _CONTROLS.sub(lambda control: control[0].encode("unicode_escape").decode(), text)
 
 
 def _last_words(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:

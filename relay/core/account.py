@@ -49,7 +49,7 @@ def _text(most: int, least: int = 0) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         if not isinstance(value, str) or not least <= len(value) <= most:
             raise ValueError(f"must be text of {least} to {most} characters")
-        if any(ord(char) < 32 or char in "\x7f\u2028\u2029" for char in value):
+        if address.CONTROLS.search(value):
             raise ValueError("must not hold control characters")
         return value
 

@@ -24,7 +24,15 @@ async def test_a_token_for_an_unknown_account_is_a_404(admin: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"scopes": []}, {"scopes": ["root"]}, {"scopes": "api"}, {"scopes": ["api"], "x": 1}]
+    "body",
+    [
+        {},
+        {"scopes": []},
+        {"scopes": ["root"]},
+        {"scopes": "api"},
+        {"scopes": ["api"], "x": 1},
+        {"scopes": ["api"], "description": "a\0"},
+    ],
 )
 async def test_a_token_without_a_known_scope_is_a_400(admin: Client, body: object) -> None:
     assert (await admin.ask("POST", "/v1/tokens", body))[0] == 400

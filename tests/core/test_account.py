@@ -56,6 +56,11 @@ def test_every_spelling_of_a_private_host_is_seen(host: str) -> None:
     assert faults({"smtp": {"host": host}}) == ["smtp.host"]
 
 
+@pytest.mark.parametrize("control", ["\n", "\0", "\x1b", "\x7f", "\x85", "\x9b", "\u2028"])
+def test_no_text_has_a_control_character(control: str) -> None:
+    assert faults({"name": f"a{control}b"}) == ["name"]
+
+
 def test_all_faults_are_told_together() -> None:
     given = {"name": 1, "tz": 2, "limits": {"perDay": 0}, "smtp": {"port": "x"}, "nope": 1, "mailgun": {"x": 1}}
     assert sorted(faults(given)) == ["limits.perDay", "mailgun.x", "name", "nope", "smtp.port", "tz"]

@@ -133,13 +133,31 @@ def test_a_long_message_is_cut() -> None:
     assert len(out.getvalue()) < log.LONGEST + 300
 
 
-def test_line_ends_in_a_message_do_not_forge_a_line_of_text() -> None:
+HOSTILE = "a\r\nfake line\x1b[31m\x9b31m\x85\u2028\0"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_no_text_forges_a_line_or_steers_the_terminal(form: str) -> None:
+    out = io.StringIO()
+    log.setup(settings.read({"POSTFERRY_LOG_FORMAT": form}, None), "smtp", out)
+
+    logging.getLogger("postferry.test").warning("from %s", HOSTILE, extra={"path": HOSTILE, "reply": "é\x1b"})
+
+    assert out.getvalue().endswith("\n")
+    assert out.getvalue()[:-1].isprintable()
+    assert "é" in out.getvalue()
+
+
+def test_an_exception_steers_no_terminal() -> None:
     out = io.StringIO()
     log.setup(settings.read({"POSTFERRY_LOG_FORMAT": "text"}, None), "smtp", out)
 
-    logging.getLogger("postferry.test").warning("from %s", "a\r\nfake line")
+    try:
+        raise ValueError("\x1b[2J\x9b")
+    except ValueError:
+        logging.getLogger("postferry.test").exception("broken")
 
-    assert len(out.getvalue().splitlines()) == 1
+    assert out.getvalue().replace("\n", "").isprintable()
 
 
 @pytest.mark.parametrize("name", ["mail.log", "mail.debug"])

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-SPACING = 0.002  # s; under load a commit waits so long after the last one, and finds more to take along
+SPACING = 0.001  # s; under load a commit waits so long after the last one, and finds more to take along
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -45,6 +45,7 @@ class Scheduler:
     def __init__(self, pool: db.Pool, broker: RedisBroker, settings: Settings) -> None:
         self._pool, self._broker, self._settings = pool, broker, settings
         self._due: set[str] = set()  # accounts that were named as having work
+        self._more: set[str] = set()  # accounts that had more than one lease could hold
         self._look = True  # go through the accounts with work, whoever they are
         self._cursor = ""  # the account whose turn was last
         self._held: dict[str, Hold] = {}
@@ -100,8 +101,8 @@ class Scheduler:
         freed = [account for account, hold in self._held.items() if hold.frees <= now]
         for account in freed:
             del self._held[account]
-        named = self._free(self._due.union(freed))
-        self._due = set(named[TURN:])
+        named = self._free(self._due.union(self._more, freed))
+        self._due, self._more = set(named[TURN:]), set()
         return named[:TURN]
 
     async def _turn(self, conn: db.Connection) -> int:
@@ -136,7 +137,7 @@ class Scheduler:
         await self._enqueue(conn, granted)
         metrics.LEASES.labels("granted").inc(len(granted))
         full = {lease.account for lease in granted if lease.size >= rooms[lease.account]}
-        self._due |= full
+        self._more |= full
         return len(granted)
 
     async def _hold(self, conn: db.Connection, usage: limits.Usage) -> None:
@@ -186,6 +187,8 @@ class Scheduler:
 
     async def _rest(self, busy: bool) -> None:
         """Until something is due: named by a wake-up, known by its hour, or found by the next pulse."""
+        if self._more:
+            return
         if busy:
             await asyncio.sleep(GATHER)
             if self._due or self._look:

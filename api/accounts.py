@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from api.call import Call, unknown
+from api.problems import Problem
 from api.shapes import AccountId, Answer, Body, Instant, Listing, Paging, Words
 from relay import enrol
 from relay.core import account as settings_of
@@ -173,10 +174,21 @@ async def change(call: Call, account: AccountId, body: Change) -> Saved:
 
 async def _save(call: Call, id: str, body: Change) -> Saved:
     house = call.house
+    if "email" in body.model_fields_set:
+        await _check_email(call, id, body.email)
     new = await enrol.save(house.pool, house.vault, house.settings, id, body.given())
     house.directory.forget(id)
     house.waker.wake(id)
     return Saved(account=id, state="new" if new else "existing")
+
+
+async def _check_email(call: Call, id: str, email: str | None) -> None:
+    """By its email, mail of trusted SMTP clients finds its account: who could take another's would take their mail."""
+    async with db.connection(call.house.pool) as conn:
+        row = await accounts.find(conn, id)
+    if call.token.account is not None and (email or "").lower() != (row.email if row else ""):
+        why = "This token is for one account; its email, which decides whose mail is whose, is set with one for all"
+        raise Problem(403, why, code="BoundToken")
 
 
 async def show(call: Call, account: AccountId) -> Shown:

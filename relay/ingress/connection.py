@@ -26,6 +26,7 @@ LONGEST_LINE = 12_288  # bytes: what RFC 4954, section 4 wants for AUTH is plent
 ENDLESS_LINE = 65_536  # bytes of one line that we drop before we hang up
 INBOX = 131_072  # bytes received and not read, twice of which pauses the client
 MOST_BAD = 20  # bad commands between two accepted messages
+STRANGER_SECONDS = 60.0  # for a client we do not know to log in
 PROXY_SECONDS = 10.0  # a load balancer speaks first, and at once
 LINGER_SECONDS = 1.0  # for a last reply to be read
 
@@ -49,11 +50,14 @@ class Connection(SMTP):
         self.door = door
         self.client = "unknown"  # the address, for the log
         self.trusted = False  # may send without AUTH
+        self.known = False  # trusted, or logged in
+        self.origin: Address | None = None  # the client, for its share of our connections
         self.secure = False  # inside TLS
         self.bad = 0
         self._implicit_tls = implicit_tls
         self._outbox = bytearray()
         self._deadline = math.inf  # of the client's next line or content; never while it waits for us
+        self._came = door.loop.time()
         self._hears = True
         self._waits_for_command = False
         self._timer: asyncio.TimerHandle | None = None
@@ -124,7 +128,7 @@ class Connection(SMTP):
         line = self.inbox.line()
         dropped = 0
         if line is None:
-            until = self.door.loop.time() + self.door.settings.smtp_timeout
+            until = self._until()
             while (line := self.inbox.line()) is None:
                 if self.inbox.size > LONGEST_LINE:
                     dropped += len(self.inbox.take())
@@ -144,8 +148,10 @@ class Connection(SMTP):
         """Sends what there is to say and waits for more of the client, until that moment of the loop's clock."""
         self._expect(until)
         self._flush()
+        before = self.inbox.size
         await self._drain_helper()  # type: ignore[attr-defined]
-        await self.inbox.more()
+        if self.inbox.size == before:  # else it came while our replies were leaving
+            await self.inbox.more()
         self._deadline = math.inf
 
     async def begin_tls(self, early: bytes = b"") -> None:
@@ -184,7 +190,9 @@ class Connection(SMTP):
         self.client = str(peer)
         client = await self._proxied() if self.door.proxies(peer) else peer
         self.client = str(client or f"unknown, through {peer}")
-        self.trusted = client is not None and self.door.trusts(client)
+        self.trusted = self.known = client is not None and self.door.trusts(client)
+        if client is not None and not self.trusted and not self.door.shares(self, client):
+            self.hang_up("421 4.7.0 Too many connections from your address")
         if self._implicit_tls:
             await self.begin_tls(self.inbox.take())
         self.say(f"220 {self.hostname} ESMTP Postferry")
@@ -219,6 +227,11 @@ class Connection(SMTP):
             self.say(refused.reply())
         finally:
             self._waits_for_command = False
+
+    def _until(self) -> float:
+        """Until when the next line may take. Strangers have a minute in all to say who they are."""
+        until = self.door.loop.time() + self.door.settings.smtp_timeout
+        return until if self.known else min(until, self._came + STRANGER_SECONDS)
 
     def _expect(self, until: float) -> None:
         """It is the client's turn, until then."""

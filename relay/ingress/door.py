@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 
@@ -16,6 +17,7 @@ from relay.ingress.session import Session
 from relay.settings import Network, Settings
 
 BACKLOG = 1024
+SHARE, SMALLEST_SHARE = 0.2, 10  # of the connections, for one address that is not trusted
 
 
 class Door:
@@ -30,6 +32,7 @@ class Door:
         self.closing = False
         self._servers: list[asyncio.Server] = []
         self._inside: set[Connection] = set()
+        self._strangers: Counter[Address] = Counter()
         self._empty = asyncio.Event()
 
     async def open(self, plain: Iterable[socket.socket], implicit_tls: Iterable[socket.socket] = ()) -> None:
@@ -58,10 +61,21 @@ class Door:
         metrics.CONNECTIONS.labels("smtp", "in").inc()
         return True
 
+    def shares(self, connection: Connection, client: Address) -> bool:
+        """Whether a client we do not trust may have this connection too: no address takes the places of all others."""
+        if self._strangers[client] >= max(SMALLEST_SHARE, int(self.settings.smtp_connections * SHARE)):
+            return False
+        connection.origin = client
+        self._strangers[client] += 1
+        return True
+
     def leave(self, connection: Connection) -> None:
         if connection in self._inside:
             self._inside.remove(connection)
             metrics.CONNECTIONS.labels("smtp", "in").dec()
+            if connection.origin is not None:
+                self._strangers[connection.origin] -= 1
+                self._strangers += Counter()  # drops those at zero
         if not self._inside:
             self._empty.set()
 

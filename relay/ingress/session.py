@@ -14,6 +14,7 @@ from relay.ingress.envelope import Bad, Envelope
 from relay.ingress.login import Login
 
 MOST_FAILED_LOGINS = 4
+MOST_IDLE = 100  # commands that do nothing, between two accepted messages
 SLOWEST_LOGIN = 30.0  # seconds
 PACE = 1000  # bytes a second: who is slower runs out of time, however steadily it drips
 TOO_LARGE = "552 5.3.4"
@@ -27,6 +28,7 @@ class Session(Connection):
     greeted: bool = False
     login: Login | None = None
     failed_logins: int = 0
+    idle: int = 0
     transaction: Envelope
 
     def _set_rset_state(self) -> None:
@@ -64,6 +66,7 @@ class Session(Connection):
     def _greet(self, name: str) -> None:
         if not name:
             raise Bad("Say your name: EHLO hostname")
+        self._idle()
         self.greeted = True
         self._set_rset_state()
 
@@ -75,7 +78,7 @@ class Session(Connection):
             self.hang_up("554 5.5.1 Nothing may follow STARTTLS until TLS has begun: closing")
         self.say("220 2.0.0 Ready to start TLS")
         await self.begin_tls()
-        self.greeted, self.login = False, None
+        self.greeted, self.login, self.known = False, None, self.trusted
         self._set_rset_state()
 
     # ---- login
@@ -90,7 +93,7 @@ class Session(Connection):
         if not good:
             await self._fail_login()
             raise auth.refused()
-        self.login = credentials
+        self.login, self.known = credentials, True
         self.say("235 2.7.0 Authentication successful")
 
     def _may_log_in(self) -> None:
@@ -160,7 +163,7 @@ class Session(Connection):
         content = await self._receive()
         reply = await self.door.intake.take(envelope, content, self.login, self.client)
         if reply.startswith("250"):
-            self.bad = 0
+            self.bad = self.idle = 0
         else:
             _count(reply)
         self.say(reply)
@@ -198,20 +201,30 @@ class Session(Connection):
 
     async def smtp_RSET(self, argument: str) -> None:
         _nothing(argument, "RSET")
+        self._idle()
         self._set_rset_state()
         self.say("250 2.0.0 OK")
 
     async def smtp_NOOP(self, argument: str) -> None:
+        self._idle()
         self.say("250 2.0.0 OK")
 
     async def smtp_VRFY(self, argument: str) -> None:
+        self._idle()
         self.say("252 2.5.2 Not verified, but mail for it is taken")
 
     async def smtp_EXPN(self, argument: str) -> None:
         raise Bad("There are no lists here", smtp="502 5.5.1")
 
     async def smtp_HELP(self, argument: str) -> None:
+        self._idle()
         self.say("214 2.0.0 Commands: " + " ".join(sorted(VERBS)))
+
+    def _idle(self) -> None:
+        """Keeping a connection with nothing to send has an end."""
+        self.idle += 1
+        if self.idle > MOST_IDLE:
+            self.hang_up("421 4.7.0 Too many commands without a message")
 
     async def smtp_QUIT(self, argument: str) -> None:
         self.hang_up("221 2.0.0 Bye")

@@ -209,3 +209,13 @@ async def test_a_deleted_account_leaves_neither_tokens_nor_mail(
             cursor = await conn.execute(f"select count(*) from {table}")
             assert await cursor.fetchone() == (0,), table
     assert tenant.token
+
+
+async def test_a_tenant_cannot_take_the_address_of_another(admin: Client, shop: str, login: Login) -> None:
+    tenant = await login("api", account="shop")
+    email = (await admin.ok("GET", "/v1/account/shop"))["email"]
+    status, problem = await tenant.ask("PUT", "/v1/account/shop", {"email": "other@example.com"})
+    assert (status, problem["code"]) == (403, "BoundToken")
+    assert "email" in problem["message"]
+    assert (await tenant.ask("PUT", "/v1/account/shop", {"email": email, "name": "New"}))[0] == 200
+    assert (await admin.ok("GET", "/v1/account/shop"))["email"] == email

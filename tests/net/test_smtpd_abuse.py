@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from relay.ingress.session import MOST_IDLE
 from tests.fakes.ingress import MESSAGE, Client, opened
 
 HEAD = b"X-Account: a1\r\nFrom: a@one.example\r\n\r\nbody"
@@ -305,3 +306,50 @@ async def drip(client: Client) -> None:
     heard = asyncio.ensure_future(client.reader._wait_for_data("drip"))  # type: ignore[attr-defined]
     await asyncio.wait((dripping, heard), timeout=10, return_when=asyncio.FIRST_COMPLETED)
     dripping.cancel()
+
+
+# ---- strangers
+
+
+async def test_a_client_that_only_keeps_its_place_loses_it() -> None:
+    async with opened() as house:
+        client = await house.ready()
+        said = [await client.ask("NOOP") for _ in range(MOST_IDLE)]
+        assert said[-1].startswith("421 4.7.0")
+        assert await client.closed()
+
+
+async def test_messages_keep_a_connection_in_good_standing() -> None:
+    async with opened() as house:
+        client = await house.ready()
+        for _ in range(3):
+            assert (await client.submit()).startswith("250")
+            for _ in range(MOST_IDLE - 1):
+                assert (await client.ask("NOOP")).startswith("250")
+
+
+async def test_a_stranger_has_a_while_to_log_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.ingress.connection.STRANGER_SECONDS", 0.1)
+    async with opened(trusted_networks="10.0.0.0/8") as house:
+        client = await house.ready()
+        said = "250"
+        while said.startswith("250"):
+            said = await client.ask("RSET")
+        assert said.startswith("421")
+
+
+async def test_an_address_that_is_not_trusted_has_its_share_of_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.ingress.door.SMALLEST_SHARE", 1)
+    async with opened(trusted_networks="10.0.0.0/8", smtp_connections="5") as house:
+        first, second = await house.client(), await house.client()
+        assert (await first.reply()).startswith("220")
+        assert (await second.reply()).startswith("421 4.7.0")
+        first.close()
+        while not (await (await house.client()).reply()).startswith("220"):
+            pass  # its place is not free until the server has seen it leave
+
+
+async def test_a_trusted_address_may_have_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.ingress.door.SMALLEST_SHARE", 1)
+    async with opened(smtp_connections="5") as house:
+        assert all([(await (await house.client()).reply()).startswith("220") for _ in range(5)])

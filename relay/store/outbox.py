@@ -161,7 +161,11 @@ async def _entries(conn: Connection, ids: Sequence[UUID], shown: int | None) -> 
         await deliveries.execute(
             """
             select d.* from unnest(%s::uuid[]) as m(id) cross join lateral (
-                select id, message_id as message, recipient, name, state::text, attempts, max_attempts, due_at,
+                select id, message_id as message, recipient, name, state::text, attempts, max_attempts,
+                    case when finished_at is not null then due_at
+                        else greatest(due_at, (  -- while the account rests, nothing is tried
+                            select retry_at from accounts a where a.id = account_id and retry_at > now()))
+                        end as due_at,
                     finished_at, code, enhanced, reply, category
                 from deliveries where message_id = m.id order by id limit %s) d
             """,

@@ -122,3 +122,17 @@ async def waits_for_a_lock(conn: Connection) -> None:
             if waiting:
                 return
             await asyncio.sleep(0.01)
+
+
+async def test_while_an_account_rests_its_mail_is_shown_as_due_after_that(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn)
+        id = await message(conn)
+        await conn.execute("update accounts set retry_at = now() + interval '1 hour'")
+        resting = await outbox.get(conn, id)
+        await conn.execute("update accounts set retry_at = now() - interval '1 hour'")
+        rested = await outbox.get(conn, id)
+    assert resting is not None
+    assert rested is not None
+    hour = datetime.now(UTC) + timedelta(minutes=50)
+    assert (resting.deliveries[0].due_at > hour, rested.deliveries[0].due_at > hour) == (True, False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from relay.core.classify import Verdict
+from relay.core.model import Account
 from relay.core.reply import Reply
 from relay.hands import Hand
 from relay.settings import Settings
@@ -24,18 +25,18 @@ class Trouble:
     async def obstacle(self, hand: Hand) -> None:
         """Nothing of the account can be sent as it is. It rests: released alone, its mail would be back at once."""
         log.warning("mail of %s waits: %s", hand.account.id, hand.obstacle, extra={"account": hand.account.id})
-        await self._rest(hand.account.id, hand.obstacle)
+        await self._rest(hand.account, hand.obstacle)
 
     async def unreachable(self, hand: Hand, verdict: Verdict, reply: Reply) -> None:
         """No connection could be made."""
-        account, why = hand.account.id, _why(verdict, reply)
-        log.warning("no connection to the upstream of %s: %s", account, reply, extra={"account": account})
+        account, why = hand.account, _why(verdict, reply)
+        log.warning("no connection to the upstream of %s: %s", account.id, reply, extra={"account": account.id})
         if not await self.heed(hand, verdict, reply):
             await self._rest(account, why)
 
     async def heed(self, hand: Hand, verdict: Verdict, reply: Reply) -> bool:
         """A reply that speaks of the account rather than of one mail. False: it does not."""
-        account, why = hand.account.id, _why(verdict, reply)
+        account, why = hand.account, _why(verdict, reply)
         if not (verdict.pauses or (verdict.rests and verdict.wait)):
             return False
         hand.over = True
@@ -53,7 +54,7 @@ class Trouble:
             async with db.connection(self._pool) as conn:
                 await health.well(conn, hand.account.id)
 
-    async def _rest(self, account: str, why: str) -> None:
+    async def _rest(self, account: Account, why: str) -> None:
         first = self._settings.upstream_retry
         async with db.connection(self._pool) as conn:
             await health.trouble(conn, account, why, first=first, most=MOST * first)

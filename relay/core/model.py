@@ -145,6 +145,7 @@ class Account:
     locale: str = "en"
     copy: str = "auto"
     reason: str = ""  # why it is paused or refused
+    updated_at: datetime | None = None  # of its settings
     had_upstream: bool = False  # it was taken away since: mail is accepted, and waits for a new one
 
     @property

@@ -56,7 +56,7 @@ class Row:
 
     def account(self, vault: Vault | None) -> Account:
         account = settings_of.build(self.id, self.state, self.reason, self.fields(vault))
-        return replace(account, had_upstream=self.had_upstream)
+        return replace(account, had_upstream=self.had_upstream, updated_at=self.updated_at)
 
 
 async def get(conn: Connection, vault: Vault | None, id: str) -> Account | None:

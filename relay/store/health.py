@@ -1,26 +1,31 @@
-"""How an account's upstream fares: in trouble, nothing is leased before `retry_at`, and then one delivery alone."""
+"""How an account's upstream fares: in trouble, nothing is leased before `retry_at`, and then one delivery alone.
+
+What is told of settings that were changed since (the account's `updated_at` is another) says nothing of the new ones.
+"""
 
 from __future__ import annotations
 
 import json
 
-from relay.core.model import EventType
+from relay.core.model import Account, EventType
 from relay.store.db import Connection
 
 
-async def trouble(conn: Connection, account: str, reason: str, *, first: float, most: float) -> None:
+async def trouble(conn: Connection, account: Account, reason: str, *, first: float, most: float) -> None:
     """A connection failed. The pause doubles from `first` to `most` seconds; several failures at once count as one."""
     await conn.execute(
         """
         with hit as (
             update accounts set failures = failures + 1, reason = %(reason)s, retry_at = now() + interval '1 second'
                 * least(%(most)s, %(first)s * 2 ^ least(failures, 30)) * (0.75 + random() / 2)
-            where id = %(account)s and state = 'active' and coalesce(retry_at <= now(), true) returning failures)
+            where id = %(account)s and updated_at = %(seen)s and state = 'active'
+                and coalesce(retry_at <= now(), true) returning failures)
         insert into events (account_id, type, data)
         select %(account)s, %(event)s, %(data)s::jsonb from hit where failures = 1
         """,
         {
-            "account": account,
+            "account": account.id,
+            "seen": account.updated_at,
             "reason": reason,
             "first": first,
             "most": most,
@@ -30,23 +35,25 @@ async def trouble(conn: Connection, account: str, reason: str, *, first: float, 
     )
 
 
-async def throttled(conn: Connection, account: str, reason: str, *, seconds: float) -> None:
+async def throttled(conn: Connection, account: Account, reason: str, *, seconds: float) -> None:
     """Upstream asked for a pause of the whole account."""
     await conn.execute(
         """
         update accounts set reason = %s, failures = greatest(failures, 1),
             retry_at = greatest(retry_at, now() + %s * interval '1 second')
-        where id = %s and state = 'active'
+        where id = %s and updated_at = %s and state = 'active'
         """,
-        (reason, seconds, account),
+        (reason, seconds, account.id, account.updated_at),
     )
 
 
-async def refused(conn: Connection, account: str, reason: str, *, seconds: float) -> None:
+async def refused(conn: Connection, account: Account, reason: str, *, seconds: float) -> None:
     """Upstream refused the login: the account stops, but for a probe each `seconds`. An operator's pause stands."""
     await conn.execute(
         """
-        with old as (select id, state from accounts where id = %(account)s and state <> 'paused' for update),
+        with old as (
+            select id, state from accounts
+            where id = %(account)s and updated_at = %(seen)s and state <> 'paused' for update),
         hit as (
             update accounts a set state = 'refused', reason = %(reason)s,
                 retry_at = now() + %(seconds)s * interval '1 second'
@@ -56,7 +63,8 @@ async def refused(conn: Connection, account: str, reason: str, *, seconds: float
         from hit, unnest(%(events)s::text[]) as type where hit.state = 'active'
         """,
         {
-            "account": account,
+            "account": account.id,
+            "seen": account.updated_at,
             "reason": reason,
             "seconds": seconds,
             "events": [EventType.AUTHENTICATION_ERROR.value, EventType.ACCOUNT_PAUSED.value],

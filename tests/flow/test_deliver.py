@@ -395,3 +395,26 @@ async def test_a_lease_that_is_cut_short_at_the_end_is_left_in_doubt(
         line.deliverer.stop()
         await line.deliverer.close()
     assert await line.rows("state::text") == [("leased",)], "it expires, and its recovery records the unknown"
+
+
+async def test_what_an_old_login_was_told_says_nothing_of_the_new_settings(line: Line) -> None:
+    async with Upstream(auth=("PLAIN",), users={"ann": "secret"}) as upstream:
+        answer = asyncio.Event()
+        upstream.when("AUTH").wait(answer).say("535 5.7.8 wrong password")
+        await line.account(upstream)
+        vault = Vault(line.settings.secret_keys)
+        async with db.connection(line.pool) as conn:
+            await conn.execute(
+                "update accounts set config = jsonb_set(config, '{smtp,auth}', %s), secrets = %s",
+                (Jsonb({"user": "ann"}), Jsonb({"smtp.auth.pass": vault.seal("a", "smtp.auth.pass", "wrong")})),
+            )
+        await line.accept("one@x.example")
+        lease = await line.lease()
+        assert lease is not None
+        working = asyncio.create_task(line.deliverer.deliver(lease))
+        await upstream.heard("AUTH")
+        async with db.connection(line.pool) as conn:
+            await conn.execute("update accounts set updated_at = clock_timestamp()")
+        answer.set()
+        await working
+    assert await line.account_is() == ("active", 0)

@@ -40,6 +40,15 @@ class Line:
         async with db.connection(self.pool) as conn:
             await conn.execute("insert into accounts (id, config) values ('a', %s)", (Jsonb(config),))
 
+    async def login(self, password: str) -> None:
+        """The account logs in as ann with this password."""
+        sealed = Vault(self.settings.secret_keys).seal("a", "smtp.auth.pass", password)
+        async with db.connection(self.pool) as conn:
+            await conn.execute(
+                "update accounts set config = jsonb_set(config, '{smtp,auth}', %s), secrets = %s, updated_at = now()",
+                (Jsonb({"user": "ann"}), Jsonb({"smtp.auth.pass": sealed})),
+            )
+
     async def accept(self, *recipients: str, attempts: int = 5, lifetime: float = 3600, **options: Any) -> None:
         async with db.connection(self.pool) as conn:
             await stored(conn, prepared(*recipients, **options), attempts=attempts, lifetime=lifetime)
@@ -202,12 +211,7 @@ async def test_a_reply_lost_after_the_dot_is_unknown_and_tried_again(line: Line)
 async def test_a_refused_login_stops_the_account_and_spends_no_attempt(line: Line) -> None:
     async with Upstream(auth=("PLAIN",), users={"ann": "secret"}) as upstream:
         await line.account(upstream)
-        vault = Vault(line.settings.secret_keys)
-        async with db.connection(line.pool) as conn:
-            await conn.execute(
-                "update accounts set config = jsonb_set(config, '{smtp,auth}', %s), secrets = %s",
-                (Jsonb({"user": "ann"}), Jsonb({"smtp.auth.pass": vault.seal("a", "smtp.auth.pass", "wrong")})),
-            )
+        await line.login("wrong")
         await line.accept("one@x.example", "two@x.example")
         await line.deliver()
         assert await line.rows("state::text, attempts") == [("queued", 0), ("queued", 0)]
@@ -215,11 +219,7 @@ async def test_a_refused_login_stops_the_account_and_spends_no_attempt(line: Lin
         assert await line.events() == ["authenticationError", "accountPaused"]
         assert await line.lease() is None, "nobody is hammered"
 
-        async with db.connection(line.pool) as conn:
-            await conn.execute(
-                "update accounts set secrets = %s",
-                (Jsonb({"smtp.auth.pass": vault.seal("a", "smtp.auth.pass", "secret")}),),
-            )
+        await line.login("secret")
         await line.now()
         await line.deliver()
         assert (await line.account_is()) == ("active", 0)
@@ -402,19 +402,13 @@ async def test_what_an_old_login_was_told_says_nothing_of_the_new_settings(line:
         answer = asyncio.Event()
         upstream.when("AUTH").wait(answer).say("535 5.7.8 wrong password")
         await line.account(upstream)
-        vault = Vault(line.settings.secret_keys)
-        async with db.connection(line.pool) as conn:
-            await conn.execute(
-                "update accounts set config = jsonb_set(config, '{smtp,auth}', %s), secrets = %s",
-                (Jsonb({"user": "ann"}), Jsonb({"smtp.auth.pass": vault.seal("a", "smtp.auth.pass", "wrong")})),
-            )
+        await line.login("wrong")
         await line.accept("one@x.example")
         lease = await line.lease()
         assert lease is not None
         working = asyncio.create_task(line.deliverer.deliver(lease))
         await upstream.heard("AUTH")
-        async with db.connection(line.pool) as conn:
-            await conn.execute("update accounts set updated_at = clock_timestamp()")
+        await line.login("secret")
         answer.set()
         await working
     assert await line.account_is() == ("active", 0)

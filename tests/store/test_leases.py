@@ -234,6 +234,24 @@ async def test_mail_that_loses_its_worker_at_every_attempt_becomes_a_dead_letter
         assert events == [("messageFailed",)]
 
 
+async def test_mail_that_lost_its_worker_goes_again_at_once_and_then_waits(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn)
+        await stored(conn, prepared(), attempts=9)
+        waits = []
+        for _ in range(3):
+            await granted(conn, "a")
+            await conn.execute("update leases set started_at = now(), expires_at = now() - interval '1 s'")
+            await leases.recover(conn)
+            row = await (
+                await conn.execute("select ready, extract(epoch from due_at - now())::float8 from deliveries")
+            ).fetchone()
+            assert row is not None
+            waits.append((row[0], max(0, round(row[1]))))
+            await conn.execute("update deliveries set due_at = now(), ready = true")
+    assert waits == [(True, 0), (False, 60), (False, 120)]
+
+
 async def test_a_renewed_lease_is_not_recovered_and_a_recovered_one_not_renewed(pool: db.Pool) -> None:
     async with db.connection(pool) as conn:
         await account(conn)

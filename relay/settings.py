@@ -109,6 +109,19 @@ def _folder(value: str) -> Path | None:
     return Path(value) if value else None
 
 
+def _waits(value: str) -> tuple[float, ...]:
+    return tuple(map(_seconds(0.01, 31536000), value.replace(",", " ").split()))
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value.strip().lower() not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return value.strip().lower()
+
+    return parse
+
+
 def _hostname(value: str) -> str:
     return value or socket.gethostname()
 
@@ -190,6 +203,30 @@ class Settings:
         "900", _seconds(0.1, 86400), "seconds between probes of an account whose login is refused"
     )
     retention_days: int = _option("30", _whole(0, 36500), "days that finished mail is kept; 0 = for ever")
+
+    webhook_timeout: float = _option("10", _seconds(0.05, 60), "seconds an endpoint may take to answer")
+    webhook_retries: tuple[float, ...] = _option(
+        "5 300 1800 7200 18000 36000 36000", _waits, "seconds to wait before each further try of a webhook"
+    )
+    webhook_failing: float = _option(
+        "432000", _seconds(0.05, 31536000), "seconds of failing alone after which an endpoint is disabled (5 days)"
+    )
+    webhook_connections: int = _option("200", _whole(1, 10_000), "webhooks one notify process posts at once")
+    webhook_days: int = _option("30", _whole(1, 3650), "days that events, webhook log and replay are kept")
+
+    open_addresses: str = _option(
+        "whole", _one_of("whole", "truncated", "none"), "how openers' addresses are stored: whole, truncated or none"
+    )
+    open_days: int = _option(
+        "90", _whole(0, 36500), "days after which openers' addresses and user agents are erased; 0 = with the mail"
+    )
+    open_dns: bool = _option("false", _flag, "look up the names of openers' addresses to tell scanners from people")
+    geo_file: Path | None = _option(
+        "", _file, ".mmdb file with the places of addresses; empty: that of the extra `geo`, if installed"
+    )
+    statistics_days: int = _option(
+        "400", _whole(0, 36500), "days that statistics outlive the mail they are about; 0 = for ever"
+    )
 
     metrics_dir: Path | None = _option("", _folder, "folder that the processes of this host share their metrics in")
     metrics_port: int = _option("0", _whole(0, 65535), "port where a role without the API shows its metrics; 0 = off")

@@ -16,7 +16,13 @@ from relay.guardian import Guardian, Ward
 from relay.ready import VARIABLE, Notice
 from relay.settings import Settings, read
 
-MODULES = {"smtp": "relay.smtpd", "api": "api", "worker": "workers", "scheduler": "workers.scheduler"}
+MODULES = {
+    "smtp": "relay.smtpd",
+    "api": "api",
+    "worker": "workers",
+    "scheduler": "workers.scheduler",
+    "notify": "workers.notify",
+}
 ALL = tuple(MODULES)
 PATIENCE = 20.0  # s for a role to be ready, or to end
 LOOK = 0.01  # s between two looks at what has no event to wait for

@@ -41,12 +41,13 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
 NEVER: Mapping[str, tuple[str, ...]] = {"workers": ("relay.net",), "api": ("relay.net",)}
 
 HOMES: Mapping[str, tuple[str, ...]] = {
-    "aiohttp": ("api",),
+    "aiohttp": ("api", "relay.net.http"),
     "aiosmtpd": ("relay.ingress", "relay.smtpd"),
     "aiosmtplib": ("relay.net.smtp",),
     "cryptography": ("relay.core",),
     "dramatiq": ("workers",),
     "idna": ("relay.core.address",),
+    "maxminddb": ("relay.geo",),
     "prometheus_client": ("relay.metrics",),
     "psycopg": ("relay.store",),
     "psycopg_pool": ("relay.store",),

@@ -21,6 +21,7 @@ COMMANDS = (
     Command("api", "run", "Start", "the HTTP API alone"),
     Command("worker", "run", "Start", "workers alone: they send"),
     Command("scheduler", "run", "Start", "a scheduler alone: it decides when"),
+    Command("notify", "run", "Start", "a notifier alone: it posts webhooks and alerts, and keeps the books"),
     Command("account", "account", "Set up", "add, list, show, verify, pause and resume accounts"),
     Command("token", "token", "Set up", "create, list and revoke API tokens"),
     Command("migrate", "migrate", "Set up", "bring the database to this version's schema"),

@@ -17,6 +17,11 @@ ROLES = {
         "Send what the scheduler hands out. Needs DATABASE_URL, REDIS_URL and POSTFERRY_SECRET_KEYS.",
     ),
     "scheduler": ("workers.scheduler", "Lease due mail to the workers, fairly. Needs DATABASE_URL and REDIS_URL."),
+    "notify": (
+        "workers.notify",
+        "Post webhooks and alerts, and keep what statistics are read from in order. Needs DATABASE_URL and "
+        "POSTFERRY_SECRET_KEYS; several may run.",
+    ),
 }
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Any
 
 from relay.core import address, hosts
 from relay.core.errors import Refused
-from relay.core.model import Account, AccountState, Limits, Smtp, Tls
+from relay.core.model import Account, AccountState, Alerts, Limits, Smtp, Tls
 
 Fields = dict[str, Any]
 
@@ -24,6 +25,7 @@ SECRETS = frozenset({"smtp.auth.pass", "smtp.auth.accessToken", "imap.auth.pass"
 LATER = frozenset({"mailgun", "oauth2", "webhooks"})
 ID = r"^[A-Za-z0-9][A-Za-z0-9._@+=:-]{0,127}$"
 COPY = {True: "always", False: "never", "auto": "auto"}
+MOST_NETWORKS = 100
 METHODS = ("plain", "login", "cram-md5", "xoauth2")
 MODES = {"required": Tls.STARTTLS, "opportunistic": Tls.OPPORTUNISTIC, "none": Tls.NONE}
 
@@ -105,6 +107,16 @@ def _email(value: Any) -> str:
         raise ValueError(f"is not an address: {refused.message}") from None
 
 
+def _networks(value: Any) -> list[str]:
+    """As text, in the one spelling that there is for each."""
+    if not isinstance(value, list) or len(value) > MOST_NETWORKS:
+        raise ValueError(f"must be a list of at most {MOST_NETWORKS} addresses or networks")
+    try:
+        return [str(ip_network(_text(64)(item), strict=False)) for item in value]
+    except ValueError:
+        raise ValueError('must be a list of addresses or networks such as ["198.51.100.7", "2001:db8::/48"]') from None
+
+
 _host = _matching(r"[\w.:-]{1,253}", "must be a host name or an address, without port or scheme")
 _locale = _matching(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8}){0,4}", "must be a language tag such as en or pt-BR")
 _most = _whole(1, 1_000_000_000)
@@ -140,6 +152,12 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "limits.connections": _whole(1, 1000),
     "limits.messagesPerConnection": _whole(1, 1_000_000),
     "tracking.opens": _flag,
+    "tracking.own": _networks,
+    "tracking.alerts.opened": _flag,
+    "tracking.alerts.unopened": _flag,
+    "tracking.alerts.unopenedMail": _flag,
+    "tracking.alerts.unopenedDays": _whole(1, 365),
+    "tracking.alerts.to": _email,
 }
 """Every field there is, and how its value is read. A reader raises ValueError with what the value must be."""
 
@@ -215,6 +233,8 @@ def build(account: str, state: AccountState, reason: str, fields: Fields) -> Acc
         tz=fields.get("tz", "UTC"),
         locale=fields.get("locale", "en"),
         copy=COPY[fields.get("copy", "auto")],
+        own=tuple(map(ip_network, fields.get("tracking.own", ()))),
+        alerts=_alerts(fields),
         reason=reason,
     )
 
@@ -231,6 +251,16 @@ def _smtp(fields: Fields) -> Smtp:
         verify_certificate=fields.get("smtp.tls.rejectUnauthorized", True),
         auth_method=fields.get("smtp.auth.method", ""),
         name=fields.get("smtp.tls.name", ""),
+    )
+
+
+def _alerts(fields: Fields) -> Alerts:
+    return Alerts(
+        opened=fields.get("tracking.alerts.opened", False),
+        unopened=fields.get("tracking.alerts.unopened", False),
+        unopened_mail=fields.get("tracking.alerts.unopenedMail", False),
+        unopened_days=fields.get("tracking.alerts.unopenedDays", 3),
+        to=fields.get("tracking.alerts.to", ""),
     )
 
 

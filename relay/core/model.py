@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 from uuid import UUID
 
@@ -87,6 +88,31 @@ class EventType(StrEnum):
     ACCOUNT_RESUMED = "accountResumed"
     AUTHENTICATION_ERROR = "authenticationError"
     CONNECT_ERROR = "connectError"
+    TRACK_OPEN = "trackOpen"
+    MESSAGE_UNOPENED = "messageUnopened"
+    WEBHOOK_DISABLED = "webhookDisabled"
+    WEBHOOK_TEST = "webhookTest"  # asked for by hand, and posted to one endpoint alone
+
+
+class Opener(StrEnum):
+    """Who fetched a pixel. PERSON and PROXY mean that somebody looked; for a PROXY the place is unknown."""
+
+    PERSON = "person"
+    PROXY = "proxy"  # a webmail that fetches pictures when its user looks
+    PREFETCH = "prefetch"  # a mail client that fetches everything, read or not
+    SCANNER = "scanner"  # a security gateway
+    SELF = "self"  # the sender's own look
+    UNKNOWN = "unknown"
+
+    @property
+    def counts(self) -> bool:
+        """It is an open by default."""
+        return self in (Opener.PERSON, Opener.PROXY)
+
+    @property
+    def counts_at_all(self) -> bool:
+        """It is an open where machines are asked for too."""
+        return self is not Opener.SELF
 
 
 class Tls(StrEnum):
@@ -131,6 +157,17 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Alerts:
+    """What an account wants to be told about opens. Mail goes to `to`, else to the account's own address."""
+
+    opened: bool = False  # a mail at the first open
+    unopened: bool = False  # an event when nobody opened it within `unopened_days`
+    unopened_mail: bool = False  # ... and a mail
+    unopened_days: int = 3
+    to: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """A tenant: identity, upstream, limits."""
 
@@ -144,6 +181,8 @@ class Account:
     tz: str = "UTC"
     locale: str = "en"
     copy: str = "auto"
+    own: tuple[IPv4Network | IPv6Network, ...] = ()  # where the sender's own looks come from
+    alerts: Alerts = Alerts()
     reason: str = ""  # why it is paused or refused
     updated_at: datetime | None = None  # of its settings
     had_upstream: bool = False  # it was taken away since: mail is accepted, and waits for a new one

@@ -210,7 +210,8 @@ async def forget_mail(conn: Connection, id: str, most: int) -> int:
         tries as (delete from deliveries where message_id in (select id from gone) returning id),
         attempts as (delete from attempts where delivery_id in (select id from tries)),
         fetches as (delete from fetches where delivery_id in (select id from tries)),
-        events as (delete from events where message_id in (select id from gone))
+        opens as (delete from opens where delivery_id in (select id from tries)),
+        notes as (delete from notes where delivery_id in (select id from tries))
         select count(*) from gone
         """,
         {"id": id, "most": most},

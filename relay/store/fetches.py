@@ -23,8 +23,8 @@ async def insert(conn: Connection, batch: Sequence[Fetch]) -> int:
     """Keep those whose delivery is still there; tells how many."""
     result = await conn.execute(
         """
-        insert into fetches (delivery_id, method, address, user_agent)
-        select f.delivery, f.method, f.address::inet, f.agent
+        insert into fetches (delivery_id, account_id, method, address, user_agent)
+        select f.delivery, account_id, f.method, f.address::inet, f.agent
         from unnest(%s::bigint[], %s::text[], %s::text[], %s::text[]) as f(delivery, method, address, agent)
         join deliveries on deliveries.id = f.delivery
         """,

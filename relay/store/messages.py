@@ -229,7 +229,8 @@ async def purge(conn: Connection, days: int, *, most: int = 500) -> int:
         ), d as (delete from deliveries where message_id in (select id from old) returning id),
            a as (delete from attempts where delivery_id in (select id from d)),
            f as (delete from fetches where delivery_id in (select id from d)),
-           e as (delete from events where message_id in (select id from old)),
+           o as (delete from opens where delivery_id in (select id from d)),
+           n as (delete from notes where delivery_id in (select id from d)),
            b as (delete from bodies where message_id in (select id from old))
         delete from messages where id in (select id from old)
         """,

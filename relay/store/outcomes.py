@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 
 from relay.core.model import EventType, Outcome, State
+from relay.store import rollups
 from relay.store.db import Connection
 
 
@@ -37,7 +38,7 @@ class Report:
 
 # The UPDATE returns what was given beside what was applied, so that nothing is joined twice. Arrays travel in binary:
 # as text, psycopg quotes each element with a regular expression.
-COMMIT = """
+COMMIT = f"""
 with applied as (
     update deliveries d set state = g.state, lease_id = null, attempts = d.attempts + g.tried::int,
         ready = g.state = 'deferred' and g.wait <= 0,
@@ -50,7 +51,7 @@ with applied as (
       as g(delivery, lease, state, outcome, stage, seconds, code, enhanced, reply, category, upstream, wait, counts,
            tried, event, data)
     where d.id = g.delivery and d.lease_id = g.lease and d.state = 'leased'
-    returning d.id, d.account_id, d.message_id, d.attempts, g.*
+    returning d.id, d.account_id, d.message_id, d.recipient, d.name, d.attempts, d.finished_at, g.*
 ), tried as (
     insert into attempts (delivery_id, account_id, number, seconds, outcome, stage, code, enhanced, reply, upstream)
     select id, account_id, attempts, seconds, outcome, stage, code, enhanced, reply, upstream from applied where tried
@@ -59,9 +60,9 @@ with applied as (
 ), facts as (
     insert into events (account_id, type, delivery_id, message_id, data)
     select account_id, event, id, message_id, data from applied where event is not null
-)
+), {rollups.FINISHED}
 select id from applied
-"""
+"""  # noqa: S608 - the text is ours
 
 
 async def commit(conn: Connection, reports: Sequence[Report]) -> list[bool]:

@@ -73,7 +73,7 @@ async def test_each_recipient_has_a_pixel_whose_fetch_is_kept(tenant: Tenant) ->
     async def kept() -> bool:
         rows = await tenant.rows(
             "select recipient, user_agent from fetches f join deliveries d on d.id = f.delivery_id"
-            " where account_id = %s"
+            " where d.account_id = %s"
         )
         return rows == [("two@there.example", "Reader/1")]
 

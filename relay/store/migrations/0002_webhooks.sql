@@ -37,7 +37,9 @@ create table postings (
     finished_at     timestamptz
 );
 create index postings_due on postings (endpoint_id, due_at, id) where state = 'pending';
-create index postings_endpoint on postings (endpoint_id, id);
+-- The log, newest first, and what of it failed for good.
+create index postings_endpoint on postings (endpoint_id, created_at, id);
+create index postings_failed on postings (endpoint_id, created_at, id) where state = 'failed';
 create index postings_event on postings (event_id);
 
 create table posts (

@@ -1,0 +1,80 @@
+"""Who fetched a pixel: a person, a webmail for one, a machine ahead of anybody, a gateway, or the sender."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from relay.core.model import Opener
+from relay.core.openers import CLIENTS, RULES, Rule
+
+LONGEST_AGENT = 1000  # characters that are looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One fetch of a pixel, as far as it is known."""
+
+    agent: str
+    address: IPv4Address | IPv6Address | None
+    method: str = "GET"
+    since_sent: float | None = None  # seconds since upstream took the mail; None: not known to be sent
+    earlier: int = 0  # fetches of this pixel before
+    burst: int = 0  # of those: in the last 10 seconds
+    own: Sequence[IPv4Network | IPv6Network] = ()  # the sender's own networks (Account.own)
+    host: str = ""  # confirmed reverse DNS name; "" is unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Who it was, with what ("" when nothing tells), and why we think so: one sentence for people."""
+
+    opener: Opener
+    client: str
+    reason: str
+
+
+def judge(look: Look) -> Judgement:
+    """The judgement of the first rule that fits (core/openers.py). Never raises; costs the same whatever is sent."""
+    agent = look.agent[:LONGEST_AGENT].strip().lower()
+    address = _plain(look.address)
+    fitting, client = _read(agent)
+    if address and any(address in network for network in look.own):
+        return Judgement(Opener.SELF, client, "It came from one of the sender's own networks.")
+    for rule in fitting:
+        if _holds(rule, look, address):
+            return Judgement(rule.opener, rule.client or client, rule.reason)
+    if client:
+        return Judgement(Opener.PERSON, client, f"{client} showed it: people read mail with that.")
+    return Judgement(Opener.UNKNOWN, "", "Nothing tells whether a person or a machine fetched it.")
+
+
+def _plain(address: IPv4Address | IPv6Address | None) -> IPv4Address | IPv6Address | None:
+    """An IPv4 address written as IPv6 is an IPv4 address."""
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+@lru_cache(maxsize=2048)
+def _read(agent: str) -> tuple[tuple[Rule, ...], str]:
+    """The rules that this agent does not rule out, and the client that it names. The same few agents come all day."""
+    fitting = tuple(rule for rule in RULES if rule.regex.search(agent))
+    return fitting, next((client.name for client in CLIENTS if client.regex.search(agent)), "")
+
+
+def _holds(rule: Rule, look: Look, address: IPv4Address | IPv6Address | None) -> bool:
+    """Every sign that the rule asks for, beside the agent, is there."""
+    return (
+        (rule.reading or look.method.upper() != "GET")
+        and look.burst >= rule.burst
+        and (rule.soon is None or (look.since_sent is not None and look.since_sent < rule.soon))
+        and (not rule.networks or (address is not None and any(address in network for network in rule.networks)))
+        and (not rule.hosts or _below(look.host, rule.hosts))
+    )
+
+
+def _below(host: str, domains: Sequence[str]) -> bool:
+    name = "." + host.lower().rstrip(".")
+    return any(name.endswith("." + domain) for domain in domains)

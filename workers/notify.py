@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
+from typing import Protocol
 
 from relay import ready, role
 from relay.core.vault import Vault
@@ -14,13 +16,34 @@ from relay.settings import Settings
 from relay.store import db
 
 
+class Room(Protocol):
+    """One job of the role. It waits PostgreSQL's absences out by itself."""
+
+    async def run(self, stopping: asyncio.Event) -> None: ...
+
+
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """The role, until `stopping`."""
-    pool = await db.open_pool(settings, most=4)
-    Vault(settings.secret_keys)
+    pool = await db.open_pool(settings, most=6)
+    vault = Vault(settings.secret_keys)  # noqa: F841 - for the rooms
+    rooms: list[Room] = []
     ready.announce()
+    try:
+        await together(rooms, stopping)
+    finally:
+        await pool.close()
+
+
+async def together(rooms: Sequence[Room], stopping: asyncio.Event) -> None:
+    """All rooms at once. One that fails stops the others in good order, and then the process: it is started again."""
+    running = [asyncio.create_task(room.run(stopping)) for room in rooms]
+    for task in running:
+        task.add_done_callback(lambda done: stopping.set() if not done.cancelled() and done.exception() else None)
     await stopping.wait()
-    await pool.close()
+    if running:
+        await asyncio.wait(running)
+    for task in running:
+        task.result()
 
 
 def main() -> int:

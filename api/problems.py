@@ -109,7 +109,7 @@ def translate(error: Exception) -> Problem:
         case Problem():
             return error
         case Faulty():
-            return Problem(400, "The account's settings cannot be used", code="InvalidFields", fields=error.faults)
+            return Problem(400, f"{error.what} cannot be used", code="InvalidFields", fields=error.faults)
         case Conflict():
             after = {"Retry-After": str(error.retry_after)} if error.retry_after else None
             return Problem(409, error.message, code=error.code, headers=after)

@@ -22,7 +22,7 @@ MASK = "******"
 """What a secret looks like from outside. Given back, it means: as it was."""
 
 SECRETS = frozenset({"smtp.auth.pass", "smtp.auth.accessToken", "imap.auth.pass", "imap.auth.accessToken"})
-LATER = frozenset({"mailgun", "oauth2", "webhooks"})
+LATER = frozenset({"mailgun", "oauth2"})
 ID = r"^[A-Za-z0-9][A-Za-z0-9._@+=:-]{0,127}$"
 COPY = {True: "always", False: "never", "auto": "auto"}
 MOST_NETWORKS = 100
@@ -31,11 +31,11 @@ MODES = {"required": Tls.STARTTLS, "opportunistic": Tls.OPPORTUNISTIC, "none": T
 
 
 class Faulty(Exception):
-    """The settings cannot be used; `faults` has a (field, message) for each reason."""
+    """Settings that cannot be used, and `what` they are of; `faults` has a (field, message) for each reason."""
 
-    def __init__(self, faults: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, faults: Sequence[tuple[str, str]], what: str = "The account's settings") -> None:
         super().__init__("; ".join(f"{key} {message}" for key, message in faults))
-        self.faults = list(faults)
+        self.faults, self.what = list(faults), what
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +146,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "copy": _copy,
     "locale": _locale,
     "tz": _text(64),
+    "webhooks": _text(hosts.LONGEST_URL),
     "limits.perMinute": _most,
     "limits.perHour": _most,
     "limits.perDay": _most,
@@ -194,6 +195,8 @@ def _together(old: Fields, new: Fields, given: Mapping[str, Any], rules: Rules) 
     """Faults that show only when fields are seen side by side, or against the rules of the installation."""
     if new.get("tz", "UTC") not in rules.zones:
         yield "tz", "is not a known time zone (example: Europe/Berlin)"
+    if new.get("webhooks") and (reason := hosts.judge_url(new["webhooks"], rules.allowed)):
+        yield "webhooks", reason
     if new.get("smtp.secure") and "smtp.tls.mode" in new:
         yield "smtp.tls.mode", "is for connections that start in the clear: leave it out, or set smtp.secure to false"
     if new.get("smtp.auth.method") == "xoauth2" and "smtp.auth.accessToken" not in new:

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from urllib.parse import urlsplit
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -61,6 +62,9 @@ CARRIERS: tuple[tuple[IPv6Network, int], ...] = (
 SINGLE = frozenset({IPv6Address("::"), IPv6Address("::1")})  # inside ::/96, yet names of their own
 LOCAL_NAMES = re.compile(r"(.+\.)?(localhost|localhost\.localdomain|ip6-(localhost|loopback))")
 NUMBER = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+")
+LONGEST_URL = 2048  # characters
+URL = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]*")  # RFC 3986 2
+NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?")
 
 
 def judge(address: Address, allowed: Iterable[Network]) -> str:
@@ -82,6 +86,32 @@ def judge_literal(host: str, allowed: Iterable[Network]) -> str:
     if LOCAL_NAMES.fullmatch(_plain(host)):
         return judge(IPv4Address("127.0.0.1"), allowed)
     return ""
+
+
+def judge_url(url: str, allowed: Iterable[Network]) -> str:
+    """Why nothing may be posted to this URL, in words that follow the name of its field; "" when it may."""
+    if not url:
+        return "is missing"
+    if len(url) > LONGEST_URL:
+        return f"must be at most {LONGEST_URL} characters"
+    if not URL.fullmatch(url):
+        return "must hold only what a URL may: percent-encode the rest, and write the host in ASCII (xn--...)"
+    if not url.lower().startswith(("https://", "http://")):
+        return "must begin with https:// or http://"
+    if "#" in url:
+        return "must hold no fragment (#...): it is never sent"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return "is no URL: its host or port cannot be read"
+    if "@" in parts.netloc:
+        return "must hold no user or password: give them as a custom header, e.g. Authorization"
+    six = "[" in parts.netloc
+    if port == 0 or not (isinstance(literal(host), IPv6Address) if six else NAME.fullmatch(host)):
+        return "is no URL: it needs the name or address of a host, and a port that there is"
+    reason = judge_literal(host, allowed)
+    return reason and f"leads to a {reason}, refused unless the operator allows it with POSTFERRY_ALLOW_NETWORKS"
 
 
 def literal(host: str) -> Address | None:

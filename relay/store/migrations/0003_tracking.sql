@@ -36,8 +36,10 @@ create table opens (
     first_fetch     bigint,                         -- rows of `fetches`: who it was, and where
     last_fetch      bigint,
     any_first_fetch bigint,
-    any_last_fetch  bigint
-) with (fillfactor = 80);
+    any_last_fetch  bigint,
+    sent_at         timestamptz                     -- its delivery's, where its opens count in the sums; null while it is
+) with (fillfactor = 80);                           -- not known as sent: they are counted (by the books) once it is
+create index opens_early on opens (delivery_id) where sent_at is null;
 
 -- Deliveries by the quarter of an hour in which they were finished; opens count where their delivery was sent.
 create table tallies (
@@ -72,6 +74,8 @@ create table open_tallies (
 );
 create index open_tallies_quarter on open_tallies (account_id, quarter);
 create index open_tallies_news on open_tallies (account_id, quarter) where not folded;
+alter table tallies set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000);
+alter table open_tallies set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000);
 
 create table recipients (
     account_id          text not null,
@@ -92,6 +96,15 @@ create table recipients (
     gone                jsonb not null default '{}',  -- what retention took of the counts above: {"sent": 3, ...}
     primary key (account_id, address)
 ) with (fillfactor = 70);
+
+-- How far the books' chores have come: one row.
+create table books (
+    one             boolean primary key default true check (one),
+    purged_until    timestamptz not null default 'epoch',  -- retention has taken mail that was finished up to here
+    erased_fetch    bigint not null default 0,             -- up to here addresses and user agents are erased
+    erased_event    bigint not null default 0
+);
+insert into books default values;
 
 -- What people say about a delivery.
 create table notes (
@@ -124,10 +137,11 @@ create index deliveries_recipient on deliveries (account_id, lower(recipient), f
 
 -- The sums of what is there already. Its fetches were never judged: machines may have made them.
 insert into opens (delivery_id, account_id, fetches, judged, opens, any_opens, any_first_at, any_last_at,
-    any_first_fetch, any_last_fetch)
-select delivery_id, account_id, count(*), jsonb_build_object('unknown', count(*)), 0, count(*), min(at), max(at),
-    min(id), max(id)
-from fetches group by delivery_id, account_id;
+    any_first_fetch, any_last_fetch, sent_at)
+select f.delivery_id, f.account_id, count(*), jsonb_build_object('unknown', count(*)), 0, count(*), min(f.at), max(f.at),
+    min(f.id), max(f.id), d.finished_at
+from fetches f left join deliveries d on d.id = f.delivery_id and d.state = 'sent'
+group by f.delivery_id, f.account_id, d.finished_at;
 
 insert into tallies (account_id, quarter, email_type, sent, tracked, failed, any_opened, any_opens, folded)
 select coalesce(account_id, ''), quarter, email_type, count(*) filter (where state = 'sent'),
@@ -136,7 +150,8 @@ select coalesce(account_id, ''), quarter, email_type, count(*) filter (where sta
 from (
     select d.account_id, date_bin('15 minutes', d.finished_at, 'epoch') as quarter, d.state, o.delivery_id, o.any_opens,
         coalesce(m.email_type, '') as email_type, m.splice is not null as tracked
-    from deliveries d join messages m on m.id = d.message_id left join opens o on o.delivery_id = d.id
+    from deliveries d join messages m on m.id = d.message_id
+    left join opens o on o.delivery_id = d.id and o.sent_at is not null
     where d.state in ('sent', 'failed')) done
 group by grouping sets ((account_id, quarter, email_type), (quarter, email_type));
 
@@ -146,7 +161,8 @@ select d.account_id, lower(d.recipient), max(d.name), count(*) filter (where d.s
     count(*) filter (where d.state = 'sent' and m.splice is not null), count(*) filter (where d.state = 'failed'),
     count(o.delivery_id), coalesce(sum(o.any_opens), 0), min(d.finished_at) filter (where d.state = 'sent'),
     max(d.finished_at) filter (where d.state = 'sent'), max(o.any_last_at)
-from deliveries d join messages m on m.id = d.message_id left join opens o on o.delivery_id = d.id
+from deliveries d join messages m on m.id = d.message_id
+left join opens o on o.delivery_id = d.id and o.sent_at is not null
 where d.state in ('sent', 'failed') group by d.account_id, lower(d.recipient);
 
 insert into open_tallies (account_id, quarter, email_type, opener, client, country, opens, firsts, any_firsts, folded)

@@ -14,7 +14,6 @@ from pydantic.json_schema import models_json_schema
 
 from api.operation import Operation
 from api.problems import Error
-from api.shapes import public
 
 REF = "#/components/schemas/{model}"
 INTRODUCTION = """Mail that is handed over here is stored, then sent through the account's own mail server, one copy for
@@ -104,7 +103,7 @@ def _operation(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
 
 def _parameters(operation: Operation, schemas: _Schemas) -> Iterable[dict[str, Any]]:
     for name, adapter in operation.parts.items():
-        yield {"name": public(name), "in": "path", "required": True, **_described(adapter.json_schema())}
+        yield {"name": operation.outside(name), "in": "path", "required": True, **_described(adapter.json_schema())}
     if operation.query:
         properties, required = schemas.fields(operation.query)
         for name, schema in properties.items():
@@ -122,6 +121,8 @@ def _described(schema: dict[str, Any]) -> dict[str, Any]:
 def _responses(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
     if _is_model(operation.answer):
         content = {"application/json": {"schema": schemas.written(operation.answer)}}
+        if operation.sheeted:
+            content["text/csv"] = {"schema": {"type": "string"}}
     else:
         content = {operation.media: {}}
     error = {"content": {"application/json": {"schema": schemas.written(Error)}}}

@@ -17,10 +17,12 @@ from typing import Any
 from aiohttp import web
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from api import reading
+from api import reading, sheet
+from api.analytics import Answer as Sheeted
 from api.call import HOUSE, NOBODY, Call, authorise
 from api.problems import Problem, invalid
 from api.shapes import Answer, public
+from relay.core.sheet import wanted
 from relay.settings import Settings
 
 SMALL = 1 << 20  # bytes of a body where no attachment travels
@@ -62,6 +64,15 @@ class Operation:
     def name(self) -> str:
         return f"{self.tag}.{self.function.__name__}"
 
+    @property
+    def sheeted(self) -> bool:
+        """It answers CSV too, to whoever asks for it."""
+        return isinstance(self.answer, type) and issubclass(self.answer, Sheeted) and bool(self.answer.sheet)
+
+    def outside(self, part: str) -> str:
+        """What a part of the path is called there."""
+        return part if f"{{{part}}}" in self.path else public(part)
+
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         house = request.app[HOUSE]
         token = await authorise(request, house, self.scope) if self.scope else NOBODY
@@ -74,10 +85,13 @@ class Operation:
         if self.body:
             value = reading.parse(await reading.body(request, self._limit(house.settings)))
             given["body"] = self._valid(self.body, value, "The body is not what this call takes")
+        if self.sheeted and wanted(request.headers.get("Accept", "")):
+            return await sheet.answer(call, self.function, given, self.answer)
         answer = await self.function(call, **given)
         if isinstance(answer, web.StreamResponse):
             return answer
-        return web.Response(body=answer.json_bytes(), content_type="application/json")
+        headers = {"Vary": "Accept"} if self.sheeted else None
+        return web.Response(body=answer.json_bytes(), content_type="application/json", headers=headers)
 
     def _limit(self, settings: Settings) -> int:
         """Bytes. What is large has room for the largest message in base64."""
@@ -87,9 +101,9 @@ class Operation:
         given = {}
         for name, adapter in self.parts.items():
             try:
-                given[name] = adapter.validate_python(request.match_info[public(name)])
+                given[name] = adapter.validate_python(request.match_info[self.outside(name)])
             except ValidationError as error:
-                raise invalid(error, "The address is not what this call takes", key=public(name)) from None
+                raise invalid(error, "The address is not what this call takes", key=self.outside(name)) from None
         return given
 
     def _query(self, request: web.Request, model: type[BaseModel]) -> BaseModel:

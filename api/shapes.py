@@ -70,6 +70,24 @@ class Answer(BaseModel):
         return self.__pydantic_serializer__.to_json(self, by_alias=True)
 
 
+Count = Annotated[int, Field(ge=0, le=1 << 53)]
+
+
+def write_cursor(*parts: Any) -> str:
+    """A cursor that holds these values, which JSON can hold."""
+    return base64.urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode()).rstrip(b"=").decode()
+
+
+def read_cursor(cursor: str, *kinds: Any) -> tuple[Any, ...]:
+    """What it holds, each value of its kind. Raises Refused: anybody may send anything."""
+    try:
+        parts = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        found: tuple[Any, ...] = TypeAdapter(tuple[kinds]).validate_python(parts)  # type: ignore[valid-type]
+    except (binascii.Error, ValueError, TypeError, RecursionError):
+        raise Refused("The cursor is not one of ours; start again without it", key="cursor") from None
+    return found
+
+
 class Paging(Query):
     """Which part of a list."""
 
@@ -87,22 +105,15 @@ class Paging(Query):
         """(total, page, key of the last item) from the cursor; None without one. `kind` is the type of the key."""
         if not self.cursor:
             return None
-        try:
-            total, page, key = json.loads(base64.urlsafe_b64decode(self.cursor + "=" * (-len(self.cursor) % 4)))
-            return _COUNT.validate_python(total), _COUNT.validate_python(page), TypeAdapter(kind).validate_python(key)
-        except (binascii.Error, ValueError, TypeError, RecursionError):
-            raise Refused("The cursor is not one of ours; start again without it", key="cursor") from None
+        total, page, key = read_cursor(self.cursor, Count, Count, kind)
+        return total, page, key
 
     def frame(self, total: int, page: int, shown: int, last: Any) -> dict[str, Any]:
         """The fields of Listing; `last` is the key of the last of the `shown` items."""
         pages = -(-total // self.page_size)
-        key = json.dumps([total, page + 1, last], separators=(",", ":")).encode()
         more = shown == self.page_size and page + 1 < pages
-        cursor = base64.urlsafe_b64encode(key).rstrip(b"=").decode() if more else None
+        cursor = write_cursor(total, page + 1, last) if more else None
         return {"total": total, "page": page, "pages": pages, "cursor": cursor}
-
-
-_COUNT = TypeAdapter(Annotated[int, Field(ge=0, le=1 << 53)])
 
 
 class Listing(Answer):

@@ -111,7 +111,8 @@ async def secrets(conn: Connection, settings: Settings) -> Check:
     if lost:
         shown = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
         advice = (
-            "put the key that sealed them back into POSTFERRY_SECRET_KEYS, or give the accounts their passwords again"
+            "put the key that sealed them back into POSTFERRY_SECRET_KEYS, or give accounts their passwords again and "
+            "webhooks new secrets and headers"
         )
         return Check("secrets", Finding.FAILED, f"{len(lost)} of {len(stored)} do not open: {shown}", advice)
     keys = len(settings.secret_keys)

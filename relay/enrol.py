@@ -46,4 +46,6 @@ async def delete(pool: db.Pool, id: str) -> bool:
             return False
         while await accounts.forget_mail(conn, id, FORGET_AT_ONCE):
             pass
+        while await accounts.forget_events(conn, id, FORGET_AT_ONCE):
+            pass
         return await accounts.delete(conn, id)

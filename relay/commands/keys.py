@@ -9,7 +9,9 @@ from relay.commands.terminal import choose, describe, mark
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.description = "The keys that encrypt account secrets at rest (POSTFERRY_SECRET_KEYS, newest first)."
+    parser.description = (
+        "The keys that encrypt secrets of accounts and webhooks at rest (POSTFERRY_SECRET_KEYS, newest first)."
+    )
     commands = choose(parser)
     describe(
         commands.add_parser("rotate", help="seal every secret again with the newest key"),
@@ -22,9 +24,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 async def _rotate(args: argparse.Namespace) -> int:
-    from relay.store import accounts
+    from relay.store import accounts, endpoints
 
     async with opened(args) as here:
         count = await accounts.reseal(here.conn, here.vault)
-    print(f"{mark('ok')} the secrets of {count} account{'s' * (count != 1)} are sealed with the newest key")
+        hooks = await endpoints.reseal(here.conn, here.vault)
+    whose = f"{count} account{'s' * (count != 1)}" + (f" and {hooks} webhook{'s' * (hooks != 1)}" if hooks else "")
+    print(f"{mark('ok')} the secrets of {whose} are sealed with the newest key")
     return 0

@@ -43,7 +43,7 @@ def change(old: Wanted, given: Mapping[str, Any], allowed: Iterable[hosts.Networ
             new = replace(new, **{key: read})
         except ValueError as fault:
             faults.append((key, str(fault)))
-    judged = new.enabled or new.url != old.url  # what was allowed once and is no more can still be disabled
+    judged = new.enabled or not new.url or new.url != old.url  # what is allowed no more can still be disabled
     if judged and "url" not in dict(faults) and (reason := hosts.judge_url(new.url, allowed)):
         faults.append(("url", reason))
     headers, found = ({}, []) if faults else _kept(old, new, "headers" in given)
@@ -73,7 +73,7 @@ def _kept(old: Wanted, new: Wanted, given: bool) -> tuple[dict[str, str], list[t
     for name, value in headers.items():
         masked = value == MASK
         if moved and (masked or not given):
-            faults.append((f"headers.{name}", "must be given again (or left out), since the host of url changes"))
+            faults.append((f"headers.{name}", "must be given again, or headers be {}, since the host of url changes"))
         elif masked and name.lower() not in before:
             faults.append((f"headers.{name}", f"is {MASK}, and there is no value of before to keep"))
         elif masked:

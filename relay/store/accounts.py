@@ -15,6 +15,7 @@ from relay.core import account as settings_of
 from relay.core.account import MASK, SECRETS, Fields
 from relay.core.model import Account, AccountState, EventType
 from relay.core.vault import Vault, VaultError
+from relay.store import endpoints
 from relay.store.db import Connection
 
 COLUMNS = "id, name, email, state::text, reason, retry_at, config, secrets, had_upstream, created_at, updated_at"
@@ -139,6 +140,8 @@ async def save(conn: Connection, vault: Vault, id: str, change: Callable[[Fields
         )
         if _upstream(old) != _upstream(new):
             await _try_again(conn, id)
+        if old.get("webhooks", "") != new.get("webhooks", ""):
+            await endpoints.follow(conn, vault, id, new.get("webhooks", ""))
     return made.rowcount == 1
 
 
@@ -220,10 +223,33 @@ async def forget_mail(conn: Connection, id: str, most: int) -> int:
     return row[0] if row else 0
 
 
+async def forget_events(conn: Connection, id: str, most: int) -> int:
+    """Remove up to `most` of the account's events with their postings, whoever was told; tells how many there were."""
+    cursor = await conn.execute(
+        """
+        with gone as (
+            delete from events where id in (select id from events where account_id = %(id)s limit %(most)s)
+            returning id
+        ),
+        told as (delete from postings where event_id in (select id from gone) returning id),
+        posts as (delete from posts where posting_id in (select id from told))
+        select count(*) from gone
+        """,
+        {"id": id, "most": most},
+    )
+    row = await cursor.fetchone()
+    return row[0] if row else 0
+
+
 async def delete(conn: Connection, id: str) -> bool:
-    """Remove the account with its tokens, windows and idempotency keys; its mail is removed before (`forget_mail`)."""
+    """Remove the account with its tokens, endpoints, windows and idempotency keys.
+
+    Its mail and events are removed before (`forget_mail`, `forget_events`).
+    """
     async with conn.transaction():
-        for table in ("slots", "idempotency", "events"):
+        while await forget_events(conn, id, 5000):  # of what happened since
+            pass
+        for table in ("slots", "idempotency"):
             await conn.execute(f"delete from {table} where account_id = %s".encode(), (id,))  # noqa: S608
         return (await conn.execute("delete from accounts where id = %s", (id,))).rowcount == 1
 

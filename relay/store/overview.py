@@ -183,7 +183,16 @@ async def unapplied(conn: Connection) -> list[str]:
 
 
 async def sealed(conn: Connection) -> list[tuple[str, str, str]]:
-    """(account, field, token) of every stored secret."""
-    cursor = await conn.execute("select id, key, value from accounts, jsonb_each_text(secrets) order by id, key")
+    """(account, field, token) of every stored secret; an endpoint's are those of `endpoint/ID`."""
+    cursor = await conn.execute(
+        """
+        select id, key, value from accounts, jsonb_each_text(secrets)
+        union all
+        select 'endpoint/' || id, key, value
+        from endpoints, (values ('headers', headers), ('oldSecret', old_secret), ('secret', secret)) as t(key, value)
+        where value <> ''
+        order by 1, 2
+        """
+    )
     rows: list[Any] = await cursor.fetchall()
     return [(row[0], row[1], row[2]) for row in rows]

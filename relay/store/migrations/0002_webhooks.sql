@@ -21,7 +21,7 @@ create table endpoints (
     created_at      timestamptz not null default now(),
     updated_at      timestamptz not null default now()
 );
-create index endpoints_account on endpoints (account_id) where state = 'active';
+create index endpoints_account on endpoints (account_id);
 create unique index endpoints_managed on endpoints (account_id) where managed;
 
 -- One row an event and subscribed endpoint. A claim moves `due_at` ahead, so that a process that dies loses nothing.

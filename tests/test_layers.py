@@ -27,7 +27,8 @@ DOORS = {
 MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "relay.core": ("relay.core",),
     "relay.settings": (),
-    "relay.metrics": ("relay.settings",),
+    "relay.meters": (),
+    "relay.metrics": ("relay.meters", "relay.settings"),
     "relay.log": ("relay.settings",),
     "relay.guardian": (),
     "relay.store": ("relay.store", "relay.core", "relay.settings"),
@@ -48,12 +49,13 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "dramatiq": ("workers",),
     "idna": ("relay.core.address",),
     "maxminddb": ("relay.geo",),
-    "prometheus_client": ("relay.metrics",),
+    "prometheus_client": ("relay.meters", "relay.scrape"),
     "psycopg": ("relay.store",),
     "psycopg_pool": ("relay.store",),
     "pydantic": ("api",),
     "redis": ("workers.broker",),
     "uvloop": ("relay.processes",),
+    "yarl": ("relay.net.http",),
 }
 
 IMPURE_MODULES = (

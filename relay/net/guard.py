@@ -59,6 +59,13 @@ async def resolve(
     raise Forbidden(host, found[0].address, _reason(found[0], allowed))
 
 
+def check(family: int, sockaddr: SockAddr, allowed: Sequence[Network]) -> None:
+    """The last look at an address, where a library resolves names by itself. Raises Forbidden."""
+    target = Target(family, sockaddr)
+    if reason := _reason(target, allowed):
+        raise Forbidden(target.address, target.address, reason)
+
+
 async def _system(host: str, port: int) -> Sequence[tuple[Any, ...]]:
     try:
         return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)

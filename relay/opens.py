@@ -1,55 +1,188 @@
-"""A pixel was fetched: kept as a row, after the picture was answered. Judging it comes later."""
+"""A pixel was fetched: after the picture was answered, the fetch is judged and recorded, many at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from relay import metrics
 from relay.batch import Batcher
-from relay.core import pixel
+from relay.core import footprint, opener, pixel
 from relay.core.errors import StoreAway
-from relay.store import db, fetches
-from relay.store.fetches import Fetch
+from relay.core.model import Opener
+from relay.core.opener import Look
+from relay.settings import Settings
+from relay.store import db, opens
+from relay.store.opens import Known, Open
 
-MOST_WAITING = 20_000  # fetches in memory while the store is slow; those that come then are counted and dropped
+MOST_WAITING = 20_000  # fetches in memory while the store is slow or away; those that come then are counted and dropped
+MOST = 200  # that are recorded together: pictures are answered by the same loop, and must not wait for more
+SPACING = 0.05  # s between two batches: nobody waits for them, and many together cost little more than one
+AGAIN = 0.5  # s until PostgreSQL is asked again
+LONGEST_AGENT = 1000  # characters of a user agent that are kept
+PLACED = frozenset({Opener.PERSON, Opener.UNKNOWN})  # whose address says where the reader is
 
 _log = logging.getLogger("postferry.opens")
 
 
-class Opens:
-    """Records fetches in groups. `keys` are those that sign pixels, newest first."""
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """A fetch as it came; `came` on the event loop's clock."""
 
-    def __init__(self, pool: db.Pool, keys: Sequence[bytes]) -> None:
-        self._pool, self._keys = pool, keys
-        self._batcher: Batcher[Fetch, bool] = Batcher(self._commit, most=1000)
+    delivery: int
+    came: float
+    method: str
+    address: str
+    agent: str
+
+
+class Opens:
+    """Records fetches in groups. `keys` are those that sign pixels, newest first.
+
+    What is in memory while PostgreSQL is away is recorded when it is back, at the time at which it came. A process that
+    ends before that loses it.
+    """
+
+    def __init__(self, pool: db.Pool, settings: Settings, keys: Sequence[bytes]) -> None:
+        self._pool, self._settings, self._keys = pool, settings, keys
+        self._batcher: Batcher[Fetch, bool] = Batcher(self._commit, most=MOST)
+        self._closing = asyncio.Event()
+        self._given_up = False
         self._waiting = 0
 
-    def fetched(self, token: str, method: str, address: str, user_agent: str) -> None:
+    def fetched(self, token: str, method: str, address: str, agent: str) -> None:
         """Returns at once. A token that is not ours is counted, and costs no more than reading it."""
         delivery = pixel.read(self._keys, token)
-        if delivery is None or self._waiting >= MOST_WAITING:
-            metrics.FETCHES.labels("unknown" if delivery is None else "dropped").inc()
-            return
-        metrics.FETCHES.labels("ours").inc()
-        self._waiting += 1
-        self._batcher.add(Fetch(delivery, method, address, user_agent)).add_done_callback(self._stored)
+        if delivery is None:
+            metrics.FETCHES.labels("unknown").inc()
+        elif self._waiting >= MOST_WAITING:
+            metrics.FETCHES.labels("dropped").inc()
+        else:
+            metrics.FETCHES.labels("ours").inc()
+            self._count(1)
+            came = asyncio.get_running_loop().time()
+            self._batcher.add(Fetch(delivery, came, method, address, _storable(agent)))
 
     async def close(self) -> None:
-        """Lets what is running end."""
+        """Records what is waiting, unless PostgreSQL is away."""
+        self._closing.set()
         await self._batcher.drain()
 
     async def _commit(self, batch: list[Fetch]) -> Sequence[bool]:
         metrics.COMMIT_SIZE.labels("fetch").observe(len(batch))
-        async with db.connection(self._pool) as conn:
-            await fetches.insert(conn, batch)
+        try:
+            await self._record(sorted(batch, key=lambda fetch: fetch.came))
+        except Exception as error:
+            metrics.FETCHES.labels("dropped").inc(len(batch))
+            _log.error("%d pixel fetches are lost: %s", len(batch), error)
+        self._count(-len(batch))
+        await self._rest(SPACING)
         return [True] * len(batch)
 
-    def _stored(self, future: asyncio.Future[bool]) -> None:
-        self._waiting -= 1
-        error = future.exception()
-        if isinstance(error, StoreAway):
-            _log.warning("a pixel fetch is lost: the store is away")
-        elif error is not None:
-            _log.error("a pixel fetch is lost: %s", error)
+    async def _record(self, batch: Sequence[Fetch]) -> None:
+        """Until it is stored. Raises StoreAway when we are to end while PostgreSQL is away."""
+        tried: list[Open] = []
+        while True:
+            try:
+                async with db.connection(self._pool) as conn:
+                    if tried and await opens.recorded(conn, tried):  # only the answer was lost
+                        return
+                    loop = asyncio.get_running_loop()
+                    known = await opens.known(conn, _ages(batch, loop.time()))
+                    tried = self._judged(batch, known, loop.time())
+                    stored = await opens.record(conn, tried) if tried else frozenset[int]()
+                    break
+            except StoreAway as error:
+                metrics.STORE_ERRORS.inc()
+                self._given_up |= self._closing.is_set()
+                if self._given_up:
+                    raise
+                _log.warning("pixel fetches wait for PostgreSQL: %s", error)
+                await self._rest(AGAIN)
+        for who, number in Counter(one.opener for one in tried if one.delivery in stored).items():
+            metrics.OPENS.labels(who.value).inc(number)
+
+    def _judged(self, batch: Sequence[Fetch], known: Mapping[int, Known], now: float) -> list[Open]:
+        """Each fetch with its judgement, in their order; those of deliveries that are gone are left out."""
+        places: defaultdict[int, list[datetime]] = defaultdict(list)
+        found = []
+        for fetch in batch:
+            mail = known.get(fetch.delivery)
+            if mail is not None:
+                at = mail.now - timedelta(seconds=now - fetch.came)
+                found.append(self._judge(fetch, mail, at, places[fetch.delivery]))
+                places[fetch.delivery].append(at)
+        return found
+
+    def _judge(self, fetch: Fetch, mail: Known, at: datetime, before: Sequence[datetime]) -> Open:
+        """`before`: the times of this delivery's earlier fetches in the same batch."""
+        judgement = opener.judge(
+            Look(
+                agent=fetch.agent,
+                address=_address(fetch.address),
+                method=fetch.method,
+                since_sent=mail.since_sent(at),
+                earlier=mail.fetches + len(before),
+                burst=_burst(mail, at, before),
+                own=mail.own,
+            )
+        )
+        return Open(
+            delivery=fetch.delivery,
+            place=len(before) + 1,
+            at=at,
+            method=fetch.method,
+            address=footprint.kept(fetch.address, self._settings.open_addresses),
+            agent=fetch.agent,
+            opener=judgement.opener,
+            client=judgement.client,
+            reason=judgement.reason,
+            country="",
+            city="",
+            tells=mail.tells,
+        )
+
+    def _count(self, more: int) -> None:
+        self._waiting += more
+        metrics.OPENS_WAITING.labels().inc(more)
+
+    async def _rest(self, seconds: float) -> None:
+        """Shorter when we are to end."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), seconds)
+
+
+def _ages(batch: Sequence[Fetch], now: float) -> dict[int, float]:
+    """Seconds since the first fetch of each delivery."""
+    ages: dict[int, float] = {}
+    for fetch in batch:
+        ages.setdefault(fetch.delivery, now - fetch.came)
+    return ages
+
+
+def _burst(mail: Known, at: datetime, before: Sequence[datetime]) -> int:
+    """Fetches in the 10 seconds before `at`: those of this batch, and what was recorded before the first of them."""
+    since = at - timedelta(seconds=opens.BURST)
+    recorded = mail.burst if not before or before[0] > since else 0
+    return recorded + len(before) - bisect_right(before, since)
+
+
+@lru_cache(maxsize=4096)
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
+
+
+def _storable(agent: str) -> str:
+    """Bytes that are no UTF-8 arrive as surrogates, which the database does not take; neither does it take NUL."""
+    return agent[:LONGEST_AGENT].encode(errors="replace").decode().replace("\0", "?")

@@ -8,7 +8,8 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from relay.core.model import Opener
-from relay.core.openers import CLIENTS, RULES, Rule
+from relay.core.openers import RULES, Rule
+from relay.core.readers import CLIENTS
 
 LONGEST_AGENT = 1000  # characters that are looked at
 
@@ -47,7 +48,7 @@ def judge(look: Look) -> Judgement:
         if _holds(rule, look, address):
             return Judgement(rule.opener, rule.client or client, rule.reason)
     if client:
-        return Judgement(Opener.PERSON, client, f"{client} showed it: people read mail with that.")
+        return Judgement(Opener.PERSON, client, f"It was shown in {client}, which people read mail with.")
     return Judgement(Opener.UNKNOWN, "", "Nothing tells whether a person or a machine fetched it.")
 
 
@@ -67,14 +68,18 @@ def _read(agent: str) -> tuple[tuple[Rule, ...], str]:
 def _holds(rule: Rule, look: Look, address: IPv4Address | IPv6Address | None) -> bool:
     """Every sign that the rule asks for, beside the agent, is there."""
     return (
-        (rule.reading or look.method.upper() != "GET")
+        (not rule.other_method or look.method.upper() != "GET")
         and look.burst >= rule.burst
         and (rule.soon is None or (look.since_sent is not None and look.since_sent < rule.soon))
         and (not rule.networks or (address is not None and any(address in network for network in rule.networks)))
-        and (not rule.hosts or _below(look.host, rule.hosts))
+        and (not rule.hosts or any(_named(look.host, name) for name in rule.hosts))
     )
 
 
-def _below(host: str, domains: Sequence[str]) -> bool:
-    name = "." + host.lower().rstrip(".")
-    return any(name.endswith("." + domain) for domain in domains)
+def _named(host: str, name: str) -> bool:
+    """The host is `name` or below it; or `name` has a `*`, and the host begins and ends so."""
+    host = host.lower().rstrip(".")
+    begin, star, end = name.partition("*")
+    if star:
+        return host.startswith(begin) and host.endswith(end) and len(host) > len(begin) + len(end)
+    return host == name or host.endswith("." + name)

@@ -101,6 +101,9 @@ class Change(Body):
     copy_: bool | Literal["auto"] | None = Field(None, description=f"Whether to write Sent copies. {MAILBOX}")
     locale: str | None = Field(None, description="Language tag, e.g. `en` or `pt-BR`.")
     tz: str | None = Field(None, description="Time zone, e.g. `Europe/Berlin`.")
+    webhooks: str | None = Field(
+        None, description="A URL that is told all events of the account: a managed endpoint of `/v1/webhooks`."
+    )
     limits: Limits | None = None
     tracking: Tracking | None = None
 
@@ -138,6 +141,7 @@ class Shown(Answer):
     copy_: bool | Literal["auto"]
     locale: str
     tz: str
+    webhooks: str | None
     limits: dict[str, Any]
     tracking: dict[str, Any]
     created: Instant
@@ -244,6 +248,7 @@ def _shown(row: accounts.Row) -> Shown:
         copy_=fields.get("copy", "auto"),
         locale=sees.locale,
         tz=sees.tz,
+        webhooks=fields.get("webhooks") or None,
         limits={
             "connections": sees.limits.connections,
             "messagesPerConnection": sees.limits.messages_per_connection,

@@ -6,7 +6,21 @@ from typing import Any
 
 from aiohttp import web
 
-from api import accounts, deadletters, docs, health, openapi, outbox, pixel, problems, queue, submit, tokens
+from api import (
+    accounts,
+    deadletters,
+    docs,
+    health,
+    openapi,
+    outbox,
+    pixel,
+    postlog,
+    problems,
+    queue,
+    submit,
+    tokens,
+    webhooks,
+)
 from api.call import HOUSE, House
 from api.operation import Operation
 
@@ -29,6 +43,16 @@ OPERATIONS = (
     Operation("GET", "/v1/tokens", tokens.page),
     Operation("POST", "/v1/tokens", tokens.create, errors=(404,)),
     Operation("DELETE", "/v1/tokens/{token}", tokens.revoke),
+    Operation("GET", "/v1/webhooks", webhooks.page),
+    Operation("POST", "/v1/webhooks", webhooks.create, errors=(404, 409)),
+    Operation("GET", "/v1/webhooks/{endpoint}", webhooks.show),
+    Operation("PUT", "/v1/webhooks/{endpoint}", webhooks.change, errors=(409,)),
+    Operation("DELETE", "/v1/webhooks/{endpoint}", webhooks.delete, errors=(409,)),
+    Operation("POST", "/v1/webhooks/{endpoint}/secret", webhooks.rotate),
+    Operation("GET", "/v1/webhooks/{endpoint}/log", postlog.page),
+    Operation("GET", "/v1/webhooks/{endpoint}/log/{posting}", postlog.show),
+    Operation("POST", "/v1/webhooks/{endpoint}/replay", postlog.replay, errors=(409,)),
+    Operation("POST", "/v1/webhooks/{endpoint}/test", postlog.test, errors=(409,)),
     Operation("GET", "/health", health.health, scope=None),
     Operation("GET", "/metrics", health.expose, scope="metrics", media="text/plain"),
     Operation("GET", "/t/{token}.gif", pixel.gif, scope=None, media="image/gif"),

@@ -27,7 +27,7 @@ ERRORS = {
     401: "No token, or not one of ours.",
     403: "The token lacks the scope, or is for another account.",
     404: "There is nothing of that name (that this token may see).",
-    409: "The idempotency key was used with another body, or is in use just now.",
+    409: "As things stand it cannot be done (an idempotency key in use, a limit reached); the message says why.",
     413: "The body is too large.",
     415: "The body is not `application/json`.",
     422: "Understood, and not possible as things stand; the message says what to do.",

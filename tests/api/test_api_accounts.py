@@ -112,7 +112,7 @@ REFUSED = [
     ({"smtp": {"host": "x.example", "prot": 1}}, "smtp.prot", "not a known field"),
     ({"mailgun": {"domain": "x"}}, "mailgun", "not available in this version"),
     ({"oauth2": {}}, "oauth2", "not available in this version"),
-    ({"webhooks": "https://x"}, "webhooks", "not available in this version"),
+    ({"webhooks": "ftp://x"}, "webhooks", "must begin with https:// or http://"),
     ({"email": "no address"}, "email", "address"),
     ({"email": "a@b.example\r\nRCPT TO:<x@y.example>"}, "email", "control"),
     ({"name": "a\u2028b"}, "name", "control"),

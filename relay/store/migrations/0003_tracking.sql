@@ -96,6 +96,8 @@ create table recipients (
     gone                jsonb not null default '{}',  -- what retention took of the counts above: {"sent": 3, ...}
     primary key (account_id, address)
 ) with (fillfactor = 70);
+-- Who was written to last comes first where recipients are listed.
+create index recipients_last on recipients (account_id, coalesce(last_sent_at, '-infinity'), address);
 
 -- How far the books' chores have come: one row.
 create table books (
@@ -134,6 +136,7 @@ alter table accounts add column reminded_until timestamptz;
 -- The lists of what was sent, and one recipient's history. Partial: mail on its way does not touch them.
 create index deliveries_done on deliveries (account_id, finished_at desc, id desc) where state in ('sent', 'failed');
 create index deliveries_recipient on deliveries (account_id, lower(recipient), finished_at) where state in ('sent', 'failed');
+create index messages_reference on messages (account_id, reference_id) where reference_id is not null;
 
 -- The sums of what is there already. Its fetches were never judged: machines may have made them.
 insert into opens (delivery_id, account_id, fetches, judged, opens, any_opens, any_first_at, any_last_at,

@@ -13,9 +13,9 @@ from aiohttp import web
 
 from api.app import SERVED, build
 from api.call import House
-from api.depth import Depth
+from api.figures import Figures
 from api.problems import not_http
-from relay import ready, role
+from relay import metrics, ready, role
 from relay.accept import Acceptor
 from relay.core.vault import Vault
 from relay.directory import Directory
@@ -29,6 +29,7 @@ CONNECTIONS = 6  # to PostgreSQL, of one process: commits are shared, look-ups a
 GRACE = 4.0  # seconds that calls have to end when we stop
 IDLE = 75.0  # seconds that a client may keep a connection without asking, and take for its headers
 BACKLOG = 1024
+COUNT = 1.0  # seconds between two looks at how many connections are open
 
 _log = logging.getLogger("postferry.api")
 
@@ -44,9 +45,9 @@ async def housed(settings: Settings) -> AsyncIterator[House]:
         vault=vault,
         directory=Directory(pool, settings),
         acceptor=Acceptor(pool, settings),
-        opens=Opens(pool, vault.derive("pixel")),
+        opens=Opens(pool, settings, vault.derive("pixel")),
         waker=Waker(pool),
-        depth=Depth(pool),
+        figures=Figures(pool),
     )
     try:
         yield house
@@ -66,9 +67,19 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
         for listening in sockets(settings):
             await web.SockSite(runner, listening, backlog=BACKLOG).start()
         _log.info("listening", extra={"ingress": "api", "port": settings.api_port})
+        counting = asyncio.create_task(_count_connections(runner))
         ready.announce()
         await stopping.wait()
+        counting.cancel()
         await runner.cleanup()
+
+
+async def _count_connections(runner: web.AppRunner) -> None:
+    """aiohttp tells nobody when one comes or goes; it can be asked."""
+    assert runner.server is not None
+    while True:
+        metrics.CONNECTIONS.labels("api", "in").set(len(runner.server.connections))
+        await asyncio.sleep(COUNT)
 
 
 def sockets(settings: Settings) -> list[socket.socket]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from api.depth import Depth
+from api.figures import Figures
 from api.problems import REQUEST_ID, Problem
 from api.throttle import Throttle
 from relay import metrics
@@ -34,7 +34,7 @@ class House:
     acceptor: Acceptor
     opens: Opens
     waker: Waker
-    depth: Depth
+    figures: Figures
     throttle: Throttle = field(default_factory=lambda: Throttle(asyncio.get_running_loop().time))
 
 

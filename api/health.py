@@ -10,7 +10,7 @@ from pydantic import Field
 
 from api.call import Call
 from api.shapes import Answer
-from relay import metrics
+from relay import scrape
 from relay.core.errors import StoreAway
 from relay.store import db
 
@@ -38,8 +38,8 @@ async def health(call: Call) -> Health | web.Response:
 
 
 async def expose(call: Call) -> web.Response:
-    """Prometheus metrics of all processes that share a metrics folder, and the depth of the queues."""
+    """Prometheus metrics of all processes that share a metrics folder, and figures of the database and the host."""
     call.check_unbound()
-    depth = await call.house.depth.read()
-    text = await asyncio.to_thread(metrics.exposition, depth)
-    return web.Response(body=text, headers={"Content-Type": metrics.CONTENT_TYPE})
+    samples = await call.house.figures.read()
+    text = await asyncio.to_thread(scrape.page, samples)
+    return web.Response(body=text, headers={"Content-Type": scrape.CONTENT_TYPE})

@@ -58,8 +58,15 @@ class Recorder:
 
 def _count(account: str, row: Leased, report: Report) -> None:
     label = metrics.account_label(account)
-    metrics.OUTCOMES.labels(label, report.outcome.value).inc()
-    metrics.ATTEMPT_SECONDS.labels(report.outcome.value).observe(report.seconds)
+    outcome = report.outcome.value
+    metrics.OUTCOMES.labels(label, outcome).inc()
+    metrics.ATTEMPT_SECONDS.labels(outcome).observe(report.seconds)
+    if report.upstream:
+        upstream = metrics.upstream_label(report.upstream.rpartition(":")[0])
+        metrics.UPSTREAM_OUTCOMES.labels(upstream, outcome).inc()
+        metrics.UPSTREAM_SECONDS.labels(upstream).observe(report.seconds)
+    if report.outcome is not Outcome.SENT:
+        metrics.SETBACKS.labels(outcome, report.category).inc()
     if report.outcome is Outcome.SENT:
         late = datetime.now(UTC) - max(row.due_at, row.accepted_at)
         metrics.ACCEPT_TO_SENT_SECONDS.observe(late.total_seconds())

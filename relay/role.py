@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from relay import log, metrics, processes
+from relay import log, meters, metrics, processes, scrape, vitals
 from relay import settings as settings_module
 from relay.core.vault import Vault, VaultError
 from relay.settings import Settings, SettingsError
@@ -40,12 +45,27 @@ def run(
     if bind and not held:
         print(f"every port of the role {name} is off: no port to listen on", file=sys.stderr)
         return CONFIG
-    metrics.prepare(settings)
+    own = _folder(settings, count(settings))
+    metrics.prepare(replace(settings, metrics_dir=own) if own else settings)
     log.setup(settings, name)
-    if name != "api" and count(settings) == 1:
-        metrics.expose(settings)
+
+    async def process(stopping: asyncio.Event) -> None:
+        if name != "api":
+            scrape.expose(settings)  # in every process, after the fork: a thread does not survive one
+        async with vitals.told(name):
+            await serve(settings, stopping)
+
     try:
-        return processes.run(count(settings), lambda stopping: serve(settings, stopping))
+        return processes.run(count(settings), process)
     finally:
         for one in held:
             one.close()
+        if own:
+            shutil.rmtree(own, ignore_errors=True)
+
+
+def _folder(settings: Settings, processes: int) -> Path | None:
+    """For the metrics of a role of several processes, where the operator names none: whoever is asked tells of all."""
+    if processes == 1 or settings.metrics_dir or meters.FOLDER in os.environ:
+        return None
+    return Path(tempfile.mkdtemp(prefix="postferry-metrics-"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from relay import metrics
 from relay.core.classify import Verdict
 from relay.core.model import Account
 from relay.core.reply import Reply
@@ -32,6 +33,7 @@ class Trouble:
         account, why = hand.account, _why(verdict, reply)
         log.warning("no connection to the upstream of %s: %s", account.id, reply, extra={"account": account.id})
         if not await self.heed(hand, verdict, reply):
+            _count(account, "unreachable")
             await self._rest(account, why)
 
     async def heed(self, hand: Hand, verdict: Verdict, reply: Reply) -> bool:
@@ -42,8 +44,10 @@ class Trouble:
         hand.over = True
         async with db.connection(self._pool) as conn:
             if verdict.pauses:
+                _count(account, "refused")
                 await health.refused(conn, account, why, seconds=self._settings.refused_retry)
             else:
+                _count(account, "throttled")
                 await health.throttled(conn, account, why, seconds=verdict.wait or 0.0)
         return True
 
@@ -58,6 +62,11 @@ class Trouble:
         first = self._settings.upstream_retry
         async with db.connection(self._pool) as conn:
             await health.trouble(conn, account, why, first=first, most=MOST * first)
+
+
+def _count(account: Account, kind: str) -> None:
+    if account.smtp is not None:
+        metrics.UPSTREAM_TROUBLES.labels(metrics.upstream_label(account.smtp.host), kind).inc()
 
 
 def _why(verdict: Verdict, reply: Reply) -> str:

@@ -11,8 +11,6 @@ from relay.core.model import State
 from relay.store import turns
 from relay.store.db import Connection
 
-HELD = "held"
-
 WAITING = """
     select account_id, message_id, state, ready, due_at from deliveries
     where ready and state in ('queued', 'deferred') {and_}
@@ -69,16 +67,6 @@ async def depths(conn: Connection, account: str | None = None) -> list[Depth]:
         {"account": account},
     )
     return [Depth(row[0], State(row[1]), *row[2:]) for row in await cursor.fetchall()]
-
-
-async def gauge(conn: Connection) -> list[tuple[str, str, int]]:
-    """(account, state, deliveries) for the metrics; what is due and kept back shows as held, not as queued."""
-    found = await depths(conn)
-    full = await _full(conn, {depth.account for depth in found if depth.ready})
-    return [
-        (depth.account, HELD if depth.ready and (depth.stopped or depth.account in full) else depth.state, depth.count)
-        for depth in found
-    ]
 
 
 async def status(conn: Connection, account: str | None = None) -> Status:

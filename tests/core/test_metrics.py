@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,20 +14,20 @@ from pathlib import Path
 
 import pytest
 
-from relay import metrics, settings
+from relay import meters, scrape, settings
 
 
 def run(script: str, folder: Path | None = None) -> str:
     """A process of its own: metrics live as long as their process."""
     given = {**os.environ, **({"POSTFERRY_METRICS_DIR": str(folder)} if folder else {})}
     given.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    head = "from relay import metrics, settings; metrics.prepare(settings.read(dotenv=None))\n"
+    head = "from relay import metrics, scrape, settings; metrics.prepare(settings.read(dotenv=None))\n"
     done = subprocess.run([sys.executable, "-c", head + script], env=given, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-SHOW = "\nprint(metrics.exposition().decode())"
+SHOW = "\nprint(scrape.page().decode())"
 
 
 def test_one_process_shows_its_own() -> None:
@@ -90,7 +92,7 @@ def test_a_folder_of_the_dead_is_emptied(tmp_path: Path) -> None:
     run("metrics.REDIS_ERRORS.inc()", tmp_path)
     assert list(tmp_path.glob("*.db"))
 
-    metrics.bury(tmp_path)
+    meters.bury(tmp_path)
 
     assert not list(tmp_path.glob("*.db"))
 
@@ -106,11 +108,57 @@ def test_accounts_past_the_bound_are_other() -> None:
     assert shown.count("postferry_unknown_total{") == 201
 
 
-def test_queue_depth_comes_from_the_database_and_is_bounded_too() -> None:
-    shown = run("print(metrics.exposition([(f'a{n}', 'queued', 2) for n in range(250)]).decode())")
+def test_what_is_read_for_the_occasion_is_shown_beside_what_was_counted() -> None:
+    shown = run(
+        "metrics.REDIS_ERRORS.inc(); depth = metrics.QUEUE_DEPTH.at\n"
+        "print(scrape.page([depth(2, 'a0', 'queued'), depth(1, 'a1', 'held')]).decode())"
+    )
 
     assert 'postferry_queue_depth{account="a0",state="queued"} 2.0' in shown
-    assert 'postferry_queue_depth{account="other",state="queued"} 100.0' in shown
+    assert 'postferry_queue_depth{account="a1",state="held"} 1.0' in shown
+    assert "postferry_redis_errors_total 1.0" in shown
+    assert shown.count("# TYPE postferry_queue_depth gauge") == 1
+
+
+def test_what_runs_and_how_full_its_disk_is_are_shown_by_everybody(tmp_path: Path) -> None:
+    shown = run(SHOW, tmp_path)
+
+    assert re.search(r'postferry_build_info\{python="3[.\d]+",version="\d[^"]*"\} 1.0', shown)
+    free, total = (
+        float(re.search(rf'postferry_disk_{one}_bytes{{place="metrics"}} (\S+)', shown)[1]) for one in ("free", "total")
+    )
+    assert 0 < free <= total == shutil.disk_usage(tmp_path).total
+
+
+def test_a_place_that_is_not_there_has_no_disk(tmp_path: Path) -> None:
+    assert scrape.disks({"database": tmp_path / "none"}) == []
+
+
+LIVE = """
+import asyncio, os
+from relay import scrape, vitals
+async def live(does):
+    async with vitals.told("worker"):
+        await asyncio.sleep(0.01)
+        does()
+child = os.fork()
+if child == 0:
+    sum(range(3_000_000))
+    asyncio.run(live(lambda: None))
+    os._exit(0)
+os.waitpid(child, 0)
+asyncio.run(live(lambda: print(scrape.page().decode())))
+"""
+
+
+def test_a_process_tells_of_itself_and_its_processor_time_outlives_it(tmp_path: Path) -> None:
+    shown = run(LIVE, tmp_path)
+
+    assert 'postferry_processes{role="worker"} 1.0' in shown
+    assert 'postferry_process_resident_bytes{role="worker"}' in shown
+    alone = run(LIVE.replace("sum(range(3_000_000))", "pass"), tmp_path / "alone")
+    spent, less = (float(re.search(r'cpu_seconds_total{role="worker"} (\S+)', text)[1]) for text in (shown, alone))
+    assert spent > less > 0
 
 
 def test_a_role_without_the_api_shows_its_page() -> None:
@@ -120,7 +168,7 @@ def test_a_role_without_the_api_shows_its_page() -> None:
         "    probe.bind(('127.0.0.1', 0)); port = probe.getsockname()[1]\n"
         "metrics.AUTH_FAILURES.labels('smtp').inc()\n"
         "given = settings.read({'POSTFERRY_METRICS_PORT': str(port)}, None)\n"
-        "one, two = metrics.expose(given), metrics.expose(given)\n"
+        "one, two = scrape.expose(given), scrape.expose(given)\n"
         "assert one and two, 'several processes of a role share the port'\n"
         "print(urllib.request.urlopen(f'http://127.0.0.1:{port}/metrics').read().decode())"
     )
@@ -129,11 +177,11 @@ def test_a_role_without_the_api_shows_its_page() -> None:
 
 
 def test_no_port_no_page() -> None:
-    assert metrics.expose(settings.read({}, None)) is None
+    assert scrape.expose(settings.read({}, None)) is None
 
 
 def test_unknown_pages_are_not_found() -> None:
-    server = metrics._Server(("127.0.0.1", 0), metrics._Handler)
+    server = scrape._Server(("127.0.0.1", 0), scrape._Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     with pytest.raises(urllib.error.HTTPError) as caught:

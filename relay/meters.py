@@ -1,0 +1,174 @@
+"""The kinds of metrics, and the folder where the processes of a host share theirs.
+
+Nothing of the metrics library is loaded before a metric is used, so the order of imports does not matter: a role joins
+the folder once, first thing, and all its metrics land there.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    import prometheus_client
+
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+PREFIX = "postferry_"
+
+_lock = threading.RLock()
+_registry: prometheus_client.CollectorRegistry | None = None
+
+Child = TypeVar("Child", "prometheus_client.Counter", "prometheus_client.Gauge", "prometheus_client.Histogram")
+
+
+class _Family(Generic[Child]):
+    """A metric of ours. `labels(...)` is one dictionary look-up once a label set has been seen."""
+
+    kind: str
+
+    def __init__(self, name: str, meaning: str, *labels: str, **options: object) -> None:
+        self.name, self.meaning, self.label_names, self.options = PREFIX + name, meaning, labels, options
+        self._children: dict[tuple[str, ...], Child] = {}
+        self._parent: Child | None = None
+
+    def labels(self, *values: str) -> Child:
+        """The child of these label values, in the order of `label_names`."""
+        try:
+            return self._children[values]
+        except KeyError:
+            return self._child(values)
+
+    def _child(self, values: tuple[str, ...]) -> Child:
+        import prometheus_client
+
+        with _lock:
+            if self._parent is None:
+                kind = getattr(prometheus_client, self.kind)
+                self._parent = kind(self.name, self.meaning, self.label_names, registry=registry(), **self.options)
+            child: Child = self._parent.labels(*values) if self.label_names else self._parent
+            self._children[values] = child
+        return child
+
+
+class Counter(_Family["prometheus_client.Counter"]):
+    """Only ever grows. The name is shown with `_total`."""
+
+    kind = "Counter"
+
+    def inc(self, amount: float = 1) -> None:
+        self.labels().inc(amount)
+
+
+class Gauge(_Family["prometheus_client.Gauge"]):
+    """Goes up and down; processes that died do not count."""
+
+    kind = "Gauge"
+
+    def __init__(self, name: str, meaning: str, *labels: str) -> None:
+        super().__init__(name, meaning, *labels, multiprocess_mode="livesum")
+
+
+class Histogram(_Family["prometheus_client.Histogram"]):
+    """A distribution over the given upper bounds."""
+
+    kind = "Histogram"
+
+    def __init__(self, name: str, meaning: str, *labels: str, buckets: Iterable[float]) -> None:
+        super().__init__(name, meaning, *labels, buckets=tuple(buckets))
+
+    def observe(self, amount: float) -> None:
+        self.labels().observe(amount)
+
+
+class Figure:
+    """A gauge that no process keeps: it is read when somebody scrapes."""
+
+    kind = "Gauge"
+
+    def __init__(self, name: str, meaning: str, *labels: str) -> None:
+        self.name, self.meaning, self.label_names = PREFIX + name, meaning, labels
+
+    def at(self, value: float, *labels: str) -> Sample:
+        """One sample; label values in the order of `label_names`."""
+        return Sample(self, labels, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    figure: Figure
+    labels: tuple[str, ...]
+    value: float
+
+
+class Bounded:
+    """Label values that stay few: the first `most` keep their own, all others are "other"."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: dict[str, str] = {}
+
+    def __call__(self, value: str) -> str:
+        try:
+            return self._known[value]
+        except KeyError:
+            if len(self._known) >= self._most:
+                return "other"
+            return self._known.setdefault(value, value)
+
+
+def registry() -> prometheus_client.CollectorRegistry:
+    """This process's registry, without the library's defaults."""
+    global _registry
+    import prometheus_client
+
+    with _lock:
+        if _registry is None:
+            prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+            _registry = prometheus_client.CollectorRegistry()
+        return _registry
+
+
+def join(folder: Path | None) -> None:
+    """From here on this process's metrics lie in `folder`, or in the one that its parent joined, or in its memory."""
+    if folder is None and FOLDER not in os.environ:
+        return
+    if folder is not None:
+        os.environ[FOLDER] = str(folder.absolute())  # the children's too
+    path = Path(os.environ[FOLDER])
+    path.mkdir(parents=True, exist_ok=True)
+    bury(path)
+    from prometheus_client import values
+
+    # The library chooses at its own import; choose again, in case someone imported it before us.
+    values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
+
+
+def bury(folder: Path) -> None:
+    """Forget the gauges of processes that died; their counters too once nobody of their time is alive.
+
+    Counters of the dead stay while others live: a sum that shrinks would read as a burst.
+    """
+    files = [(path, _pid(path)) for path in folder.glob("*.db")]
+    dead = [path for path, pid in files if not _alive(pid)]
+    for path in dead:
+        if len(dead) == len(files) or path.name.startswith("gauge_live"):
+            path.unlink(missing_ok=True)
+
+
+def _pid(path: Path) -> int:
+    digits = path.stem.rpartition("_")[2]
+    return int(digits) if digits.isdigit() else 0
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return pid > 0

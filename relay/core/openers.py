@@ -215,8 +215,8 @@ RULES: tuple[Rule, ...] = (
             (
                 "Microsoft",
                 ("40.92.0.0/15", "40.94.0.0/16", "40.107.0.0/16", "52.100.0.0/14", "104.47.0.0/17"),
-                "Microsoft Learn, 'Microsoft 365 URLs and IP address ranges', id 10, 2025; 40.94/16: Safe Links, as seen"
-                " by several senders. Outlook's users fetch from their own networks",
+                "Microsoft Learn, 'Microsoft 365 URLs and IP address ranges', id 10, 2025; 40.94/16 is Safe Links by"
+                " what several senders saw. Outlook's users fetch from their own networks",
             ),
         )
     ),

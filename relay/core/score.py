@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from math import sqrt
 from statistics import NormalDist
@@ -19,7 +19,7 @@ LASTING = 0.4  # of the score, whatever the time; the rest fades
 HALF_LIFE = 60  # days since the last open after which half of that rest is left
 
 FEW = 3  # messages from which nothing follows
-YOUNG_HOURS = 24  # mail of that age may still be opened
+YOUNG = timedelta(hours=24)  # mail that is no older may still be opened
 
 FEWEST = 20  # deliveries in a slot, and outside it, before the two are compared
 DOUBT, LITTLE_DOUBT = 0.05, 0.001  # how often chance alone may make any slot look fair, or strong
@@ -89,7 +89,7 @@ def doubts(of: Figures, now: datetime) -> list[str]:
         found.append(f"Only {_messages(of.tracked)} could show an open: too few to tell.")
     if of.sent > of.tracked:
         found.append(f"{_messages(of.sent - of.tracked).capitalize()} had no pixel: whether it was read is not known.")
-    if of.last_sent_at and (now - of.last_sent_at).total_seconds() < YOUNG_HOURS * 3600:
+    if of.last_sent_at and now - of.last_sent_at < YOUNG:
         found.append("The last message is younger than a day.")
     if not of.failed and not of.bounced:
         found.append("The mail server took every message, and none came back.")

@@ -57,7 +57,8 @@ create table tallies (
     folded      boolean not null default false
 );
 create index tallies_quarter on tallies (account_id, quarter);
-create index tallies_news on tallies (account_id, quarter, email_type) where not folded;
+create index tallies_news on tallies (account_id, quarter) where not folded;
+create unique index tallies_folded on tallies (account_id, quarter, email_type) where folded;
 
 -- Opens by the quarter of an hour in which they came.
 create table open_tallies (
@@ -74,6 +75,8 @@ create table open_tallies (
 );
 create index open_tallies_quarter on open_tallies (account_id, quarter);
 create index open_tallies_news on open_tallies (account_id, quarter) where not folded;
+create unique index open_tallies_folded on open_tallies (account_id, quarter, email_type, opener, client, country)
+    where folded;
 alter table tallies set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000);
 alter table open_tallies set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000);
 
@@ -104,9 +107,23 @@ create table books (
     one             boolean primary key default true check (one),
     purged_until    timestamptz not null default 'epoch',  -- retention has taken mail that was finished up to here
     erased_fetch    bigint not null default 0,             -- up to here addresses and user agents are erased
-    erased_event    bigint not null default 0
+    erased_event    bigint not null default 0              -- ... and those in events
 );
 insert into books default values;
+
+-- What retention took of the opens that came after `purged_until`, so that `open_tallies` can still be verified there.
+create table gone_opens (
+    account_id  text not null,
+    quarter     timestamptz not null,
+    email_type  text not null,
+    opener      opener not null,
+    client      text not null,
+    country     text not null,
+    opens       integer not null,
+    firsts      integer not null,
+    any_firsts  integer not null
+);
+create index gone_opens_quarter on gone_opens (account_id, quarter);
 
 -- What people say about a delivery.
 create table notes (

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FIELDS = (
     *("queueId", "account", "delivery", "requestId", "lease", "attempt", "outcome", "stage", "reply", "upstream"),
     *("ingress", "client", "recipients", "size", "seconds", "status", "method", "path", "child", "exitCode", "port"),
+    "endpoint",
 )
 """What `extra=` may add to a line. A closed list, so that no library can put a body or a credential in by this door."""
 

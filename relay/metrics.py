@@ -52,6 +52,11 @@ FETCHES = Counter("pixel_fetches", "Pixels fetched, by whether their token was o
 OPENS = Counter("opens", "Pixel fetches recorded, by who was judged to have made them", "opener")
 OPENS_WAITING = Gauge("opens_waiting", "Pixel fetches answered and not recorded yet")
 
+# -- and is told of ----------------------------------------------------------------------------------------------------
+
+WEBHOOKS = Counter("webhooks", "Posts to endpoints, by what became of them: delivered, retried or failed", "outcome")
+WEBHOOK_SECONDS = Histogram("webhook_seconds", "One post, from its connection to its answer", "outcome", buckets=_QUICK)
+
 # -- machinery ---------------------------------------------------------------------------------------------------------
 
 CONNECTIONS = Gauge("connections", "Open connections, by role and direction (in, out)", "role", "direction")

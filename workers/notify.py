@@ -12,6 +12,7 @@ from typing import Protocol
 
 from relay import ready, role
 from relay.core.vault import Vault
+from relay.notify import Notifier
 from relay.settings import Settings
 from relay.store import db
 
@@ -25,8 +26,8 @@ class Room(Protocol):
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """The role, until `stopping`."""
     pool = await db.open_pool(settings, most=6)
-    vault = Vault(settings.secret_keys)  # noqa: F841 - for the rooms
-    rooms: list[Room] = []
+    vault = Vault(settings.secret_keys)
+    rooms: list[Room] = [Notifier(pool, settings, vault)]
     ready.announce()
     try:
         await together(rooms, stopping)

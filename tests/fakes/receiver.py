@@ -165,7 +165,7 @@ class Receiver:
         self._writers.add(writer)
         self.connections += 1
         try:
-            with suppress(OSError, asyncio.IncompleteReadError):
+            with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):  # also the end of the test
                 await self._requests(reader, writer, self.connections)
         finally:
             self._tasks.discard(task)

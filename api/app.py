@@ -12,6 +12,7 @@ from api import (
     docs,
     health,
     openapi,
+    opens,
     outbox,
     pixel,
     postlog,
@@ -19,6 +20,7 @@ from api import (
     queue,
     submit,
     tokens,
+    tracking,
     webhooks,
 )
 from api.call import HOUSE, House
@@ -53,13 +55,25 @@ OPERATIONS = (
     Operation("GET", "/v1/webhooks/{endpoint}/log/{posting}", postlog.show),
     Operation("POST", "/v1/webhooks/{endpoint}/replay", postlog.replay, errors=(409,)),
     Operation("POST", "/v1/webhooks/{endpoint}/test", postlog.test, errors=(409,)),
+    Operation("GET", "/v1/account/{account}/tracking", tracking.page),
+    Operation("GET", "/v1/account/{account}/tracking/{tracking_id}", tracking.show),
+    Operation("PATCH", "/v1/account/{account}/tracking/{tracking_id}", tracking.note),
+    Operation("PUT", "/v1/account/{account}/tracking/{tracking_id}", tracking.note_again),
+    Operation("GET", "/v1/opens/recent", opens.recent),
     Operation("GET", "/health", health.health, scope=None),
     Operation("GET", "/metrics", health.expose, scope="metrics", media="text/plain"),
     Operation("GET", "/t/{token}.gif", pixel.gif, scope=None, media="image/gif"),
     Operation("GET", "/openapi.json", docs.openapi, scope=None),
 )
-SERVED: dict[str, Any] = {"access_log": None, "auto_decompress": False}
-"""How a runner is to serve it: bodies come as they were sent; reading.py unpacks those of whoever may send any."""
+SERVED: dict[str, Any] = {
+    "access_log": None,
+    "auto_decompress": False,
+    "max_field_size": 128 << 10,
+    "max_headers": 64,
+}
+"""How a runner is to serve it. Bodies come as they were sent; reading.py unpacks those of whoever may send any. A mail
+program that names itself at great length is answered its pixel, so one field may be long; not many of them.
+"""
 
 PAGES = (
     Operation("GET", "/docs", docs.page, scope=None, media="text/html"),

@@ -8,13 +8,14 @@ from typing import Any
 
 from aiohttp import web
 
-from api.analytics import Answer, Paging
+from api.analytics import Answer, Query
 from api.call import Call
 from api.problems import REQUEST_ID
 from relay.core import sheet
 
 MOST = 100_000  # lines of one file
 PAGE = 1000  # of them read at once
+PART = {"page", "limit", "cursor"}
 
 _log = logging.getLogger("postferry.api")
 Ask = Callable[..., Awaitable[Any]]
@@ -26,8 +27,8 @@ async def answer(call: Call, ask: Ask, given: dict[str, Any], kind: type[Answer]
     A fault after the first lines cuts the connection: a file that ends early must not look whole.
     """
     query = given.get("query")
-    whole = isinstance(query, Paging) and not query.model_fields_set & {"page", "limit", "cursor"}
-    if isinstance(query, Paging) and whole:
+    whole = isinstance(query, Query) and _is_list(query) and not query.model_fields_set & PART
+    if isinstance(query, Query) and whole:
         given = {**given, "query": query.model_copy(update={"limit": PAGE})}
     first = await ask(call, **given)
     response = web.StreamResponse(headers=_headers(call, first, kind, whole))
@@ -48,6 +49,10 @@ async def answer(call: Call, ask: Ask, given: dict[str, Any], kind: type[Answer]
         if call.request.transport:
             call.request.transport.abort()
     return response
+
+
+def _is_list(query: Query) -> bool:
+    return "cursor" in type(query).model_fields
 
 
 async def _answers(call: Call, ask: Ask, given: dict[str, Any], found: Any, whole: bool) -> AsyncIterator[Any]:

@@ -20,6 +20,8 @@ BODIES: dict[str, Any] = {
     "accounts.create": {"account": "shop", "name": "mine"},
     "accounts.change": {"name": "mine"},
     "tokens.create": {"scopes": ["api"], "account": "shop"},
+    "tracking.note": {"pinned": True, "notes": "mine"},
+    "tracking.note_again": {"pinned": True, "notes": "mine"},
 }
 CALLS = [operation for operation in OPERATIONS if operation.scope]
 
@@ -34,7 +36,8 @@ async def everything(pool: db.Pool) -> list[Any]:
     async with db.connection(pool) as conn:
         cursor = await conn.execute(
             "select (select jsonb_agg(a order by id) from accounts a), (select jsonb_agg(t order by id) from tokens t),"
-            " (select jsonb_agg(d order by id) from deliveries d), (select count(*) from messages)"
+            " (select jsonb_agg(d order by id) from deliveries d), (select count(*) from messages),"
+            " (select count(*) from notes)"
         )
         return list(await cursor.fetchone() or ())
 
@@ -46,6 +49,7 @@ async def test_another_tenants_token_gets_nowhere(admin: Client, thief: Client, 
     await become(pool, queue_id, "dead@example.com", "failed")
     before = await everything(pool)
     path = operation.path.replace("{account}", "shop").replace("{queueId}", queue_id).replace("{token}", "1")
+    path = path.replace("{tracking_id}", "2")  # the dead one
     for query in ("", "?account=shop"):
         response = await thief.open(operation.method, path + query, BODIES.get(operation.name))
         text = await response.text()
@@ -68,7 +72,7 @@ async def test_nothing_is_told_of_whether_another_account_is_there(thief: Client
         return
     answers = []
     for account in ("shop", "not-there"):
-        path = operation.path.replace("{account}", account)
+        path = operation.path.replace("{account}", account).replace("{tracking_id}", "1")
         response = await thief.open(
             operation.method, path, BODIES.get(operation.name), headers={"X-Request-Id": "same"}
         )

@@ -19,6 +19,8 @@ from relay.core import footprint, opener, pixel
 from relay.core.errors import StoreAway
 from relay.core.model import Opener
 from relay.core.opener import Look
+from relay.geo import UNKNOWN, Places
+from relay.net.rdns import Names
 from relay.settings import Settings
 from relay.store import db, opens
 from relay.store.opens import Known, Open
@@ -35,13 +37,14 @@ _log = logging.getLogger("postferry.opens")
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """A fetch as it came; `came` on the event loop's clock."""
+    """A fetch as it came; `came` on the event loop's clock. `host`: the name of the address, while it is looked up."""
 
     delivery: int
     came: float
     method: str
     address: str
     agent: str
+    host: asyncio.Task[str] | None
 
 
 class Opens:
@@ -51,8 +54,18 @@ class Opens:
     ends before that loses it.
     """
 
-    def __init__(self, pool: db.Pool, settings: Settings, keys: Sequence[bytes]) -> None:
+    def __init__(
+        self,
+        pool: db.Pool,
+        settings: Settings,
+        keys: Sequence[bytes],
+        *,
+        places: Places | None = None,
+        names: Names | None = None,
+    ) -> None:
         self._pool, self._settings, self._keys = pool, settings, keys
+        self._places = places or Places(settings.geo_file)
+        self._names = (names or Names()) if settings.open_dns else None
         self._batcher: Batcher[Fetch, bool] = Batcher(self._commit, most=MOST)
         self._closing = asyncio.Event()
         self._given_up = False
@@ -68,16 +81,24 @@ class Opens:
         else:
             metrics.FETCHES.labels("ours").inc()
             self._count(1)
-            came = asyncio.get_running_loop().time()
-            self._batcher.add(Fetch(delivery, came, method, address, _storable(agent)))
+            came, host = asyncio.get_running_loop().time(), self._look_up(address)
+            self._batcher.add(Fetch(delivery, came, method, address, _storable(agent), host))
 
     async def close(self) -> None:
         """Records what is waiting, unless PostgreSQL is away."""
         self._closing.set()
         await self._batcher.drain()
+        if self._names:
+            await self._names.close()
+
+    def _look_up(self, address: str) -> asyncio.Task[str] | None:
+        """Begins at once, so that a slow DNS makes a batch late and not the ones behind it as well."""
+        found = _address(address) if self._names else None
+        return asyncio.get_running_loop().create_task(self._names.of(found)) if self._names and found else None
 
     async def _commit(self, batch: list[Fetch]) -> Sequence[bool]:
         metrics.COMMIT_SIZE.labels("fetch").observe(len(batch))
+        await asyncio.gather(*(fetch.host for fetch in batch if fetch.host))
         try:
             await self._record(sorted(batch, key=lambda fetch: fetch.came))
         except Exception as error:
@@ -90,25 +111,29 @@ class Opens:
     async def _record(self, batch: Sequence[Fetch]) -> None:
         """Until it is stored. Raises StoreAway when we are to end while PostgreSQL is away."""
         tried: list[Open] = []
-        while True:
+        while not self._given_up:
             try:
-                async with db.connection(self._pool) as conn:
-                    if tried and await opens.recorded(conn, tried):  # only the answer was lost
-                        return
-                    loop = asyncio.get_running_loop()
-                    known = await opens.known(conn, _ages(batch, loop.time()))
-                    tried = self._judged(batch, known, loop.time())
-                    stored = await opens.record(conn, tried) if tried else frozenset[int]()
-                    break
+                stored = await self._try(batch, tried)
             except StoreAway as error:
                 metrics.STORE_ERRORS.inc()
-                self._given_up |= self._closing.is_set()
-                if self._given_up:
-                    raise
                 _log.warning("pixel fetches wait for PostgreSQL: %s", error)
+                self._given_up = self._closing.is_set()
                 await self._rest(AGAIN)
-        for who, number in Counter(one.opener for one in tried if one.delivery in stored).items():
-            metrics.OPENS.labels(who.value).inc(number)
+            else:
+                for who, number in Counter(one.opener for one in tried if one.delivery in stored).items():
+                    metrics.OPENS.labels(who.value).inc(number)
+                return
+        raise StoreAway("this process ends before PostgreSQL is back")
+
+    async def _try(self, batch: Sequence[Fetch], tried: list[Open]) -> set[int]:
+        """Judges the batch and writes it; whose delivery is there. `tried`: what was, or would have been, written."""
+        loop = asyncio.get_running_loop()
+        async with db.connection(self._pool) as conn:
+            if tried and await opens.recorded(conn, tried):  # the answer alone was lost
+                return {one.delivery for one in tried}
+            known = await opens.known(conn, _ages(batch, loop.time()))
+            tried[:] = self._judged(batch, known, loop.time())
+            return await opens.record(conn, tried) if tried else set()
 
     def _judged(self, batch: Sequence[Fetch], known: Mapping[int, Known], now: float) -> list[Open]:
         """Each fetch with its judgement, in their order; those of deliveries that are gone are left out."""
@@ -124,17 +149,20 @@ class Opens:
 
     def _judge(self, fetch: Fetch, mail: Known, at: datetime, before: Sequence[datetime]) -> Open:
         """`before`: the times of this delivery's earlier fetches in the same batch."""
+        address = _address(fetch.address)
         judgement = opener.judge(
             Look(
                 agent=fetch.agent,
-                address=_address(fetch.address),
+                address=address,
                 method=fetch.method,
                 since_sent=mail.since_sent(at),
                 earlier=mail.fetches + len(before),
                 burst=_burst(mail, at, before),
                 own=mail.own,
+                host=fetch.host.result() if fetch.host else "",
             )
         )
+        place = self._places.find(address) if judgement.opener in PLACED else UNKNOWN
         return Open(
             delivery=fetch.delivery,
             place=len(before) + 1,
@@ -145,8 +173,8 @@ class Opens:
             opener=judgement.opener,
             client=judgement.client,
             reason=judgement.reason,
-            country="",
-            city="",
+            country=place.country,
+            city=place.city,
             tells=mail.tells,
         )
 

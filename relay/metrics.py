@@ -109,5 +109,7 @@ def prepare(settings: Settings) -> None:
     meters.join(settings.metrics_dir)
     for counter in (REDIS_ERRORS, STORE_ERRORS):
         counter.labels()  # shown as 0: no error yet is a fact too
+    for outcome in ("delivered", "retried", "failed"):
+        WEBHOOKS.labels(outcome)
     for kind in ("granted", "recovered", "reenqueued", "lost"):
         LEASES.labels(kind)

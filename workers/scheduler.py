@@ -16,7 +16,7 @@ from relay import metrics, ready, role
 from relay.core import limits
 from relay.core.errors import StoreAway
 from relay.settings import Settings
-from relay.store import db, leases, messages, outcomes, turns
+from relay.store import db, leases, messages, outcomes, retention, turns
 from relay.store.leases import Lease
 from workers import broker as brokers
 
@@ -228,7 +228,7 @@ class Scheduler:
         """Old mail, batch after batch, for a part of the time until the next housekeeping."""
         until = time.monotonic() + HOUSEKEEPING / 4
         while time.monotonic() < until:
-            if await messages.purge(conn, self._settings.retention_days, most=PURGED) < PURGED:
+            if await retention.purge(conn, self._settings.retention_days, most=PURGED) < PURGED:
                 return
 
     async def _listen(self) -> None:

@@ -15,7 +15,7 @@ from relay.core import account as settings_of
 from relay.core.account import MASK, SECRETS, Fields
 from relay.core.model import Account, AccountState, EventType
 from relay.core.vault import Vault, VaultError
-from relay.store import endpoints
+from relay.store import endpoints, rollups
 from relay.store.db import Connection
 
 COLUMNS = "id, name, email, state::text, reason, retry_at, config, secrets, had_upstream, created_at, updated_at"
@@ -200,29 +200,6 @@ async def reseal(conn: Connection, vault: Vault) -> int:
     return len(ids)
 
 
-async def forget_mail(conn: Connection, id: str, most: int) -> int:
-    """Remove up to `most` of the account's messages with all that hangs on them; tells how many there were."""
-    result = await conn.execute(
-        """
-        with gone as (
-            delete from messages
-            where id in (select id from messages where account_id = %(id)s order by id limit %(most)s)
-            returning id
-        ),
-        bodies as (delete from bodies where message_id in (select id from gone)),
-        tries as (delete from deliveries where message_id in (select id from gone) returning id),
-        attempts as (delete from attempts where delivery_id in (select id from tries)),
-        fetches as (delete from fetches where delivery_id in (select id from tries)),
-        opens as (delete from opens where delivery_id in (select id from tries)),
-        notes as (delete from notes where delivery_id in (select id from tries))
-        select count(*) from gone
-        """,
-        {"id": id, "most": most},
-    )
-    row = await result.fetchone()
-    return row[0] if row else 0
-
-
 async def forget_events(conn: Connection, id: str, most: int) -> int:
     """Remove up to `most` of the account's events with their postings, whoever was told; tells how many there were."""
     cursor = await conn.execute(
@@ -242,14 +219,15 @@ async def forget_events(conn: Connection, id: str, most: int) -> int:
 
 
 async def delete(conn: Connection, id: str) -> bool:
-    """Remove the account with its tokens, endpoints, windows and idempotency keys.
+    """Remove the account with its tokens, endpoints, windows, idempotency keys, and its part of all figures.
 
-    Its mail and events are removed before (`forget_mail`, `forget_events`).
+    Its mail, recipients and events are removed before (`retention.forget_mail`, `forget_recipients`, `forget_events`).
     """
     async with conn.transaction():
         while await forget_events(conn, id, 5000):  # of what happened since
             pass
-        for table in ("slots", "idempotency"):
+        await rollups.forget(conn, id)
+        for table in ("slots", "idempotency", "recipients", "rowless_opens"):
             await conn.execute(f"delete from {table} where account_id = %s".encode(), (id,))  # noqa: S608
         return (await conn.execute("delete from accounts where id = %s", (id,))).rowcount == 1
 

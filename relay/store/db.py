@@ -50,7 +50,7 @@ async def open_pool(settings: Settings, *, most: int, least: int = 1, generic: b
 
 
 async def _keep_plans(conn: Connection) -> None:
-    """A plan that is kept must not come from a moment when the tables were small: these roles look rows up, by index."""
+    """A plan that is kept must not come from a moment when the tables were small: these roles look rows up, by id."""
     await conn.execute(
         "select set_config('plan_cache_mode', 'force_generic_plan', false),"
         " set_config(way, 'off', false) from unnest(array['enable_seqscan', 'enable_hashjoin', 'enable_mergejoin']) way"

@@ -11,6 +11,7 @@ from uuid import UUID
 from psycopg.rows import class_row
 
 from relay.core.model import EventType
+from relay.store import rollups
 from relay.store.db import Connection
 
 
@@ -106,14 +107,16 @@ async def replay(
     cursor = await conn.execute(
         f"""
         with chosen as (
-            select d.id from deliveries d where {wanted.where()} and d.id > %(after)s
+            select d.id, d.finished_at from deliveries d where {wanted.where()} and d.id > %(after)s
             order by d.id limit %(most)s for update skip locked
         ), changed as (
             update deliveries d set state = 'queued', ready = true, attempts = 0, due_at = now(), finished_at = null,
                 expires_at = now() + %(lifetime)s * interval '1 second'
             from chosen where d.id = chosen.id and d.state = 'failed'
-            returning d.id, d.account_id, d.message_id, d.recipient
-        ), told as (
+            returning d.id, d.account_id, d.message_id, d.recipient, chosen.finished_at as failed_at
+        ), revived as (
+            select account_id, message_id, recipient, failed_at from changed
+        ), {rollups.REVIVED}, told as (
             insert into events (account_id, type, delivery_id, message_id, data)
             select account_id, %(event)s, id, message_id,
                 jsonb_build_object('queueId', replace(message_id::text, '-', ''), 'recipient', recipient)

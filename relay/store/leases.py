@@ -8,6 +8,7 @@ from typing import Any
 
 from relay.core import splice
 from relay.core.model import Leased, Priority
+from relay.store import rollups
 from relay.store.db import Connection
 
 
@@ -82,7 +83,7 @@ async def release(conn: Connection, leases: Collection[int]) -> int:
 # copies are identical, since those share a transaction. That is an attempt with an unknown outcome; when it was the
 # last one, the delivery is a dead letter, and from the second on it waits: a message that kills its worker must neither
 # come back for ever nor at once.
-RECOVER = """
+RECOVER = f"""
 with dead as (
     delete from leases where id = any(array(
         select id from leases where expires_at < now() and (%(begun)s or started_at is null)
@@ -111,7 +112,7 @@ with dead as (
         'queueId', replace(d.message_id::text, '-', ''), 'recipient', d.recipient,
         'error', 'The worker was lost at every attempt', 'errorCode', 'EWORKER')
     from doubtful t join deliveries d on d.id = t.id where t.attempts + 1 >= t.max_attempts
-), back as (
+), applied as (
     update deliveries d set lease_id = null,
         state = (case when t.attempts + 1 >= t.max_attempts then 'failed' else 'queued' end)::delivery_state,
         ready = coalesce(t.attempts = 0, true),
@@ -124,9 +125,10 @@ with dead as (
     from dead join deliveries mine on mine.lease_id = dead.id and mine.state = 'leased'
     left join doubtful t on t.id = mine.id
     where d.id = mine.id
-)
+    returning d.id, d.account_id, d.message_id, d.recipient, d.name, d.state, d.finished_at
+), {rollups.FINISHED}
 select dead.id, dead.account_id, (select count(*) from doubtful where lease_id = dead.id) from dead
-"""
+"""  # noqa: S608 - the text is ours
 
 
 async def recover(conn: Connection, *, begun: bool = True, most: int = 100) -> list[Recovered]:

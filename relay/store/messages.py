@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -214,35 +213,3 @@ async def bodies(conn: Connection, messages: Iterable[UUID]) -> dict[UUID, bytes
 async def forget_keys(conn: Connection) -> int:
     """Drops idempotency keys whose day is over."""
     return (await conn.execute("delete from idempotency where stored_at < now() - %s", (IDEMPOTENCY,))).rowcount
-
-
-async def purge(conn: Connection, days: int, *, most: int = 500) -> int:
-    """Drops at most `most` messages that ended more than `days` ago, with all that is theirs. Returns how many."""
-    cursor: Any = await conn.execute(
-        """
-        with old as (
-            select id from messages m
-            where id < %(horizon)s and not exists (
-                select from deliveries d where d.message_id = m.id
-                and (d.finished_at is null or d.finished_at > now() - make_interval(days => %(days)s)))
-            order by id limit %(most)s
-        ), d as (delete from deliveries where message_id in (select id from old) returning id),
-           a as (delete from attempts where delivery_id in (select id from d)),
-           f as (delete from fetches where delivery_id in (select id from d)),
-           o as (delete from opens where delivery_id in (select id from d)),
-           n as (delete from notes where delivery_id in (select id from d)),
-           b as (delete from bodies where message_id in (select id from old))
-        delete from messages where id in (select id from old)
-        """,
-        {"horizon": await _horizon(conn, days), "days": days, "most": most},
-    )
-    return int(cursor.rowcount)
-
-
-async def _horizon(conn: Connection, days: int) -> UUID:
-    """The smallest message id of `days` ago: ids are version 7, so age is a range of the primary key."""
-    cursor = await conn.execute(
-        "select (extract(epoch from now() - make_interval(days => %s)) * 1000)::bigint", (days,)
-    )
-    (milliseconds,) = await cursor.fetchone() or (0,)
-    return UUID(int=milliseconds << 80)

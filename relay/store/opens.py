@@ -137,6 +137,7 @@ with given as materialized (
     select s.*, d.account_id, d.message_id, d.recipient, m.message_id as header,
         coalesce(m.email_type, '') as email_type, case when d.state = 'sent' then d.finished_at end as sent_at
     from summed s join deliveries d on d.id = s.delivery join messages m on m.id = d.message_id
+    order by d.id for key share of d  -- what retention takes meanwhile is gone, and nothing is left behind
 ), merged as (
     insert into opens as o (delivery_id, account_id, fetches, judged, opens, any_opens, first_at, last_at,
         any_first_at, any_last_at, first_fetch, last_fetch, any_first_fetch, any_last_fetch, sent_at)
@@ -186,14 +187,22 @@ with given as materialized (
         opens = r.opens + excluded.opens, any_opens = r.any_opens + excluded.any_opens,
         last_opened_at = greatest(r.last_opened_at, excluded.last_opened_at),
         any_last_opened_at = greatest(r.any_last_opened_at, excluded.any_last_opened_at)
+), seen as materialized (
+    select gained.account_id, date_bin('15 minutes', g.at, 'epoch') as quarter, gained.email_type, g.opener, g.client,
+        g.country, opened and g.id = first as is_first, any_opened and g.id = any_first as is_any_first,
+        gained.before + g.place <= {KEPT} as is_kept
+    from given g join gained using (delivery)
 ), counted as (
     insert into open_tallies (account_id, quarter, email_type, opener, client, country, opens, firsts, any_firsts)
     select coalesce(account_id, ''), quarter, email_type, opener, client, country, count(*),
-        count(*) filter (where opened and id = first), count(*) filter (where any_opened and id = any_first)
-    from (select gained.*, g.id, g.opener, g.client, g.country, date_bin('15 minutes', g.at, 'epoch') as quarter
-          from given g join gained using (delivery)) seen
-    group by grouping sets ((account_id, quarter, email_type, opener, client, country),
+        count(*) filter (where is_first), count(*) filter (where is_any_first)
+    from seen group by grouping sets ((account_id, quarter, email_type, opener, client, country),
         (quarter, email_type, opener, client, country))
+), rowless as (
+    insert into rowless_opens (account_id, quarter, email_type, opener, client, country, opens, firsts, any_firsts)
+    select account_id, quarter, email_type, opener, client, country, count(*), count(*) filter (where is_first),
+        count(*) filter (where is_any_first)
+    from seen where not is_kept group by account_id, quarter, email_type, opener, client, country
 ), kept as materialized (
     select g.*, gained.account_id, gained.message_id, gained.recipient, gained.header
     from given g join gained using (delivery) where gained.before + g.place <= {KEPT}

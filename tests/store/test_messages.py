@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 
 from relay.core.errors import Conflict, Refused
-from relay.store import db, messages
+from relay.store import db, messages, retention
 from tests.store.mail import account, prepared, stored
 
 
@@ -128,6 +128,6 @@ async def test_old_mail_leaves_whole_and_young_or_unfinished_mail_stays(pool: db
                         psycopg.sql.Literal(item.id),
                     )
                 )
-        gone = await messages.purge(conn, 7)
+        gone = await retention.purge(conn, 7)
         left = await (await conn.execute("select count(*) from bodies")).fetchone()
     assert (gone, left) == (1, (2,))

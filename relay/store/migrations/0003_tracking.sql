@@ -111,8 +111,9 @@ create table books (
 );
 insert into books default values;
 
--- What retention took of the opens that came after `purged_until`, so that `open_tallies` can still be verified there.
-create table gone_opens (
+-- Opens in `open_tallies` after `purged_until` that have no row in `fetches`: retention took it with its mail, or it was
+-- one too many of its delivery to be kept. With them the sums can be verified.
+create table rowless_opens (
     account_id  text not null,
     quarter     timestamptz not null,
     email_type  text not null,
@@ -123,7 +124,8 @@ create table gone_opens (
     firsts      integer not null,
     any_firsts  integer not null
 );
-create index gone_opens_quarter on gone_opens (account_id, quarter);
+create index rowless_opens_account on rowless_opens (account_id, quarter);
+create index rowless_opens_quarter on rowless_opens (quarter);
 
 -- What people say about a delivery.
 create table notes (

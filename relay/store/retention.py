@@ -1,0 +1,127 @@
+"""Mail leaves: old mail by retention, an account's with the account. What statistics need of it is remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from relay.store.db import Connection
+from relay.store.rollups import COUNTS
+
+OLD = """
+select id from messages m
+where id < %(horizon)s and not exists (
+    select from deliveries d where d.message_id = m.id
+    and (d.finished_at is null or d.finished_at > now() - make_interval(days => %(days)s)))
+order by id limit %(most)s for update skip locked
+"""
+
+OF_ACCOUNT = "select id from messages where account_id = %(account)s order by id limit %(most)s for update"
+
+# Rows are locked in one order, as those who count opens lock them, before a statement with a newer snapshot looks at
+# them: a dead letter that was replayed meanwhile stays, and an open that was recorded meanwhile is seen.
+LOCK = "select from deliveries where message_id = any(%(ids)s) order by id for update"
+
+# What hangs on the messages in `going`.
+REMOVED = """
+mine as (
+    delete from deliveries d using going where d.message_id = going.id
+    returning d.id, d.account_id, lower(d.recipient) as address, d.state, d.finished_at, going.email_type, going.tracked
+), seen as (
+    delete from fetches f using mine where f.delivery_id = mine.id returning f.*, mine.email_type
+), opened as (
+    delete from opens o using mine where o.delivery_id = mine.id returning o.*
+), attempts as (delete from attempts where delivery_id in (select id from mine)
+), notes as (delete from notes where delivery_id in (select id from mine)
+), notices as (delete from notices where delivery_id in (select id from mine)
+), bodies as (delete from bodies where message_id in (select id from going))
+"""
+
+FORGET = f"""
+with going as (
+    select id, '' as email_type, false as tracked from messages where id = any(%(ids)s)
+), {REMOVED}
+delete from messages where id in (select id from going)
+"""  # noqa: S608 - the text is ours
+
+# The sums outlive the mail. So that they can still be held against what is left: recipients remember what went of their
+# counts, `books` up to which time mail has gone, and `rowless_opens` the opens after that time.
+PURGE = f"""
+with going as (
+    select id, coalesce(email_type, '') as email_type, splice is not null as tracked
+    from messages m where id = any(%(ids)s) and not exists (
+        select from deliveries d where d.message_id = m.id
+        and (d.finished_at is null or d.finished_at > now() - make_interval(days => %(days)s)))
+), {REMOVED}, fewer as (
+    select m.account_id, m.address, count(*) filter (where m.state = 'sent') as sent,
+        count(*) filter (where m.state = 'sent' and m.tracked) as tracked,
+        count(*) filter (where m.state = 'failed') as failed, count(*) filter (where o.opens > 0) as opened,
+        count(*) filter (where o.any_opens > 0) as any_opened, coalesce(sum(o.opens), 0) as opens,
+        coalesce(sum(o.any_opens), 0) as any_opens
+    from mine m left join opened o on o.delivery_id = m.id and o.sent_at is not null
+    where m.state in ('sent', 'failed') group by 1, 2
+), known as (
+    select r.account_id, r.address, f.{", f.".join(COUNTS)}
+    from recipients r join fewer f using (account_id, address)
+    order by r.account_id, r.address for no key update of r
+), remembered as (
+    update recipients r set gone = jsonb_build_object('at', now(), {
+    ", ".join(f"'{name}', coalesce((r.gone ->> '{name}')::integer, 0) + k.{name}" for name in COUNTS)
+})
+    from known k where r.account_id = k.account_id and r.address = k.address
+), until as (
+    update books set purged_until = greatest(purged_until, (
+        select max(finished_at) from mine where state in ('sent', 'failed'))) returning purged_until
+), rowless as (
+    insert into rowless_opens (account_id, quarter, email_type, opener, client, country, opens, firsts, any_firsts)
+    select s.account_id, date_bin('15 minutes', s.at, 'epoch') as quarter, s.email_type, s.opener, s.client, s.country,
+        count(*), count(*) filter (where s.id = o.first_fetch), count(*) filter (where s.id = o.any_first_fetch)
+    from seen s join opened o using (delivery_id) where s.at > (select purged_until from until)
+    group by 1, 2, 3, 4, 5, 6
+)
+delete from messages where id in (select id from going)
+"""  # noqa: S608 - the text is ours
+
+
+async def purge(conn: Connection, days: int, *, most: int = 500) -> int:
+    """Drops at most `most` messages that ended more than `days` ago, with all that is theirs. Returns how many."""
+    given = {"horizon": await _horizon(conn, days), "days": days, "most": most}
+    return await _take(conn, OLD, PURGE, given)
+
+
+async def forget_mail(conn: Connection, account: str, most: int) -> int:
+    """Drops up to `most` of the account's messages with all that hangs on them; tells how many there were.
+
+    Its figures are not put right: they go with the account (`rollups.forget`).
+    """
+    return await _take(conn, OF_ACCOUNT, FORGET, {"account": account, "most": most})
+
+
+async def forget_recipients(conn: Connection, account: str, most: int) -> int:
+    """Drops up to `most` of the people that the account wrote to; tells how many there were."""
+    cursor = await conn.execute(
+        "delete from recipients where account_id = %(account)s and address in ("
+        "select address from recipients where account_id = %(account)s order by address limit %(most)s)",
+        {"account": account, "most": most},
+    )
+    return cursor.rowcount
+
+
+async def _take(conn: Connection, which: str, remove: str, given: dict[str, Any]) -> int:
+    """Locks what is to go, then removes what still is."""
+    async with conn.transaction():
+        ids: Sequence[UUID] = [row[0] for row in await (await conn.execute(which.encode(), given)).fetchall()]
+        if not ids:
+            return 0
+        await conn.execute(LOCK, {"ids": ids})
+        return (await conn.execute(remove.encode(), {**given, "ids": ids})).rowcount
+
+
+async def _horizon(conn: Connection, days: int) -> UUID:
+    """The smallest message id of `days` ago: ids are version 7, so age is a range of the primary key."""
+    cursor = await conn.execute(
+        "select (extract(epoch from now() - make_interval(days => %s)) * 1000)::bigint", (days,)
+    )
+    (milliseconds,) = await cursor.fetchone() or (0,)
+    return UUID(int=milliseconds << 80)

@@ -131,8 +131,8 @@ def _data(
         **common,
         "error": f"{verdict.advice} ({why})" if why else verdict.advice,
         "errorCode": verdict.category,
-        "smtpResponse": str(reply),
-        "smtpResponseCode": reply.code,
+        "smtpResponse": str(reply) if reply.code else None,
+        "smtpResponseCode": reply.code or None,
         "job": {
             "id": str(row.delivery),
             "attemptsMade": row.attempts + tried,

@@ -26,7 +26,7 @@ class Trouble:
     async def obstacle(self, hand: Hand) -> None:
         """Nothing of the account can be sent as it is. It rests: released alone, its mail would be back at once."""
         log.warning("mail of %s waits: %s", hand.account.id, hand.obstacle, extra={"account": hand.account.id})
-        await self._rest(hand.account, hand.obstacle)
+        await self._rest(hand.account, hand.obstacle, None)
 
     async def unreachable(self, hand: Hand, verdict: Verdict, reply: Reply) -> None:
         """No connection could be made."""
@@ -34,7 +34,7 @@ class Trouble:
         log.warning("no connection to the upstream of %s: %s", account.id, reply, extra={"account": account.id})
         if not await self.heed(hand, verdict, reply):
             _count(account, "unreachable")
-            await self._rest(account, why)
+            await self._rest(account, why, reply)
 
     async def heed(self, hand: Hand, verdict: Verdict, reply: Reply) -> bool:
         """A reply that speaks of the account rather than of one mail. False: it does not."""
@@ -45,7 +45,7 @@ class Trouble:
         async with db.connection(self._pool) as conn:
             if verdict.pauses:
                 _count(account, "refused")
-                await health.refused(conn, account, why, seconds=self._settings.refused_retry)
+                await health.refused(conn, account, why, reply, seconds=self._settings.refused_retry)
             else:
                 _count(account, "throttled")
                 await health.throttled(conn, account, why, seconds=verdict.wait or 0.0)
@@ -58,10 +58,10 @@ class Trouble:
             async with db.connection(self._pool) as conn:
                 await health.well(conn, hand.account.id)
 
-    async def _rest(self, account: Account, why: str) -> None:
+    async def _rest(self, account: Account, why: str, reply: Reply | None) -> None:
         first = self._settings.upstream_retry
         async with db.connection(self._pool) as conn:
-            await health.trouble(conn, account, why, first=first, most=MOST * first)
+            await health.trouble(conn, account, why, reply, first=first, most=MOST * first)
 
 
 def _count(account: Account, kind: str) -> None:

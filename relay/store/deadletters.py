@@ -11,7 +11,7 @@ from uuid import UUID
 from psycopg.rows import class_row
 
 from relay.core.model import EventType
-from relay.store import rollups
+from relay.store import facts, rollups
 from relay.store.db import Connection
 
 
@@ -118,9 +118,8 @@ async def replay(
             select account_id, message_id, recipient, failed_at from changed
         ), {rollups.REVIVED}, told as (
             insert into events (account_id, type, delivery_id, message_id, data)
-            select account_id, %(event)s, id, message_id,
-                jsonb_build_object('queueId', replace(message_id::text, '-', ''), 'recipient', recipient)
-            from changed
+            select d.account_id, %(event)s, d.id, d.message_id, {facts.DELIVERY}
+            from changed d join messages m on m.id = d.message_id
         )
         select id, account_id from changed
         """.encode(),  # noqa: S608 - the text is ours

@@ -8,11 +8,18 @@ from __future__ import annotations
 import json
 
 from relay.core.model import Account, EventType
+from relay.core.reply import Reply
+from relay.store import facts
 from relay.store.db import Connection
 
 
-async def trouble(conn: Connection, account: Account, reason: str, *, first: float, most: float) -> None:
-    """A connection failed. The pause doubles from `first` to `most` seconds; several failures at once count as one."""
+async def trouble(
+    conn: Connection, account: Account, reason: str, reply: Reply | None, *, first: float, most: float
+) -> None:
+    """A connection failed; `reply` is what upstream said, if anything. The pause doubles from `first` to `most` seconds.
+
+    Several failures at once count as one.
+    """
     await conn.execute(
         """
         with hit as (
@@ -30,7 +37,7 @@ async def trouble(conn: Connection, account: Account, reason: str, *, first: flo
             "first": first,
             "most": most,
             "event": EventType.CONNECT_ERROR.value,
-            "data": json.dumps({"error": reason}),
+            "data": facts.trouble(reason, reply),
         },
     )
 
@@ -47,7 +54,7 @@ async def throttled(conn: Connection, account: Account, reason: str, *, seconds:
     )
 
 
-async def refused(conn: Connection, account: Account, reason: str, *, seconds: float) -> None:
+async def refused(conn: Connection, account: Account, reason: str, reply: Reply, *, seconds: float) -> None:
     """Upstream refused the login: the account stops, but for a probe each `seconds`. An operator's pause stands."""
     await conn.execute(
         """
@@ -59,8 +66,8 @@ async def refused(conn: Connection, account: Account, reason: str, *, seconds: f
                 retry_at = now() + %(seconds)s * interval '1 second'
             from old where a.id = old.id returning old.state)
         insert into events (account_id, type, data)
-        select %(account)s, type, %(data)s::jsonb
-        from hit, unnest(%(events)s::text[]) as type where hit.state = 'active'
+        select %(account)s, type, data
+        from hit, unnest(%(events)s::text[], %(data)s::jsonb[]) as told(type, data) where hit.state = 'active'
         """,
         {
             "account": account.id,
@@ -68,7 +75,7 @@ async def refused(conn: Connection, account: Account, reason: str, *, seconds: f
             "reason": reason,
             "seconds": seconds,
             "events": [EventType.AUTHENTICATION_ERROR.value, EventType.ACCOUNT_PAUSED.value],
-            "data": json.dumps({"reason": reason}),
+            "data": [facts.trouble(reason, reply), json.dumps({"reason": reason})],
         },
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from relay.core import splice
 from relay.core.model import Leased, Priority
-from relay.store import rollups
+from relay.store import facts, rollups
 from relay.store.db import Connection
 
 
@@ -108,10 +108,12 @@ with dead as (
     where coalesce(a.per_minute, a.per_hour, a.per_day) is not null group by t.account_id
 ), facts as (
     insert into events (account_id, type, delivery_id, message_id, data)
-    select d.account_id, 'messageFailed', d.id, d.message_id, jsonb_build_object(
-        'queueId', replace(d.message_id::text, '-', ''), 'recipient', d.recipient,
-        'error', 'The worker was lost at every attempt', 'errorCode', 'EWORKER')
-    from doubtful t join deliveries d on d.id = t.id where t.attempts + 1 >= t.max_attempts
+    select d.account_id, 'messageFailed', d.id, d.message_id, {facts.DELIVERY} || jsonb_build_object(
+        'error', 'The worker was lost at every attempt: this may have been sent', 'errorCode', 'unknown',
+        'smtpResponse', null, 'smtpResponseCode', null, 'job', jsonb_build_object(
+            'id', d.id::text, 'attemptsMade', t.attempts + 1, 'attempts', t.max_attempts, 'nextAttempt', null))
+    from doubtful t join deliveries d on d.id = t.id join messages m on m.id = d.message_id
+    where t.attempts + 1 >= t.max_attempts
 ), applied as (
     update deliveries d set lease_id = null,
         state = (case when t.attempts + 1 >= t.max_attempts then 'failed' else 'queued' end)::delivery_state,

@@ -9,9 +9,9 @@ from typing import Any
 from uuid import UUID
 
 from psycopg.rows import class_row
-from psycopg.types.json import Jsonb
 
 from relay.core.model import EventType, State, sources
+from relay.store import facts
 from relay.store.db import Connection
 from relay.store.queue import waiting
 
@@ -127,13 +127,12 @@ async def _change(conn: Connection, id: UUID, update: str, given: Mapping[str, A
             with changed as ({update}),
             told as (
                 insert into events (account_id, type, delivery_id, message_id, data)
-                select account_id, %(event)s, id, message_id,
-                    %(data)s::jsonb || jsonb_build_object('recipient', recipient)
-                from changed where %(event)s::text is not null
+                select d.account_id, %(event)s, d.id, d.message_id, {facts.DELIVERY}
+                from changed d join messages m on m.id = d.message_id where %(event)s::text is not null
             )
             select id from changed
             """.encode(),  # noqa: S608 - the text is ours
-            {"id": id, "data": Jsonb({"queueId": id.hex}), **given},
+            {"id": id, **given},
         )
         changed = [row[0] for row in await cursor.fetchall()]
         cursor = await conn.execute(

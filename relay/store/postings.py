@@ -141,7 +141,7 @@ with told as (
     returning e.id, e.account_id, e.url, e.state, e.failures, e.reason, m.before
 ), facts as (
     insert into events (account_id, type, data)
-    select coalesce(account_id, ''), %b, jsonb_build_object('endpoint', id::text, 'url', url, 'reason', reason)
+    select coalesce(account_id, ''), %b, jsonb_build_object('endpoint', id, 'url', url, 'reason', reason)
     from fared where state = 'disabled'
 )
 select id, account_id, url, state = 'disabled', failures, reason from fared

@@ -258,7 +258,7 @@ async def test_what_fails_for_days_is_disabled_once_with_an_event(conn: db.Conne
     assert await settle(conn, ill(three)) == []
     told = "select account_id, data from events where type = 'webhookDisabled'"
     assert await rows(conn, told) == [
-        ("a", {"endpoint": str(number), "url": "http://127.0.0.1:9/", "reason": "it answered 500"})
+        ("a", {"endpoint": number, "url": "http://127.0.0.1:9/", "reason": "it answered 500"})
     ]
     await due_again(conn)
     assert [(posting.endpoint, posting.type) for posting in await claimed(conn)] == [(other, "webhookDisabled")]

@@ -16,7 +16,7 @@ from relay.store.db import Connection
 async def trouble(
     conn: Connection, account: Account, reason: str, reply: Reply | None, *, first: float, most: float
 ) -> None:
-    """A connection failed; `reply` is what upstream said, if anything. The pause doubles from `first` to `most` seconds.
+    """A connection failed; `reply`: what upstream said, if it did. The pause doubles from `first` to `most` seconds.
 
     Several failures at once count as one.
     """

@@ -1,0 +1,103 @@
+"""The books: the chores that keep statistics cheap to read, and forget what has been kept for its time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
+
+from relay import metrics
+from relay.core.errors import StoreAway
+from relay.settings import Settings
+from relay.store import db, expiry, rollups
+from relay.store.db import Connection
+
+FOLD = 3.0  # s between two foldings: readers meet no more news than comes in that time
+FORGET = 60.0  # s between two looks for what has been kept for its time
+SHARE = 0.25  # of the time between two looks may be spent on it; the rest waits for the next
+BATCH = 2000  # rows folded at once
+STEP = 1000  # rows dropped, erased or looked at, at once
+AGAIN = 0.5  # s until PostgreSQL is asked again
+
+_log = logging.getLogger("postferry.books")
+
+Batch = Callable[[Connection], Awaitable[int]]
+"""One step of a chore: how many rows it took. As many as it may take means that there may be more."""
+
+
+class Books:
+    """Any number of processes may run it side by side: one folds at a time, and what one forgot is gone for all."""
+
+    def __init__(
+        self, pool: db.Pool, settings: Settings, *, fold: float = FOLD, forget: float = FORGET, step: int = STEP
+    ) -> None:
+        self._pool, self._settings, self._fold, self._forget, self._step = pool, settings, fold, forget, step
+        self._walked = expiry.START  # the recipient that was looked at last
+        self._stopping = asyncio.Event()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Until `stopping`; PostgreSQL's absences are waited out."""
+        self._stopping = stopping
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._again_and_again(self.fold, self._fold))
+            both.create_task(self._again_and_again(self.forget, self._forget))
+
+    async def fold(self) -> None:
+        """Counts opens that were early, then adds what is new to the sums."""
+        await self._drain(partial(rollups.count_early, most=BATCH), BATCH, self._fold)
+        for table in rollups.KEYS:
+            await self._drain(partial(rollups.fold, table=table, most=BATCH), BATCH, self._fold)
+
+    async def forget(self) -> None:
+        """Drops or erases what has been kept for its time; of a backlog, what the time allows."""
+        chores = self._chores()
+        for chore in chores:
+            await self._drain(chore, self._step, self._forget * SHARE / len(chores))
+
+    def _chores(self) -> Sequence[Batch]:
+        kept, most = self._settings, self._step
+        chores: list[Batch] = [
+            partial(expiry.events, days=kept.webhook_days, most=most),
+            partial(expiry.rowless, most=most),
+        ]
+        if kept.open_days:
+            chores.append(partial(expiry.erase, table="fetches", days=kept.open_days, most=most))
+        if 0 < kept.open_days < kept.webhook_days:
+            chores.append(partial(expiry.erase, table="events", days=kept.open_days, most=most))
+        if kept.retention_days and kept.statistics_days:  # they outlive their mail, and that may be kept for ever
+            days = kept.retention_days + kept.statistics_days
+            chores += [partial(expiry.sums, table=table, days=days, most=most) for table in rollups.KEYS]
+            chores.append(self._look_at_recipients)
+        return chores
+
+    async def _look_at_recipients(self, conn: Connection) -> int:
+        """A step of a walk through all of them, which begins anew at its end."""
+        last = await expiry.recipients(conn, self._settings.statistics_days, self._walked, most=self._step)
+        self._walked = last or expiry.START
+        return self._step if last else 0
+
+    async def _drain(self, batch: Batch, most: int, seconds: float) -> None:
+        """Until less than a whole batch is left, or the time is over."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + seconds
+        while clock() < until and not self._stopping.is_set():
+            async with db.connection(self._pool) as conn:
+                if await batch(conn) < most:
+                    return
+
+    async def _again_and_again(self, work: Callable[[], Awaitable[None]], seconds: float) -> None:
+        while not self._stopping.is_set():
+            try:
+                await work()
+            except StoreAway as error:
+                metrics.STORE_ERRORS.inc()
+                _log.warning("the books wait for PostgreSQL: %s", error)
+                await self._pause(AGAIN)
+            else:
+                await self._pause(seconds)
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)

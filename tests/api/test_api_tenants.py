@@ -1,0 +1,245 @@
+"""No tenant sees or touches another's: every call that takes a token, walked with the token of a second tenant.
+
+A call that is added to the API must be taught to the walk: what its path, query and body are filled with, so that they
+point at what the other tenant has. `test_the_walk_knows_every_call` says what is missing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from api.app import OPERATIONS
+from api.operation import Operation
+from relay.store import db
+from relay.store.db import Connection
+from tests.api.client import SHOP, Client, Login
+from tests.api.life import Life, hook, lived
+from tests.api.test_api_outbox import submit
+from tests.store.hooks import postings, told
+
+VICTIM, THIEF = "zebra", "ibex"
+CALLS = [operation for operation in OPERATIONS if operation.scope]
+FINE = 200, 403, 404
+
+PATHS: Mapping[str, Callable[[Life], object]] = {
+    "account": lambda life: life.word,
+    "queueId": lambda life: life.queue_id,
+    "token": lambda life: life.token,
+    "endpoint": lambda life: life.endpoint,
+    "posting": lambda life: life.posting,
+    "tracking_id": lambda life: life.sent,
+    "address": lambda life: life.recipient,
+}
+"""What each part of a path is filled with."""
+
+QUERIES: Mapping[str, Callable[[Life], object] | None] = {
+    **dict.fromkeys(("page", "pageSize", "limit", "cursor", "state", "status", "opener", "from", "to")),
+    **dict.fromkeys(("since", "until", "event", "opened", "pinned", "tz", "likely_fake", "sort")),
+    "account": lambda life: life.word,
+    "query": lambda life: life.word,
+    "queueId": lambda life: life.queue_id,
+    "eventId": lambda life: f"evt_{life.event}",
+    "reason": lambda life: life.word,
+    "email_type": lambda life: life.word,
+    "reference_type": lambda life: life.word,
+    "reference_id": lambda life: life.word,
+    "recipient": lambda life: life.recipient,
+    "search": lambda life: life.word,
+    "by": lambda life: "email_type",
+    "days": lambda life: 30,
+    "machine": lambda life: "true",
+}
+"""What each query parameter is filled with, one at a time; None where no value of it names anything of a tenant's."""
+
+BODIES: Mapping[str, Callable[[Life], Any]] = {
+    "submit.submit": lambda life: {"to": {"address": life.recipient}, "text": "x"},
+    "outbox.move": lambda life: {"sendAt": "2027-01-01T00:00:00Z"},
+    "deadletters.replay": lambda life: {"ids": [life.dead]},
+    "queue.pause": lambda life: {"paused": True},
+    "accounts.create": lambda life: {"account": life.word, "name": "mine"},
+    "accounts.change": lambda life: {"name": "mine", "webhooks": "https://mine.example/"},
+    "tokens.create": lambda life: {"scopes": ["api"], "account": life.word},
+    "webhooks.create": lambda life: {"url": "https://mine.example/", "account": life.word},
+    "webhooks.change": lambda life: {"url": "https://mine.example/", "headers": {}},
+    "webhooks.rotate": lambda life: {"validSeconds": 0},
+    "postlog.replay": lambda life: {"eventIds": [f"evt_{life.event}"]},
+    "postlog.test": lambda life: None,
+    "tracking.note": lambda life: {"notes": "mine"},
+    "tracking.note_again": lambda life: {"notes": "mine"},
+}
+"""What each call that takes a body, or is no GET, is sent."""
+
+
+def parts(operation: Operation) -> set[str]:
+    return set(re.findall(r"{(\w+)}", operation.path))
+
+
+def fields(operation: Operation) -> set[str]:
+    model = operation.query
+    return {field.alias or name for name, field in model.model_fields.items()} if model else set()
+
+
+def addresses(operation: Operation, life: Life, account: str) -> Iterator[str]:
+    """The call about what a tenant has, under an account: plain, then narrowed by each query parameter alone."""
+    given = {name: str(PATHS[name](life)) for name in parts(operation)}
+    path = operation.path.format_map({**given, "account": account})
+    yield path
+    for field in sorted(fields(operation)):
+        if (fill := QUERIES[field]) is not None:
+            yield f"{path}?{field}={fill(life)}"
+
+
+def about(operation: Operation, life: Life, own: str) -> Iterator[str]:
+    """Every address that a tenant could try to get at another: under that one's account, and under its own.
+
+    Not what it may well do to its own account.
+    """
+    if "account" in parts(operation):
+        yield from addresses(operation, life, life.word)
+    if parts(operation) != {"account"} or operation.method == "GET":
+        yield from addresses(operation, life, own)
+
+
+async def asked(client: Client, operation: Operation, address: str, body: Any) -> list[tuple[int, str]]:
+    """Status and text; of what is to be had as CSV, both ways."""
+    found = []
+    for media in ("application/json", "text/csv") if operation.sheeted else ("application/json",):
+        headers = {"Accept": media, "X-Request-Id": "same"}
+        response = await client.open(operation.method, address, body, headers=headers)
+        found.append((response.status, await response.text()))
+    return found
+
+
+async def rows(conn: Connection, account: str) -> dict[str, Any]:
+    """All that is stored of an account, table by table."""
+    cursor = await conn.execute("select table_name from information_schema.columns where column_name = 'account_id'")
+    found = {}
+    for (table,) in [*await cursor.fetchall(), ("accounts",)]:
+        whose = "id" if table == "accounts" else "account_id"
+        query = f"select t::text from {table} t where {whose} = %s order by 1"
+        found[table] = await (await conn.execute(query.encode(), (account,))).fetchall()
+    return found
+
+
+@pytest.fixture
+async def conn(pool: db.Pool) -> AsyncIterator[Connection]:
+    async with db.connection(pool) as conn:
+        yield conn
+
+
+@pytest.fixture
+async def thief(admin: Client, conn: Connection, login: Login) -> Client:
+    """A tenant that has all that one can have, with a token for everything of its own."""
+    await lived(admin, conn, THIEF)
+    return await login("*", account=THIEF)
+
+
+@pytest.mark.parametrize("operation", CALLS, ids=[operation.name for operation in CALLS])
+def test_the_walk_knows_every_call(operation: Operation) -> None:
+    assert parts(operation) <= set(PATHS), "say in PATHS what each part of the path is filled with"
+    assert fields(operation) <= set(QUERIES), "say in QUERIES what each query parameter is filled with"
+    assert operation.name in BODIES or not (operation.body or operation.method == "POST"), "give it a body in BODIES"
+
+
+async def test_no_call_shows_or_changes_anything_of_another_tenant(
+    admin: Client, thief: Client, conn: Connection
+) -> None:
+    """Given a tenant with something in every table, when another asks by every call, then nothing comes of it."""
+    victim = await lived(admin, conn, VICTIM)
+    before, offenders = await rows(conn, VICTIM), []
+    for operation in CALLS:
+        body = BODIES[operation.name](victim) if operation.name in BODIES else None
+        for address in about(operation, victim, THIEF):
+            for status, text in await asked(thief, operation, address, body):
+                own = [str(PATHS[name](victim)) for name in parts(operation)] if status == 404 else []
+                for word in own:  # an error may repeat what it was asked for
+                    text = text.replace(word, "")
+                strict = re.search(rf"account[/=]{VICTIM}(?!\S*@)\b", address)
+                if VICTIM in text or victim.queue_id in text or status not in ((403,) if strict else FINE):
+                    offenders.append((operation.name, address, status, text[:200]))
+    changed = [table for table, were in before.items() if (await rows(conn, VICTIM))[table] != were]
+
+    assert offenders == []
+    assert changed == []
+
+
+async def test_no_answer_depends_on_what_others_have(admin: Client, thief: Client, conn: Connection) -> None:
+    """Given what a tenant asks about itself, when another comes to live beside it, then every answer is the same."""
+    own = Life(THIEF, *("",) * 2, *(0,) * 2, f"{THIEF}-0@there.example", *(0,) * 4)
+    lists = [one for one in CALLS if one.method == "GET" and parts(one) <= {"account"}]
+
+    async def answers() -> dict[str, Any]:
+        return {
+            address: await asked(thief, operation, address, None)
+            for operation in lists
+            for address in addresses(operation, own, THIEF)
+            if not re.search(r"queueId=|eventId=", address)
+        }
+
+    before = await answers()
+    await lived(admin, conn, VICTIM)
+    after = await answers()
+
+    assert [address for address in before if before[address] != after[address]] == []
+    assert {status for found in before.values() for status, _ in found} <= {200, 403}
+
+
+async def test_a_tenant_is_shown_its_own_by_every_call(
+    admin: Client, thief: Client, conn: Connection, login: Login
+) -> None:
+    """What the walk looks for is there to be found: else it would prove nothing."""
+    victim = await lived(admin, conn, VICTIM)
+    mine = await login("*", account=VICTIM)
+    blind = []
+    for operation in CALLS:
+        if operation.method == "GET":
+            path = next(addresses(operation, victim, VICTIM))
+            for status, text in await asked(mine, operation, path, None):
+                if VICTIM not in text and status != 403:
+                    blind.append((operation.name, status, text[:300]))
+
+    assert [found for found in blind if found[0] not in FIGURES] == []
+
+
+FIGURES: frozenset[str] = frozenset()
+"""Calls whose answers are numbers alone: `test_no_answer_depends_on_what_others_have` is about them."""
+
+
+async def test_nothing_is_told_of_whether_another_account_is_there(
+    admin: Client, thief: Client, conn: Connection
+) -> None:
+    victim = await lived(admin, conn, VICTIM)
+    differing = []
+    for operation in CALLS:
+        if "account" in parts(operation):
+            body = BODIES[operation.name](victim) if operation.name in BODIES else None
+            there, nowhere = [
+                await asked(thief, operation, next(addresses(operation, victim, account)), body)
+                for account in (VICTIM, "not-there")
+            ]
+            if there != nowhere or there[0][0] != 403:
+                differing.append((operation.name, there, nowhere))
+
+    assert differing == []
+
+
+async def test_a_tenant_does_what_is_its_own(thief: Client) -> None:
+    await thief.ok("PUT", f"/v1/account/{THIEF}", {"name": "Mine"})
+    queue_id = await submit(thief, account=THIEF)
+    assert (await thief.ok("GET", "/v1/queue/status"))["pending"] == 2
+    assert (await thief.ok("DELETE", f"/v1/outbox/{queue_id}"))["cancelled"] == 1
+
+
+async def test_each_endpoint_is_told_what_it_may_know(admin: Client, shop: str, conn: Connection) -> None:
+    await admin.ok("POST", "/v1/account", {**SHOP, "account": "other", "email": ""})
+    one, other, all_ = [
+        (await admin.ok("POST", "/v1/webhooks", hook("x") | {"account": account}))["id"]
+        for account in ("shop", "other", None)
+    ]
+    ours, theirs = await told(conn, "shop"), await told(conn, "other")
+
+    assert [row[:2] for row in await postings(conn)] == [(one, ours), (other, theirs), (all_, ours), (all_, theirs)]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from aiohttp import web
 
 from api import (
     accounts,
+    besttime,
     deadletters,
     docs,
     health,
@@ -18,6 +20,8 @@ from api import (
     postlog,
     problems,
     queue,
+    recipients,
+    statistics,
     submit,
     tokens,
     tracking,
@@ -56,15 +60,21 @@ OPERATIONS = (
     Operation("POST", "/v1/webhooks/{endpoint}/replay", postlog.replay, errors=(409,)),
     Operation("POST", "/v1/webhooks/{endpoint}/test", postlog.test, errors=(409,)),
     Operation("GET", "/v1/account/{account}/tracking", tracking.page),
+    Operation("GET", "/v1/account/{account}/tracking/stats", statistics.of_account),
+    Operation("GET", "/v1/account/{account}/tracking/best-time", besttime.show),
     Operation("GET", "/v1/account/{account}/tracking/{tracking_id}", tracking.show),
     Operation("PATCH", "/v1/account/{account}/tracking/{tracking_id}", tracking.note),
     Operation("PUT", "/v1/account/{account}/tracking/{tracking_id}", tracking.note_again),
     Operation("GET", "/v1/opens/recent", opens.recent),
+    Operation("GET", "/v1/stats", statistics.of_all),
+    Operation("GET", "/v1/recipients", recipients.page),
+    Operation("GET", "/v1/account/{account}/recipients/{address}", recipients.show),
     Operation("GET", "/health", health.health, scope=None),
     Operation("GET", "/metrics", health.expose, scope="metrics", media="text/plain"),
     Operation("GET", "/t/{token}.gif", pixel.gif, scope=None, media="image/gif"),
     Operation("GET", "/openapi.json", docs.openapi, scope=None),
 )
+PART = re.compile(r"\{(\w+)\}")
 SERVED: dict[str, Any] = {
     "access_log": None,
     "auto_decompress": False,
@@ -88,7 +98,8 @@ def build(house: House) -> web.Application:
     app[HOUSE] = house
     app[docs.DOCUMENT] = docs.encoded(openapi.document(OPERATIONS))
     for operation in OPERATIONS + PAGES:
-        app.router.add_route(operation.method, operation.path, operation.__call__)
+        path = PART.sub(r"{\1:[^/]+}", operation.path)  # else a brace, which an address may have, is in no part
+        app.router.add_route(operation.method, path, operation.__call__)
         if operation.method == "GET":
-            app.router.add_route("HEAD", operation.path, operation.__call__)
+            app.router.add_route("HEAD", path, operation.__call__)
     return app

@@ -75,7 +75,7 @@ async def named(
                 r.any_opened, r.opens, r.any_opens, r.first_sent_at, r.last_sent_at, r.last_opened_at,
                 r.any_last_opened_at, {silence(machine)} as silent
             from unnest(%(accounts)s::text[], %(addresses)s::text[]) with ordinality as k(account, address, place)
-            join recipients r on r.account_id = k.account and r.address = k.address order by k.place
+            join recipients r on r.account_id = k.account and r.address = lower(k.address) order by k.place
             """.encode(),  # noqa: S608 - the text is ours
             {
                 "accounts": [account for account, _ in keys],
@@ -88,21 +88,18 @@ async def named(
 
 async def looks(
     conn: Connection, account: str, address: str, zone: str, since: datetime | None, until: datetime
-) -> list[tuple[int, int, int | None, int | None]]:
-    """Of the LATEST tracked deliveries to one recipient: hour and weekday (from Monday, 0) sent and first opened.
+) -> list[tuple[datetime, datetime | None]]:
+    """When each of the LATEST tracked messages to one recipient was sent, and first opened by a person or proxy.
 
-    Counted are persons' and proxies' opens alone.
+    In the zone's own time, without an offset.
     """
     cursor = await conn.execute(
         f"""
-        select extract(hour from sent)::integer, extract(isodow from sent)::integer - 1,
-            extract(hour from seen)::integer, extract(isodow from seen)::integer - 1
-        from (
-            select d.finished_at at time zone %(zone)s as sent, o.first_at at time zone %(zone)s as seen
-            from deliveries d join messages m on m.id = d.message_id left join opens o on o.delivery_id = d.id
-            where d.account_id = %(account)s and lower(d.recipient) = lower(%(address)s) and d.state = 'sent'
-                and d.finished_at >= %(since)s::timestamptz and d.finished_at < %(until)s and m.splice is not null
-            order by d.finished_at desc limit {LATEST}) latest
+        select d.finished_at at time zone %(zone)s, o.first_at at time zone %(zone)s
+        from deliveries d join messages m on m.id = d.message_id left join opens o on o.delivery_id = d.id
+        where d.account_id = %(account)s and lower(d.recipient) = lower(%(address)s) and d.state = 'sent'
+            and d.finished_at >= %(since)s::timestamptz and d.finished_at < %(until)s and m.splice is not null
+        order by d.finished_at desc limit {LATEST}
         """.encode(),  # noqa: S608 - the text is ours
         {"account": account, "address": address, "zone": zone, "since": since or "-infinity", "until": until},
     )

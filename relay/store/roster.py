@@ -110,6 +110,8 @@ async def page(
     if skip * accounts > DEEPEST:
         raise Refused(f"Page numbers lead over {DEEPEST // accounts} recipients here; go on by cursor", key="page")
     roster = _Roster(conn, wanted, "last_sent" if sort in RANKS else sort, after, skip, size, accounts)
+    if "@" in wanted.search and not after and (found := await roster.exact()):
+        return found
     if sort in RANKS:
         return await roster.ranked(RANKS[sort].format(kind="any_" if wanted.machine else ""), count)
     return await roster.walked(count)
@@ -138,6 +140,15 @@ class _Roster:
         if after:
             self._given |= {"after": after.account, "behind": after.address, "sent_at": after.sent_at}
             self._behind = BEHIND[order]
+
+    async def exact(self) -> Page | None:
+        """Those whose whole address is sought, which an index knows; None where there is none."""
+        found = f"""
+            select {KEY} from accounts a join recipients r on r.account_id = a.id and r.address = lower(%(search)s)
+            {self._where} and {self._wanted.owned} order by r.account_id"""  # noqa: S608 - the text is ours
+        rows = await self._rows(found)
+        skip = self._next - self._size
+        return await self._page(rows[skip:], len(rows), False, None) if rows else None
 
     async def walked(self, count: bool) -> Page:
         """In its order. Where something is sought, a window is looked through, and its page may not be full."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
+import psycopg
 from psycopg.rows import class_row
 
+from relay.core.errors import Refused
 from relay.store.db import Connection
 
 EVERYBODY = ""
@@ -98,6 +100,31 @@ class Came:
 
     opens: int
     firsts: int
+
+
+# Where summer time ends at midnight, that midnight comes twice: the day begins with the first.
+BEGUN = """
+select case when ((begun - interval '1 hour') at time zone %(zone)s)::date = day then begun - interval '1 hour'
+    else begun end, day, today
+from (
+    select day, today, day::timestamp at time zone %(zone)s as begun
+    from (select today, today - (%(days)s - 1) as day
+          from (select (%(now)s at time zone %(zone)s)::date as today) t) d) b
+"""
+
+
+async def begun(conn: Connection, now: datetime, days: int, zone: str) -> tuple[datetime, date, date]:
+    """When the first of so many days began, the last of which is today, in a zone; and the dates of both.
+
+    Raises Refused for a zone that PostgreSQL does not know. It is asked, and not Python: their tables of zones differ.
+    """
+    try:
+        cursor = await conn.execute(BEGUN, {"now": now, "days": days, "zone": zone})
+    except psycopg.errors.InvalidParameterValue:
+        raise Refused(f"{zone} is no time zone that the database knows", key="tz", code="InvalidFields") from None
+    row = await cursor.fetchone()
+    assert row is not None
+    return row[0], row[1], row[2]
 
 
 LATELY = "date_bin('15 minutes', %(now)s::timestamptz - interval '1 day', 'epoch')"

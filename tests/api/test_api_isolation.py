@@ -49,7 +49,7 @@ async def test_another_tenants_token_gets_nowhere(admin: Client, thief: Client, 
     await become(pool, queue_id, "dead@example.com", "failed")
     before = await everything(pool)
     path = operation.path.replace("{account}", "shop").replace("{queueId}", queue_id).replace("{token}", "1")
-    path = path.replace("{tracking_id}", "2")  # the dead one
+    path = path.replace("{tracking_id}", "2").replace("{address}", "dead%40example.com")  # the dead one
     for query in ("", "?account=shop"):
         response = await thief.open(operation.method, path + query, BODIES.get(operation.name))
         text = await response.text()
@@ -72,7 +72,7 @@ async def test_nothing_is_told_of_whether_another_account_is_there(thief: Client
         return
     answers = []
     for account in ("shop", "not-there"):
-        path = operation.path.replace("{account}", account).replace("{tracking_id}", "1")
+        path = operation.path.replace("{account}", account).replace("{tracking_id}", "1").replace("{address}", "a%40b")
         response = await thief.open(
             operation.method, path, BODIES.get(operation.name), headers={"X-Request-Id": "same"}
         )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.bench import drive, figures, machine, postfix, profile, report
+from tests.bench import drive, figures, machine, pixel, postfix, profile, report
 from tests.bench.bars import Figure
 from tests.bench.figures import ACCEPTS, CONNECTIONS, FLOWS, Stage
 from tests.bench.postferry import ROLES, Postferry
@@ -59,14 +59,20 @@ def measure(stage: Stage, only: Callable[[str], bool]) -> Iterator[Figure]:
     if loads := [load for load in ACCEPTS if only(load.name)]:
         yield from figures.accepts(stage, loads, only("drain"))
     loads = [load for load in FLOWS if only(load.name)]
-    if loads or only("idle") or only("memory"):
+    if loads or only("idle") or only("memory") or only("tracking"):
         with stage.postferry.delivering():
             yield from figures.flows(stage, loads)
             if only("idle"):
                 yield figures.idle(stage)
             if only("memory"):
                 yield figures.memory(stage)
+            if only("tracking"):
+                yield pixel.tracking(stage)
     yield from (figures.leases(stage, name) for name in figures.LEASES if only(name))
+    if only("pixel"):
+        yield pixel.pictures(stage)
+    if only("pixel-flood"):
+        yield pixel.flood(stage)
 
 
 def main() -> int:

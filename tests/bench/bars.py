@@ -68,3 +68,13 @@ def under(most: float) -> Bar:
 def flat_within(most: float) -> Bar:
     """Ours beside very much against ours beside little."""
     return Bar(f"within {most:g}x of few", lambda figure: None if figure.ratio is None else figure.ratio <= most)
+
+
+def adds_under(most: float) -> Bar:
+    """What ours has over the other."""
+
+    def judge(figure: Figure) -> bool | None:
+        ours, *others = figure.medians.values()
+        return ours - others[0] < most if others else None
+
+    return Bar(f"adds under {most:g}", judge)

@@ -135,9 +135,9 @@ with told as (
     order by e.id for update of e
 ), fared as (
     update endpoints e set failures = m.failed + case when m.well then 0 else e.failures end, failing_since = m.since,
-        reason = m.reason, state = (case when m.gone or m.since <= now() - %b * interval '1 second'
-            then 'disabled' else 'active' end)::endpoint_state
-    from met m where e.id = m.id
+        reason = case when m.over and not m.gone then %b || m.reason else m.reason end,
+        state = (case when m.over or m.gone then 'disabled' else 'active' end)::endpoint_state
+    from (select *, coalesce(since <= now() - %b * interval '1 second', false) as over from met) m where e.id = m.id
     returning e.id, e.account_id, e.url, e.state, e.failures, e.reason, m.before
 ), facts as (
     insert into events (account_id, type, data)
@@ -208,6 +208,7 @@ async def _settle(conn: Connection, batch: Sequence[Tried], failing: float) -> l
             [fare.failed for fare in fares.values()],
             [fare.reason for fare in fares.values()],
             [fare.gone for fare in fares.values()],
+            f"nothing but failures for {_spelled(failing)}, the last of them: ",
             failing,
             EventType.WEBHOOK_DISABLED.value,
         ),
@@ -237,6 +238,10 @@ def _fares(batch: Sequence[Tried]) -> dict[int, _Fare]:
             fare = _Fare(well=True)
         fares[tried.posting.endpoint] = fare
     return fares
+
+
+def _spelled(seconds: float) -> str:
+    return f"{seconds / 86400:g} days" if seconds >= 2 * 86400 else f"{seconds:g} s"
 
 
 async def give_back(conn: Connection, postings: Sequence[Posting], *, seconds: float = 0.0) -> int:

@@ -17,6 +17,7 @@ from tests.store.mail import account
 from tests.store.posting import endpoint, event, events
 
 FAILING = 432_000.0
+OVER = "nothing but failures for 5 days, the last of them: it answered 500"
 
 
 @pytest.fixture
@@ -257,9 +258,7 @@ async def test_what_fails_for_days_is_disabled_once_with_an_event(conn: db.Conne
     assert (fared.endpoint, fared.disabled) == (number, True)
     assert await settle(conn, ill(three)) == []
     told = "select account_id, data from events where type = 'webhookDisabled'"
-    assert await rows(conn, told) == [
-        ("a", {"endpoint": number, "url": "http://127.0.0.1:9/", "reason": "it answered 500"})
-    ]
+    assert await rows(conn, told) == [("a", {"endpoint": number, "url": "http://127.0.0.1:9/", "reason": OVER})]
     await due_again(conn)
     assert [(posting.endpoint, posting.type) for posting in await claimed(conn)] == [(other, "webhookDisabled")]
 

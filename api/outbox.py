@@ -57,7 +57,7 @@ class Entry(Answer):
 
     queue_id: str
     account: str
-    source: str = Field(description="The ingress: `api` or `smtp`.")
+    source: str = Field(description="The ingress: `api`, `smtp`, or `notice` for our own mail about opens.")
     message_id: str
     envelope: Envelope
     subject: str

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from relay import ready, role
+from relay.alerts import Alerts
 from relay.core.vault import Vault
 from relay.notify import Notifier
 from relay.settings import Settings
@@ -27,7 +28,7 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """The role, until `stopping`."""
     pool = await db.open_pool(settings, most=6)
     vault = Vault(settings.secret_keys)
-    rooms: list[Room] = [Notifier(pool, settings, vault)]
+    rooms: list[Room] = [Notifier(pool, settings, vault), Alerts(pool, settings)]
     ready.announce()
     try:
         await together(rooms, stopping)

@@ -242,7 +242,7 @@ class Submission:
     """What an application hands over, not yet stored. `recipients` alone says who receives."""
 
     account: Account
-    ingress: str  # "smtp" or "api"
+    ingress: str  # smtp, api, or notice: ours to the account about its mail
     sender: str  # envelope MAIL FROM; "" is the null reverse-path
     recipients: tuple[str, ...]
     mail: Mail

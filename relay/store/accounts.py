@@ -20,6 +20,8 @@ from relay.store.db import Connection
 
 COLUMNS = "id, name, email, state::text, reason, retry_at, config, secrets, had_upstream, created_at, updated_at"
 
+REMINDER = "tracking.alerts.unopened"
+
 EVENTS = {
     AccountState.ACTIVE: EventType.ACCOUNT_RESUMED,
     AccountState.PAUSED: EventType.ACCOUNT_PAUSED,
@@ -64,6 +66,12 @@ async def get(conn: Connection, vault: Vault | None, id: str) -> Account | None:
     """The account, with its secrets when a vault is given: whoever does not talk to upstream has no need of them."""
     row = await find(conn, id)
     return row.account(vault) if row else None
+
+
+async def several(conn: Connection, ids: Sequence[str]) -> dict[str, Account]:
+    """Those of these accounts that are there, without their secrets."""
+    rows = await _rows(conn, f"select {COLUMNS} from accounts where id = any(%s)", (list(ids),)) if ids else []  # noqa: S608
+    return {row.id: row.account(None) for row in rows}
 
 
 async def by_email(conn: Connection, vault: Vault | None, email: str) -> list[Account]:
@@ -140,6 +148,8 @@ async def save(conn: Connection, vault: Vault, id: str, change: Callable[[Fields
         )
         if _upstream(old) != _upstream(new):
             await _try_again(conn, id)
+        if new.get(REMINDER) and not old.get(REMINDER):
+            await _remind_from_now(conn, id, settings_of.build(id, row.state, "", new).alerts.unopened_days)
         if old.get("webhooks", "") != new.get("webhooks", ""):
             await endpoints.follow(conn, vault, id, new.get("webhooks", ""))
     return made.rowcount == 1
@@ -242,6 +252,15 @@ def _openable(row: Row, vault: Vault) -> Fields:
 
 async def _try_again(conn: Connection, id: str) -> None:
     await set_state(conn, id, AccountState.ACTIVE, "", expect=(AccountState.ACTIVE, AccountState.REFUSED))
+
+
+async def _remind_from_now(conn: Connection, id: str, days: int) -> None:
+    """What was due for a reminder before the account asked, or was told before it stopped asking, stays untold."""
+    await conn.execute(
+        "update accounts set reminded_until = greatest(reminded_until, now() - make_interval(days => %s))"
+        " where id = %s",
+        (days, id),
+    )
 
 
 def _upstream(fields: Fields) -> Fields:

@@ -70,8 +70,7 @@ def _count(account: str, row: Leased, report: Report) -> None:
     if report.outcome is Outcome.SENT:
         late = datetime.now(UTC) - max(row.due_at, row.accepted_at)
         metrics.ACCEPT_TO_SENT_SECONDS.observe(late.total_seconds())
-    elif report.outcome is Outcome.UNKNOWN:
-        metrics.UNKNOWN.labels(label).inc()
+    metrics.UNKNOWN.labels(label).inc(report.outcome is Outcome.UNKNOWN)  # a zero first, or the first one is not seen
 
 
 def _tell(account: str, row: Leased, report: Report) -> None:

@@ -171,6 +171,8 @@ async def show(call: Call, account: AccountId, tracking_id: TrackingId, query: S
 
 async def note(call: Call, account: AccountId, tracking_id: TrackingId, body: Annotation) -> Detail:
     """Pin a record, or write notes about it."""
+    if body.pinned is None and body.notes is None:
+        raise Problem(400, "Say what to note: pinned, notes, or both", code="InvalidFields")
     async with db.connection(call.house.pool) as conn:
         id = _id(tracking_id)
         if not await tracking.annotate(conn, account, id, pinned=body.pinned, notes=body.notes):

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from relay import ready, role
 from relay.alerts import Alerts
+from relay.books import Books
 from relay.core.vault import Vault
 from relay.notify import Notifier
 from relay.settings import Settings
@@ -27,13 +28,15 @@ class Room(Protocol):
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """The role, until `stopping`."""
     pool = await db.open_pool(settings, most=6)
+    posts = await db.open_pool(settings, most=4, generic=True)
     vault = Vault(settings.secret_keys)
-    rooms: list[Room] = [Notifier(pool, settings, vault), Alerts(pool, settings)]
+    rooms: list[Room] = [Notifier(posts, settings, vault), Alerts(pool, settings), Books(pool, settings)]
     ready.announce()
     try:
         await together(rooms, stopping)
     finally:
         await pool.close()
+        await posts.close()
 
 
 async def together(rooms: Sequence[Room], stopping: asyncio.Event) -> None:

@@ -24,6 +24,7 @@ COMMANDS = (
     Command("notify", "run", "Start", "a notifier alone: it posts webhooks and alerts, and keeps the books"),
     Command("account", "account", "Set up", "add, list, show, verify, pause and resume accounts"),
     Command("token", "token", "Set up", "create, list and revoke API tokens"),
+    Command("webhook", "webhook", "Set up", "tell endpoints what happens: add, list, show, test, log, replay"),
     Command("migrate", "migrate", "Set up", "bring the database to this version's schema"),
     Command("keys", "keys", "Set up", "seal every stored secret again with the newest key"),
     Command("send", "send", "Look", "send a test message through an account and watch it go"),

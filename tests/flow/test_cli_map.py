@@ -16,6 +16,7 @@ from tests.flow.conftest import Postferry
 LEAVES = [
     *(f"account {name}" for name in ("add", "list", "show", "verify", "pause", "resume")),
     *(f"token {name}" for name in ("create", "list", "revoke")),
+    *(f"webhook {name}" for name in ("list", "add", "show", "test", "log", "replay", "enable", "remove")),
     "keys rotate",
     *(command.name for command in commands.COMMANDS),
 ]
@@ -41,7 +42,7 @@ def test_every_command_has_a_description_and_an_example(bare: Postferry, leaf: s
 
     assert shown.code == 0
     assert f"usage: postferry {leaf}" in shown.out
-    if leaf not in ("account", "token", "keys"):
+    if leaf not in ("account", "token", "webhook", "keys"):
         assert f"examples:\n  postferry {leaf}" in shown.out
 
 

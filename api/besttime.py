@@ -70,7 +70,6 @@ class BestTime(Best):
 
     sheet: ClassVar[str] = "best-time"
     account: str
-    recipient: str | None
     tz: str
     since: Instant | None
     hours: list[Hour]
@@ -92,7 +91,6 @@ async def show(call: Call, account: AccountId, query: Search) -> BestTime:
     return BestTime(
         **best(found),
         account=account,
-        recipient=query.recipient or None,
         tz=span.zone,
         since=span.since,
         hours=[_hour(one) for one in found.hours],

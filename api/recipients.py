@@ -45,8 +45,8 @@ class Fake(Answer):
     reasons_it_may_be_wrong: list[str]
 
 
-class Recipient(Answer):
-    """The sums of one recipient of an account. Opens are those that count, unless `machine` asked for all."""
+class Sums(Answer):
+    """What one recipient of an account got, and did."""
 
     account: str
     address: str = Field(description="In lower case.")
@@ -62,12 +62,30 @@ class Recipient(Answer):
     last_opened: Instant | None = Field(description="When the recipient was last seen.")
     failed: int
     bounced: int
+
+
+class Recipient(Sums):
+    """The sums of one recipient. Opens are those that count, unless `machine` asked for all."""
+
     likely_fake: Fake
+
+
+class Line(Sums):
+    """A recipient as a line of CSV."""
+
+    likely_fake: bool
+    reasons_it_may_be_wrong: str
 
 
 class Recipients(Listing):
     sheet: ClassVar[str] = "recipients"
     items: list[Recipient]
+
+    def line(self) -> type[Answer]:
+        return Line
+
+    def lines(self) -> list[Line]:
+        return [_line(one) for one in self.items]
 
 
 class Shown(Paging):
@@ -156,3 +174,9 @@ def _recipient(one: recipients.Recipient, now: datetime, machine: bool) -> Recip
         bounced=of.bounced,
         likely_fake=Fake(likely=one.silent, reasons_it_may_be_wrong=score.doubts(of, now) if one.silent else []),
     )
+
+
+def _line(one: Recipient) -> Line:
+    sums = {name: getattr(one, name) for name in Sums.model_fields}
+    fake = one.likely_fake
+    return Line(**sums, likely_fake=fake.likely, reasons_it_may_be_wrong=" ".join(fake.reasons_it_may_be_wrong))

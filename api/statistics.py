@@ -117,7 +117,6 @@ class Figures(Answer):
     """Opens count where their mail was sent. `recent_24h` and `opened_24h` count whole quarters of an hour."""
 
     account: str | None = Field(description="Null: all accounts together.")
-    email_type: str | None = Field(description="Null: all types.")
     tz: str
     since: Instant | None = Field(description="Midnight of the first day; null: from the beginning.")
     total_sent: int
@@ -192,7 +191,6 @@ async def _statistics(call: Call, account: str | None, query: Search) -> Statist
         rows = await _rows(conn, span, begun, query.by) if query.by else None
     return Statistics(
         account=account,
-        email_type=span.email_type,
         tz=span.zone,
         since=span.since,
         total_sent=found.sent,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from relay.core.options import spelled
@@ -37,6 +37,8 @@ def cell(value: Any) -> str:
             return str(value)
         case datetime():
             return spelled(value)
+        case date():
+            return value.isoformat()
         case str():
             text = harmless(value)
         case _:

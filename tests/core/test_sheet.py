@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -27,6 +27,7 @@ CELLS: list[tuple[Any, str]] = [
     ("a;b", '"a;b"'),
     (" padded", '" padded"'),
     (datetime(2026, 11, 20, 9, 30, tzinfo=UTC), "2026-11-20T09:30:00.000Z"),
+    (date(2026, 11, 20), "2026-11-20"),
     ({"person": 2}, '"{""person"":2}"'),
 ]
 

@@ -20,6 +20,7 @@ from tests.fakes.receiver import Receiver
 from tests.notifying import Told
 from tests.stack import until
 from tests.store.posting import SECRET, events
+from workers.notify import together
 
 BACKLOG = 100_000
 
@@ -274,3 +275,31 @@ async def test_where_slots_are_scarce_there_is_one_for_whoever_has_none(told: To
         await told.event("b")
         await receiver.wait(1, "/well")
         receiver.drop()
+
+
+class Room:
+    """A room that does as the test says, and remembers how it ended."""
+
+    def __init__(self, fault: Exception | None = None) -> None:
+        self.fault, self.ended = fault, False
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        if self.fault:
+            raise self.fault
+        await stopping.wait()
+        self.ended = True
+
+
+async def test_rooms_of_the_role_run_until_it_stops() -> None:
+    rooms, stopping = [Room(), Room()], asyncio.Event()
+    role = asyncio.create_task(together(rooms, stopping))
+    stopping.set()
+    await role
+    assert [room.ended for room in rooms] == [True, True]
+
+
+async def test_a_room_that_fails_ends_the_role_and_the_others_in_good_order() -> None:
+    rooms = [Room(), Room(RuntimeError("a fault")), Room()]
+    with pytest.raises(RuntimeError, match="a fault"):
+        await asyncio.wait_for(together(rooms, asyncio.Event()), 5)
+    assert [room.ended for room in rooms] == [True, False, True]

@@ -57,6 +57,28 @@ async def due_again(conn: db.Connection) -> None:
     await conn.execute("update postings set due_at = now() where state = 'pending'")
 
 
+async def test_an_event_is_for_those_who_subscribed_to_it_and_for_no_other_account(conn: db.Connection) -> None:
+    await account(conn, "b")
+    own, chosen = await endpoint(conn), await endpoint(conn, events=["messageSent"])
+    for_all = await endpoint(conn, account=None, events=["messageSent", "messageFailed"])
+    await endpoint(conn, events=["messageFailed"])
+    await endpoint(conn, account="b")
+    await event(conn, "a", "messageSent")
+    assert [posting.endpoint for posting in await claimed(conn)] == [own, chosen, for_all]
+
+
+async def test_nothing_is_written_where_nobody_subscribes(conn: db.Connection) -> None:
+    await account(conn, "b")
+    await endpoint(conn, account="b")
+    disabled = await endpoint(conn)
+    await conn.execute("update endpoints set state = 'disabled' where id = %s", (disabled,))
+    await endpoint(conn, events=["messageFailed"])
+    await event(conn, "a", "messageSent")
+    await endpoint(conn)
+    await event(conn, "a", "webhookTest")
+    assert await rows(conn, "select count(*) from postings") == [(0,)]
+
+
 async def test_a_posting_comes_with_its_event(conn: db.Connection) -> None:
     number = await endpoint(conn)
     id = await event(conn, type="messageSent", queueId="x")

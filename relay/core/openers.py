@@ -89,8 +89,8 @@ RULES: tuple[Rule, ...] = (
             ("SCMGUARD", "SCMGUARD", r"\bscmguard\b"),
             ("Proofpoint", "Proofpoint URL Defense/1.0", r"\b(proofpoint|urldefense)"),
             ("Mimecast", "Mimecast/2.0 TTP", r"\bmimecast"),
-            ("Symantec", "Symantec Email Security.cloud", r"\bsymantec (email|cloud)|\bmessagelabs\b"),
-            ("Cisco", "IronPort URL Scanner", r"\bironport\b"),
+            ("Symantec", "Symantec Email Security.cloud", r"\bsymantec[ -](email|cloud)|\bmessagelabs\b"),
+            ("Cisco", "IronPort URL Scanner", r"\bironport\b|\bcisco[ -](esa|secure)"),
             ("Trellix", "FireEye ETP/1.0", r"\bfireeye|\btrellix\b"),
             ("Forcepoint", "Forcepoint Email Security", r"\b(forcepoint|websense)\b"),
             ("Fortinet", "FortiMail/7.2", r"\bforti(mail|sandbox|guard)\b"),
@@ -141,8 +141,10 @@ RULES: tuple[Rule, ...] = (
         r"|dotnet|microsoft url control|lua|lua-resty-http|luasocket|erlang|hackney|elixir|req|finch|tesla|scala|sttp"
         r"|clj-http|haskell|http-conduit|julia|perl|colly|go-resty|grequests|insomnia|k6|apachebench|jmeter|gatling"
         r"|locust|siege|wrk|vegeta|amazon cloudfront|powershell|windowspowershell|libfetch|synapse)(?![a-z])"
-        r"|\b(python-requests|python-urllib|aiohttp|go-http-client|node-fetch|lua-resty-http|ngx_lua|apache-httpclient"
-        r"|libwww-perl|winhttp\.winhttprequest|indy library|windowspowershell|guzzlehttp|ahc|curl)\b",
+        r"|\b(python-|(python|cpython|php|ruby|perl|java|golang|node\.js)/v?\d|okhttp)"
+        r"|(http-client|-httpclient|httplib2?|-fetch|libcurl|java-client)\b"
+        r"|\b(aiohttp|lua-resty-http|ngx_lua|libwww-perl|mechanize|winhttp\.winhttprequest|anyevent-http|indy library"
+        r"|windowspowershell|guzzlehttp|ahc|curl|sqlmap)\b",
     ),
     # -- Gateways by where they are --------------------------------------------------------------------------
     *(

@@ -41,7 +41,7 @@ CLIENTS: tuple[Client, ...] = (
         r"\bms-office\b|\bmsoffice\b|\bmicrosoft outlook\b",
     ),
     Client("Outlook", CHROME + " Edg/126.0.0.0 OneOutlook/1.2024.516.400", r"\boneoutlook\b"),
-    Client("Outlook", "Outlook-iOS/709.2189947.prod.iphone (3.24.0)", r"\boutlook-(ios|android)\b"),
+    Client("Outlook", "Outlook-iOS/709.2189947.prod.iphone (3.24.0)", r"\boutlook-(ios|android)\b|^outlook/\d"),
     Client("Outlook", "MacOutlook/16.78.23100802 (Intel Mac OS X Version 13.5)", r"\bmacoutlook\b"),
     Client("Outlook Express", "Outlook-Express/7.0 (MSIE 7.0; Windows NT 6.1; Trident/7.0)", r"\boutlook-express\b"),
     Client(
@@ -53,7 +53,7 @@ CLIENTS: tuple[Client, ...] = (
         "Windows Mail",
         "Mozilla/5.0 (Windows NT 10.0; Win64; x64; WebView/3.0) AppleWebKit/537.36 (KHTML, like Gecko) "
         "Chrome/70.0.3538.102 Safari/537.36 Edge/18.19042",
-        r"\bwebview/3\.0\b|\bwindows live mail\b",
+        r"\bwebview/3\.0\b|\bwindows live mail\b|^windowsmail/",
     ),
     Client(
         "Lotus Notes",
@@ -70,8 +70,17 @@ CLIENTS: tuple[Client, ...] = (
             *("IncrediMail", "PocoMail", "GyazMail", "Geary", "Balsa", "Trojita", "Nine"),
         )
     ),
+    Client("eM Client", "eMClient/9.3.6041.0", r"^emclient/"),
+    Client("Naver Mail", "NaverMailApp/2.2.2 (Android 10; SM-G986N)", r"\bnavermailapp/"),
+    Client("Mail Master", CHROME + " MailMasterPC/4.15.6", r"\bmailmaster(pc)?/"),
+    Client("Barca", "BarcaPro/1.4 L.1001", r"^barca(pro)?/"),
+    Client("MailBar", "MailBar/1.3.2 (Mac OS X Version 10.11.1)", r"^mailbar/"),
     Client("Spark", "Spark/3.5.2 CFNetwork/1410.0.3 Darwin/22.6.0", r"^spark/"),
-    Client("Yahoo Mail", IPHONE + " Mobile/15E148 YahooMobileMail/6.0", r"\byahoomobile|\byahoo(mail)?/"),
+    Client(
+        "Yahoo Mail",
+        IPHONE + " Mobile/15E148 YahooMobileMail/6.0",
+        r"\byahoomobile|\byahoo(%20| )?mail/|\byahoo\.ymail/",
+    ),
     Client(
         "Apple Mail", "Mail/3731.700.6 CFNetwork/1410.0.3 Darwin/22.6.0", all_of(r"\bcfnetwork/") + r"(apple ?)?mail/"
     ),

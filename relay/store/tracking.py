@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from psycopg.rows import class_row
 from relay.core.model import Opener
 from relay.store.db import Connection
 
-Address = IPv4Address | IPv6Address | IPv4Interface | IPv6Interface  # an interface: a network, truncated
+Address = IPv4Address | IPv6Address
 MOST = 200  # fetches, and attempts, that one delivery shows
 WINDOW = 20_000  # fetches that one call looks through
 

@@ -38,6 +38,7 @@ _log = logging.getLogger("postferry.api")
 async def housed(settings: Settings) -> AsyncIterator[House]:
     """What the calls of a process share; on the way out, what was begun is ended."""
     pool = await db.open_pool(settings, most=CONNECTIONS)
+    recording = await db.open_pool(settings, most=1, generic=True)  # of opens, which calls need not wait for
     vault = Vault(settings.secret_keys)
     house = House(
         settings=settings,
@@ -45,7 +46,7 @@ async def housed(settings: Settings) -> AsyncIterator[House]:
         vault=vault,
         directory=Directory(pool, settings),
         acceptor=Acceptor(pool, settings),
-        opens=Opens(pool, settings, vault.derive("pixel")),
+        opens=Opens(recording, settings, vault.derive("pixel")),
         waker=Waker(pool),
         figures=Figures(pool),
     )
@@ -55,6 +56,7 @@ async def housed(settings: Settings) -> AsyncIterator[House]:
         await house.acceptor.close()
         await house.opens.close()
         await house.waker.close()
+        await recording.close()
         await pool.close()
 
 

@@ -80,7 +80,7 @@ class Opens:
             metrics.FETCHES.labels("dropped").inc()
         else:
             metrics.FETCHES.labels("ours").inc()
-            self._count(1)
+            self._waiting += 1
             came, host = asyncio.get_running_loop().time(), self._look_up(address)
             self._batcher.add(Fetch(delivery, came, method, address, _storable(agent), host))
 
@@ -104,7 +104,8 @@ class Opens:
         except Exception as error:
             metrics.FETCHES.labels("dropped").inc(len(batch))
             _log.error("%d pixel fetches are lost: %s", len(batch), error)
-        self._count(-len(batch))
+        self._waiting -= len(batch)
+        metrics.OPENS_WAITING.labels().set(self._waiting)
         await self._rest(SPACING)
         return [True] * len(batch)
 
@@ -116,6 +117,7 @@ class Opens:
                 stored = await self._try(batch, tried)
             except StoreAway as error:
                 metrics.STORE_ERRORS.inc()
+                metrics.OPENS_WAITING.labels().set(self._waiting)
                 _log.warning("pixel fetches wait for PostgreSQL: %s", error)
                 self._given_up = self._closing.is_set()
                 await self._rest(AGAIN)
@@ -177,10 +179,6 @@ class Opens:
             city=place.city,
             tells=mail.tells,
         )
-
-    def _count(self, more: int) -> None:
-        self._waiting += more
-        metrics.OPENS_WAITING.labels().inc(more)
 
     async def _rest(self, seconds: float) -> None:
         """Shorter when we are to end."""

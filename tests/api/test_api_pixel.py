@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 from api.call import House
 from api.problems import not_http
 from relay.core import pixel
+from relay.core.errors import StoreAway
 from relay.core.model import Opener
 from relay.core.opener import Judgement, Look
 from relay.geo import Place, Places
@@ -213,8 +214,13 @@ async def test_made_up_tokens_cost_the_store_nothing(
     await house.opens.close()
 
 
-async def test_the_picture_comes_while_the_store_is_away(nobody: Client, token: str, house: House) -> None:
-    await house.pool.close()
+async def test_the_picture_comes_while_the_store_is_away(
+    nobody: Client, token: str, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def known(*_: Any) -> None:
+        raise StoreAway("for good")
+
+    monkeypatch.setattr("relay.store.opens.known", known)
     await fetch(nobody, token)
     await house.opens.close()
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 from relay import metrics
 from relay.core.errors import StoreAway
 from relay.settings import Settings
-from relay.store import db, expiry, rollups
+from relay.store import audit, db, expiry, rollups
+from relay.store.audit import Difference
 from relay.store.db import Connection
 
 FOLD = 3.0  # s between two foldings: readers meet no more news than comes in that time
@@ -20,6 +22,8 @@ SHARE = 0.25  # of the time between two looks may be spent on it; the rest waits
 BATCH = 2000  # rows folded at once
 STEP = 1000  # rows dropped, erased or looked at, at once
 AGAIN = 0.5  # s until PostgreSQL is asked again
+
+EVERYBODY = ""
 
 _log = logging.getLogger("postferry.books")
 
@@ -101,3 +105,29 @@ class Books:
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """An account's sums were held against its rows. `number`: of how many (`of`) this is."""
+
+    account: str  # "": the sums of all accounts
+    number: int
+    of: int
+    differences: Sequence[Difference]
+
+
+async def examine(conn: Connection, account: str | None = None, *, rebuild: bool = False) -> AsyncIterator[Examined]:
+    """Holds the sums of every account, then those of all together, against their rows; of one `account` its own alone.
+
+    With `rebuild`, what differs is made anew. Mail may flow meanwhile.
+    """
+    chosen = [account] if account else [*await audit.accounts(conn), EVERYBODY]
+    for number, one in enumerate(chosen, 1):
+        found: list[Difference] = []
+        for table in audit.TABLES if one else rollups.KEYS:
+            wrong = await audit.differences(conn, table, one)
+            if wrong and rebuild:
+                await audit.mend(conn, table, one, wrong)
+            found += wrong
+        yield Examined(one, number, len(chosen), found)

@@ -18,8 +18,9 @@ from relay.settings import Settings
 from relay.store import db, postings
 from tests.fakes.receiver import Receiver
 from tests.notifying import Told
-from tests.stack import until
+from tests.stack import Stack, until
 from tests.store.posting import SECRET, events
+from tests.tenant import Tenant
 from workers.notify import together
 
 BACKLOG = 100_000
@@ -275,6 +276,28 @@ async def test_where_slots_are_scarce_there_is_one_for_whoever_has_none(told: To
         await told.event("b")
         await receiver.wait(1, "/well")
         receiver.drop()
+
+
+async def test_mail_that_was_sent_and_mail_that_failed_are_told_by_the_running_roles(
+    stack: Stack, tenant: Tenant, receiver: Receiver
+) -> None:
+    told = Told(tenant.pool, stack.settings)
+    await told.endpoint(receiver.url(f"/{tenant.id}"), tenant.id)
+    tenant.upstream.when("RCPT", "nobody@").say("550 5.1.1 no such user")
+    answer = await tenant.submit("ada@there.example", "nobody@there.example")
+    posts = await receiver.wait(2)
+    bodies = {post.json["data"]["recipient"]: Webhook(SECRET).verify(post.body, dict(post.headers)) for post in posts}
+    assert {recipient: body["event"] for recipient, body in bodies.items()} == {
+        "ada@there.example": "messageSent",
+        "nobody@there.example": "messageFailed",
+    }
+    assert {body["account"] for body in bodies.values()} == {tenant.id}
+    assert {body["data"]["queueId"] for body in bodies.values()} == {answer["queueId"]}
+    await until(lambda: counted(tenant))
+
+
+async def counted(tenant: Tenant) -> bool:
+    return (await tenant.metrics())['postferry_webhooks_total{outcome="delivered"}'] >= 2
 
 
 class Room:

@@ -183,8 +183,11 @@ async def test_a_port_where_nobody_listens() -> None:
 
 
 async def test_a_name_that_there_is_not() -> None:
-    answer = await posted("http://nowhere.invalid/")
-    assert answer.error.startswith("no such host: nowhere.invalid")
+    async def nobody(host: str, port: int) -> Sequence[tuple[Any, ...]]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    answer = await posted("http://nowhere.invalid/", resolver=nobody)
+    assert answer.error == "no such host: nowhere.invalid (Name or service not known)"
 
 
 @pytest.mark.parametrize(

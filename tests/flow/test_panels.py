@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from api.app import OPERATIONS
+from relay import commands
 from tests.flow.watched import (
     ALERTS,
     DASHBOARD,
+    DEPLOY,
     NAME,
     PANELS,
     RULES,
     RULES_TEST,
     declared,
     expressions,
+    families,
     labels,
     promtool,
 )
+
+PAGE = (DEPLOY.parent / "docs/metrics.md").read_text()
+PATH = re.compile(r"/v1/[\w/]+")
+
+
+@pytest.mark.parametrize("name", ["prometheus.yml", "prometheus-compose.yml"])
+def test_a_configuration_is_sound_with_its_rules_and_token_beside_it(name: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.token").write_text("token\n")
+    for path in (DEPLOY / name, RULES):
+        shutil.copy(path, tmp_path)
+    promtool("check", "config", tmp_path / name)
 
 
 def test_the_rules_are_sound() -> None:
@@ -44,6 +60,19 @@ def test_an_alert_says_what_it_means_and_what_to_do(alert: str) -> None:
     assert rule is not None
     for part in ("severity: (critical|warning|info)", "summary: ", "description: ", "runbook: "):
         assert re.search(part, rule[0]), part
+
+
+def test_runbooks_send_people_to_panels_and_commands_that_there_are() -> None:
+    runbooks = " ".join(re.findall(r"runbook: >-\n((?: {12}.*\n)+)", RULES.read_text()))
+    text = re.sub(r"\s+", " ", runbooks)
+    titles = {panel["title"] for panel in PANELS}
+    assert set(re.findall(r'"([A-Z][^"]*)"', text)) - titles == set()
+    assert [name for name in re.findall(r"`postferry (\w+)", text) if commands.find(name) is None] == []
+    paths = {operation.path for operation in OPERATIONS}
+    asked = {
+        path.replace("/account/ID", "/account/{account}").replace("ID", "{endpoint}") for path in PATH.findall(text)
+    }
+    assert asked - paths == set()
 
 
 @pytest.mark.parametrize("path", [RULES, RULES_TEST], ids=lambda path: path.name)
@@ -100,3 +129,20 @@ def test_the_dashboard_asks_for_a_source_and_accounts() -> None:
     variables = {one["name"]: one["type"] for one in DASHBOARD["templating"]["list"]}
     assert variables == {"datasource": "datasource", "account": "query"}
     assert set(NAME.findall(DASHBOARD["templating"]["list"][1]["definition"])) <= declared().keys()
+
+
+def test_the_page_has_every_metric_with_its_labels_and_no_other() -> None:
+    rows = re.findall(r"^\| `(postferry_\w+)` \| ([\w, ]*)\| \S", PAGE, re.MULTILINE)
+    assert {name: tuple(re.findall(r"\w+", labels)) for name, labels in rows} == families()
+
+
+def test_the_page_has_every_alert_and_every_row() -> None:
+    for alert in ALERTS:
+        assert f"| `{alert.removeprefix('Postferry')}` |" in PAGE
+    for panel in DASHBOARD["panels"]:
+        if panel["type"] == "row":
+            assert f"**{panel['title'].rstrip('.?')}" in PAGE
+
+
+def test_the_page_names_panels_that_there_are() -> None:
+    assert set(re.findall(r'"([A-Z][^"\n]*)"', PAGE)) - {panel["title"] for panel in PANELS} == set()

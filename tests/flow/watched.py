@@ -46,18 +46,20 @@ def expressions(panel: dict[str, Any]) -> list[str]:
     return found
 
 
+def families() -> dict[str, tuple[str, ...]]:
+    """Every metric of relay/metrics.py by the name that it is known by, with its labels."""
+    kinds = (Counter, Gauge, Histogram, Figure)
+    found = [one for one in vars(metrics).values() if isinstance(one, kinds)]
+    return {f"{one.name}_total" if isinstance(one, Counter) else one.name: one.label_names for one in found}
+
+
 def declared() -> dict[str, tuple[str, ...]]:
-    """Every name that relay/metrics.py stands for, with its labels."""
-    names: dict[str, tuple[str, ...]] = {}
+    """Every name that they are exported by: a histogram has three."""
+    names = families()
     for one in vars(metrics).values():
-        match one:
-            case Counter():
-                names[f"{one.name}_total"] = one.label_names
-            case Histogram():
-                names |= {f"{one.name}_{part}": one.label_names for part in ("count", "sum")}
-                names[f"{one.name}_bucket"] = (*one.label_names, "le")
-            case Gauge() | Figure():
-                names[one.name] = one.label_names
+        if isinstance(one, Histogram):
+            labels = names.pop(one.name)
+            names |= {f"{one.name}_count": labels, f"{one.name}_sum": labels, f"{one.name}_bucket": (*labels, "le")}
     return names
 
 

@@ -12,12 +12,16 @@ import pytest
 
 from relay.core import pixel
 from relay.core.errors import StoreAway
+from relay.core.vault import Vault
 from relay.net.rdns import Names
 from relay.opens import MOST, Opens
 from relay.settings import Settings
 from relay.store import db, opens
-from tests.stack import until
+from tests.conftest import MakeTenant
+from tests.fakes.upstream import Upstream
+from tests.stack import Stack, until
 from tests.store.mail import account, prepared, stored
+from tests.tenant import Tenant
 
 KEYS = [b"key"]
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
@@ -267,3 +271,49 @@ async def test_two_processes_share_a_delivery(
     assert await rows("select fetches, any_opens from opens") == [(200, 200)] * 3
     assert await rows("select sum(any_opened), sum(any_opens) from tallies where account_id = 'a'") == [(3, 600)]
     assert await rows("select sum(any_firsts), sum(opens) from open_tallies where account_id = 'a'") == [(3, 600)]
+
+
+async def test_a_reader_who_is_quicker_than_our_commit(tenant: Tenant) -> None:
+    """Upstream has the message, its reply has not come: the open is kept, and counted once the message is sent."""
+    reply = asyncio.Event()
+    tenant.upstream.when("DOT", times=1).wait(reply).say("250 2.0.0 taken")
+    await tenant.submit("ada@there.example", html="<p>Hello</p>", trackOpens=True)
+    await tenant.upstream.heard("DATA")
+    ((delivery,),) = await tenant.rows("select id from deliveries where account_id = %s")
+    before = await tenant.metrics()
+    await read(tenant, delivery)
+    await until(lambda: says(tenant, "select opens, sent_at from opens where account_id = %s", (1, None)))
+    reply.set()
+    await tenant.becomes(sent=1)
+    await until(lambda: says(tenant, "select sum(opened) from tallies where account_id = %s", (1,)))
+    assert await tenant.rows("select opened, opens from recipients where account_id = %s") == [(1, 1)]
+    after = await tenant.metrics()
+    counter = 'postferry_opens_total{opener="person"}'
+    assert after[counter] - before[counter] == 1
+    assert after["postferry_opens_waiting"] == 0
+
+
+async def test_one_tenants_pixel_opens_only_its_own_mail(
+    stack: Stack, upstream: Upstream, make_tenant: MakeTenant
+) -> None:
+    first, other = await make_tenant(stack, upstream), await make_tenant(stack, upstream)
+    for tenant in (first, other):
+        await tenant.mail("same@there.example")
+        await tenant.becomes(sent=1)
+    ((delivery,),) = await first.rows("select id from deliveries where account_id = %s")
+    await read(first, delivery)
+    await until(lambda: says(first, "select opened from recipients where account_id = %s", (1,)))
+    assert await other.rows("select opened from recipients where account_id = %s") == [(0,)]
+    for table in ("fetches", "opens", "open_tallies", "notices"):
+        assert await other.rows(f"select from {table} where account_id = %s") == []
+    assert await other.rows("select from events where account_id = %s and type = 'trackOpen'") == []
+
+
+async def read(tenant: Tenant, delivery: int) -> None:
+    token = pixel.sign(Vault(tenant.settings.secret_keys).derive("pixel"), delivery)
+    async with tenant.http.get(f"/t/{token}.gif", headers={"User-Agent": FIREFOX}) as answer:
+        assert (answer.status, await answer.read()) == (200, pixel.GIF)
+
+
+async def says(tenant: Tenant, query: str, row: tuple[Any, ...]) -> bool:
+    return bool(await tenant.rows(query) == [row])

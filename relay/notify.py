@@ -142,20 +142,20 @@ class Notifier:
         """Posts it, whatever happens: a fault of ours costs a try, or it would be back for ever."""
         if endpoint is None:
             return self._tried(posting, "", http.Answer(None, LOCKED, 0.0, ""))
-        begun = time.perf_counter()
+        begun, at = time.perf_counter(), datetime.now(UTC)
         try:
             body = webhook.body(self._settings.public_url, posting.account, posting.at, posting.type, posting.data)
             secrets = [secret for secret in (endpoint.secret, endpoint.old_secret) if secret]
-            headers = webhook.headers(posting.event, body, secrets, datetime.now(UTC), endpoint.headers)
+            headers = webhook.headers(posting.event, body, secrets, at, endpoint.headers)
             answer = await self._poster.post(endpoint.url, body, headers)
         except http.Exhausted:
             raise
         except Exception:
             log.exception("a webhook failed by a fault of ours", extra={"endpoint": posting.endpoint})
             answer = http.Answer(None, "a fault of ours, told in our log", time.perf_counter() - begun, "")
-        return self._tried(posting, endpoint.url, answer)
+        return self._tried(posting, endpoint.url, answer, at)
 
-    def _tried(self, posting: Posting, url: str, answer: http.Answer) -> Tried:
+    def _tried(self, posting: Posting, url: str, answer: http.Answer, at: datetime | None = None) -> Tried:
         wait = webhook.wait(posting.attempts + 1, self._settings.webhook_retries, random.random)
         return Tried(
             posting,
@@ -166,6 +166,7 @@ class Notifier:
             answer.response,
             wait=None if answer.good or answer.gone else wait,
             gone=answer.gone,
+            at=at,
         )
 
     async def _record(self, tried: Tried) -> None:

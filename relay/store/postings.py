@@ -56,6 +56,7 @@ class Tried:
     response: str
     wait: float | None = None
     gone: bool = False  # the endpoint wants no more
+    at: datetime | None = None  # the instant that its headers tell, by our clock; None: nothing was posted
 
     @property
     def state(self) -> str:
@@ -116,16 +117,16 @@ order by claimed.endpoint_id, claimed.id
 SETTLE = """
 with told as (
     select * from unnest(%b::bigint[], %b::bigint[], %b::timestamptz[], %b::posting_state[], %b::float8[], %b::real[],
-        %b::text[], %b::int2[], %b::text[], %b::text[])
-      as g(posting, endpoint, until, state, wait, seconds, url, status, error, response)
+        %b::text[], %b::int2[], %b::text[], %b::text[], %b::timestamptz[])
+      as g(posting, endpoint, until, state, wait, seconds, url, status, error, response, at)
 ), settled as (
     update postings p set state = g.state, attempts = p.attempts + 1,
         due_at = case when g.state = 'pending' then clock_timestamp() + g.wait * interval '1 second' else p.due_at end,
         finished_at = case when g.state <> 'pending' then clock_timestamp() end
     from told g where p.id = g.posting and p.state = 'pending' and p.due_at = g.until
 ), logged as (
-    insert into posts (posting_id, endpoint_id, seconds, url, status, error, response)
-    select posting, endpoint, seconds, url, status, error, response from told
+    insert into posts (posting_id, endpoint_id, at, seconds, url, status, error, response)
+    select posting, endpoint, coalesce(at, clock_timestamp()), seconds, url, status, error, response from told
 ), met as materialized (
     select e.id, e.failures as before, n.*,
         case when n.failed > 0 then coalesce(case when not n.well then e.failing_since end, now()) end as since
@@ -203,6 +204,7 @@ async def _settle(conn: Connection, batch: Sequence[Tried], failing: float) -> l
             [tried.status for tried in ordered],
             [tried.error for tried in ordered],
             [tried.response for tried in ordered],
+            [tried.at for tried in ordered],
             list(fares),
             [fare.well for fare in fares.values()],
             [fare.failed for fare in fares.values()],

@@ -73,6 +73,8 @@ def measure(stage: Stage, only: Callable[[str], bool]) -> Iterator[Figure]:
         yield pixel.pictures(stage)
     if only("pixel-flood"):
         yield pixel.flood(stage)
+    if only("pixel-one"):
+        yield pixel.crowd(stage)
 
 
 def main() -> int:

@@ -1,50 +1,36 @@
-"""Pixels: how soon the picture comes while opens are recorded, what a flood of made-up ones costs, what tracking adds.
-
-The readers are a process of their own, `python -m tests.bench.pixel`, which reads a Rush as JSON and writes Waits. They
-ask at times that were set before, however late the answers are, and count from those times: who stalls is not spared.
-"""
+"""Pixels: how soon the picture comes while opens are recorded, what floods of them cost, what tracking adds to mail."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from typing import Any
 
 import psycopg
-import uvloop
 
 from relay.core import pixel
 from relay.core.vault import Vault
+from relay.opens import MOST_WAITING, Opens
 from relay.settings import read
-from tests.bench import bars, mail
+from relay.store import db
+from tests.bench import bars, machine, mail
 from tests.bench.bars import Figure
 from tests.bench.drive import arrival, generate
 from tests.bench.figures import QUIET, Load, Stage, counting_cpu
 from tests.bench.postferry import TRACKED
-from tests.stack import until
+from tests.bench.readers import AGENTS, Rush, Waits, ask
 
 RATE = 500  # pictures a second
 SECONDS = 10.0
 DELIVERIES = 5000
-CONNECTIONS = 50
+CROWD = MOST_WAITING
 PATIENCE = 60.0  # s for what was fetched to be recorded
-SHARES = (0.5, 0.99, 0.999)
 TRACKING = Load("tracking", "What tracking adds to a send, end to end", 4000)
 
-AGENTS = (
-    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/128.0.0.0 Safari/537.36",
-    "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)",
-    "Mozilla/5.0",
-    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148",
-)
 POPULATE = (
     """
     insert into messages (id, account_id, ingress, message_id, sender, subject, size, priority, smtputf8, eightbit,
@@ -59,37 +45,14 @@ POPULATE = (
     select md5('pixel' || n)::uuid, %(account)s, 'reader' || n || '@readers.example', 'sent', false, 1, 10, now(),
         now() + interval '3 days', now() - n * interval '20 seconds'
     from generate_series(1, %(count)s) n
-    returning id
     """,
 )
+THERE = "select d.id from messages m join deliveries d on d.message_id = m.id where m.message_id like '<pixel%'"
 RECORDED = "select coalesce(sum(fetches), 0) from opens"
 BEGUN = """
 select count(*) from pg_stat_activity
 where query_start > %s and backend_type = 'client backend' and pid <> pg_backend_pid()
 """
-
-
-@dataclass
-class Rush:
-    """What the readers ask for: so many a second, over and over these tokens, with one of these agents."""
-
-    port: int
-    rate: int
-    seconds: float
-    tokens: Sequence[str]
-    agents: Sequence[str] = AGENTS
-
-
-@dataclass
-class Waits:
-    """How long the pictures took, in ms: at 50, 99 and 99.9 of 100, and the longest. `wrong`: answers without one."""
-
-    asked: int
-    wrong: int
-    p50: float
-    p99: float
-    p999: float
-    longest: float
 
 
 def pictures(stage: Stage) -> Figure:
@@ -129,6 +92,35 @@ def flood(stage: Stage) -> Figure:
     return figure
 
 
+def crowd(stage: Stage) -> Figure:
+    """Opens of one message, as many as memory holds, beside as many of many; what recording them costs, all told."""
+    several = tokens(stage)
+    title = "Recording opens of one message"
+    figure = Figure("pixel-one", title, " us", {"of one": [], f"of {len(several):,}": []})
+    for _ in range(stage.rounds):
+        for values, chosen in zip(figure.values.values(), (several[:1], several), strict=True):
+            before = machine.cpu_seconds(stage.postferry.processes["postgres"].pid)
+            own = asyncio.run(record(stage, chosen))
+            values.append(own + (machine.cpu_seconds(stage.postferry.processes["postgres"].pid) - before) * 1e6 / CROWD)
+    figure.notes.append(f"CPU a fetch, of the recorder and of PostgreSQL, for {CROWD:,} that wait to be recorded.")
+    return figure
+
+
+async def record(stage: Stage, chosen: Sequence[str]) -> float:
+    """Microseconds of our CPU for each."""
+    settings = read(stage.postferry.environment, dotenv=None)
+    pool = await db.open_pool(settings, most=1, generic=True)
+    opens = Opens(pool, settings, Vault(settings.secret_keys).derive("pixel"))
+    began = time.process_time()
+    for number in range(CROWD):
+        address = f"203.0.113.{number % 250}"
+        opens.fetched(chosen[number % len(chosen)], "GET", address, AGENTS[number % len(AGENTS)])
+    await opens.close()
+    spent = time.process_time() - began
+    await pool.close()
+    return spent * 1e6 / CROWD
+
+
 def tracking(stage: Stage) -> Figure:
     """The same mail from an account that tracks opens and from one that does not, by turns. Workers run."""
     senders = {"tracked": mail.SENDER, "untracked": mail.PLAIN_SENDER}
@@ -156,7 +148,7 @@ def tracking(stage: Stage) -> Figure:
 
 def rounds(stage: Stage, figure: Figure, rush: Rush) -> Iterator[Waits]:
     """A warm-up of a second, which counts as well, and the rounds; CPU a picture goes to the figure."""
-    yield ask(Rush(**{**asdict(rush), "seconds": 1.0}))
+    yield ask(replace(rush, seconds=1.0))
     for turn in range(stage.rounds):
         with counting_cpu(stage, figure, stage.postferry, int(rush.rate * rush.seconds)):
             waits = ask(rush)
@@ -182,9 +174,12 @@ def tokens(stage: Stage) -> list[str]:
     """Of deliveries that were sent, put there for this."""
     keys = Vault(read(stage.postferry.environment, dotenv=None).secret_keys).derive("pixel")
     with psycopg.connect(stage.postferry.postgres.url, autocommit=True) as conn:
-        given = {"account": TRACKED, "count": DELIVERIES}
-        ids = [row[0] for cursor in [conn.execute(one, given) for one in POPULATE][1:] for row in cursor.fetchall()]
-        conn.execute("vacuum analyze")
+        ids = [row[0] for row in conn.execute(THERE).fetchall()]
+        if not ids:
+            for statement in POPULATE:
+                conn.execute(statement, {"account": TRACKED, "count": DELIVERIES})
+            conn.execute("vacuum analyze")
+            ids = [row[0] for row in conn.execute(THERE).fetchall()]
     return [pixel.sign(keys, id) for id in ids]
 
 
@@ -197,66 +192,3 @@ def recorded(conn: psycopg.Connection[Any], number: int) -> float:
             break
         time.sleep(0.05)
     return time.monotonic() - began
-
-
-def ask(rush: Rush) -> Waits:
-    """Runs the readers."""
-    command = [sys.executable, "-m", "tests.bench.pixel"]
-    done = subprocess.run(command, input=json.dumps(asdict(rush)), capture_output=True, text=True, check=True)
-    return Waits(**json.loads(done.stdout))
-
-
-class Reader(asyncio.Protocol):
-    """One connection: asks when it is told to, notes how long each answer took since the time it was meant for."""
-
-    def __init__(self, waits: list[float], wrong: list[bytes]) -> None:
-        self._waits, self._wrong = waits, wrong
-        self._due: list[float] = []
-        self._got = b""
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-
-    def ask(self, request: bytes, due: float) -> None:
-        self._due.append(due)
-        self._transport.write(request)
-
-    def data_received(self, data: bytes) -> None:
-        self._got += data
-        while (head := self._got.find(b"\r\n\r\n")) >= 0:
-            end = head + 4 + len(pixel.GIF)
-            if len(self._got) < end:
-                return
-            self._waits.append(time.monotonic() - self._due.pop(0))
-            if not (self._got.startswith(b"HTTP/1.1 200 ") and self._got[head + 4 : end] == pixel.GIF):
-                self._wrong.append(self._got[:end])
-            self._got = self._got[end:]
-
-
-async def read_all(rush: Rush) -> Waits:
-    loop = asyncio.get_running_loop()
-    waits: list[float] = []
-    wrong: list[bytes] = []
-    readers: list[Any] = [
-        (await loop.create_connection(lambda: Reader(waits, wrong), "127.0.0.1", rush.port))[1]
-        for _ in range(CONNECTIONS)
-    ]
-    source = random.Random(0)
-    count = int(rush.rate * rush.seconds)
-    began = time.monotonic() + 0.1
-    due = began
-    for number in range(count):
-        due += source.expovariate(rush.rate)  # as people come: not in step
-        await asyncio.sleep(max(due - time.monotonic(), 0))
-        path, agent = source.choice(rush.tokens), source.choice(rush.agents)
-        request = f"GET /t/{path}.gif HTTP/1.1\r\nHost: t.example\r\nUser-Agent: {agent}\r\n\r\n".encode()
-        readers[number % CONNECTIONS].ask(request, due)
-    with suppress(AssertionError):  # what has not come by now is wrong
-        await until(lambda: len(waits) == count)
-    found = sorted(1000 * wait for wait in waits)
-    half, most, nearly = (found[int(len(found) * share)] for share in SHARES)
-    return Waits(count, count - len(waits) + len(wrong), half, most, nearly, found[-1])
-
-
-if __name__ == "__main__":
-    print(json.dumps(asdict(uvloop.run(read_all(Rush(**json.load(sys.stdin)))))))

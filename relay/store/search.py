@@ -149,7 +149,7 @@ async def find(
     skip = after.skip if after else skip
     if skip > DEEPEST:
         raise Refused(f"A page number leads over {DEEPEST} rows at most; go on by cursor", key="page")
-    for window in (WINDOW, WINDOW // 10):
+    for window in (min(max(WINDOW, DENSE * (skip + size)), MOST), WINDOW // 10):
         try:
             async with conn.transaction():
                 await conn.execute("select set_config('statement_timeout', %s, true)", (f"{SECONDS}s",))
@@ -163,9 +163,8 @@ class _Search:
     """The search for one page, in one database transaction."""
 
     def __init__(self, conn: Connection, wanted: Filter, after: Mark | None, skip: int, size: int, window: int) -> None:
-        self._conn, self._wanted, self._skip, self._size = conn, wanted, skip, size
-        self._window = min(max(window, DENSE * (skip + size)), MOST)
-        self._given = {**wanted.given, "window": self._window, "at": after and after.at, "id": after and after.id}
+        self._conn, self._wanted, self._skip, self._size, self._window = conn, wanted, skip, size, window
+        self._given = {**wanted.given, "window": window, "at": after and after.at, "id": after and after.id}
         self._below = "and (d.finished_at, d.id) < (%(at)s, %(id)s)" if after else ""
 
     async def page(self, count: bool) -> Found:

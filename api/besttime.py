@@ -20,6 +20,7 @@ from relay.store.statistics import Span
 
 class Search(Query):
     recipient: Words = Field("", description="This recipient's own habits.")
+    email_type: Words = Field("", description="Only mail of this type: types differ more than hours do.")
     days: Days = 90
     tz: Zone = ""
 
@@ -86,7 +87,13 @@ async def show(call: Call, account: AccountId, query: Search) -> BestTime:
     """The best time to send, with how much evidence there is."""
     async with db.connection(call.house.pool) as conn:
         begun = await begin(call, conn, account, query.days, query.tz)
-        span = Span(account=account, now=begun.now, since=begun.since, zone=begun.zone)
+        span = Span(
+            account=account,
+            now=begun.now,
+            since=begun.since,
+            email_type=query.email_type or None,
+            zone=begun.zone,
+        )
         found = await _times(conn, span, query.recipient)
     return BestTime(
         **best(found),

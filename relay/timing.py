@@ -37,7 +37,7 @@ async def of_account(conn: Connection, span: Span) -> Times:
 
 async def of_recipient(conn: Connection, span: Span, address: str) -> Times:
     """Of the recipient's own first looks at each message; the account's, where there are none."""
-    looks = await recipients.looks(conn, span.account, address, span.zone, span.since, span.now)
+    looks = await recipients.looks(conn, span, address)
     if not any(seen for _, seen in looks):
         return replace(await of_account(conn, span), deliveries=len(looks), opened=0)
     hours, weekdays = await _sums(conn, span)

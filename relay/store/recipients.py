@@ -11,6 +11,7 @@ from psycopg.rows import class_row
 from relay.core import score
 from relay.core.score import Figures
 from relay.store.db import Connection
+from relay.store.statistics import Span
 
 LATEST = 1000  # deliveries of one recipient that its best time is drawn from
 
@@ -86,21 +87,20 @@ async def named(
         return await cursor.fetchall()
 
 
-async def looks(
-    conn: Connection, account: str, address: str, zone: str, since: datetime | None, until: datetime
-) -> list[tuple[datetime, datetime | None]]:
+async def looks(conn: Connection, span: Span, address: str) -> list[tuple[datetime, datetime | None]]:
     """When each of the LATEST tracked messages to one recipient was sent, and first opened by a person or proxy.
 
     In the zone's own time, without an offset.
     """
+    typed = "and m.email_type = %(email_type)s" if span.email_type else ""
     cursor = await conn.execute(
         f"""
         select d.finished_at at time zone %(zone)s, o.first_at at time zone %(zone)s
         from deliveries d join messages m on m.id = d.message_id left join opens o on o.delivery_id = d.id
         where d.account_id = %(account)s and lower(d.recipient) = lower(%(address)s) and d.state = 'sent'
-            and d.finished_at >= %(since)s::timestamptz and d.finished_at < %(until)s and m.splice is not null
+            and d.finished_at >= %(since)s::timestamptz and d.finished_at < %(now)s and m.splice is not null {typed}
         order by d.finished_at desc limit {LATEST}
         """.encode(),  # noqa: S608 - the text is ours
-        {"account": account, "address": address, "zone": zone, "since": since or "-infinity", "until": until},
+        {**span.given(), "address": address},
     )
     return await cursor.fetchall()

@@ -182,12 +182,12 @@ async def test_figures_and_rows_as_csv(admin: Client, mailed: None) -> None:
 BEST = "/v1/account/shop/tracking/best-time"
 
 
-async def hourly(pool: db.Pool, hours: dict[int, tuple[int, int]], days: int = 10) -> None:
+async def hourly(pool: db.Pool, hours: dict[int, tuple[int, int]], days: int = 10, email_type: str = "") -> None:
     """Tracked and opened by the hour at which they were sent, that many days ago."""
     async with db.connection(pool) as conn:
         for hour, (tracked, opened) in hours.items():
             row = {"sent": tracked, "tracked": tracked, "opened": opened, "any_opened": tracked}
-            await tally(conn, {"account_id": "shop", "quarter": today(hour, days), **row})
+            await tally(conn, {"account_id": "shop", "quarter": today(hour, days), "email_type": email_type, **row})
 
 
 async def test_without_evidence_no_time_is_best(admin: Client, shop: str) -> None:
@@ -215,6 +215,17 @@ async def test_young_mail_and_machines_are_no_evidence(admin: Client, shop: str,
     found = await admin.ok("GET", BEST)
     assert (found["deliveries"], found["opened"], found["best_hours"]) == (1000, 0, [])
     assert (await admin.ask("GET", f"{BEST}?machine=true"))[0] == 400
+
+
+async def test_a_type_that_everybody_opens_does_not_make_its_hour_the_best(
+    admin: Client, shop: str, pool: db.Pool
+) -> None:
+    """Given invoices at nine and news at four, when only news is asked about, then nothing speaks for nine."""
+    await hourly(pool, {9: (400, 240), 15: (100, 60)}, email_type="invoice")
+    await hourly(pool, {16: (1000, 100)}, email_type="news")
+    assert [hour["hour"] for hour in (await admin.ok("GET", BEST))["best_hours"]] == [9, 15]
+    for one in ("invoice", "news"):
+        assert (await admin.ok("GET", f"{BEST}?email_type={one}"))["best_hours"] == []
 
 
 async def test_best_hours_are_in_the_zone(admin: Client, shop: str, pool: db.Pool) -> None:

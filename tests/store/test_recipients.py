@@ -15,6 +15,7 @@ from relay.core.model import Opener, Splice
 from relay.store import db, opens, recipients, roster
 from relay.store.opens import Open
 from relay.store.roster import Filter, Mark
+from relay.store.statistics import Span
 from tests.store.mail import account, prepared, stored
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -265,11 +266,25 @@ async def test_looks_are_first_opens_of_persons_in_the_zones_time(pool: db.Pool)
         await sent(conn, ago(hours=1), splice=None)
         later = [opened(one, ago(hours=1), place=2), opened(two, ago(hours=1), Opener.PREFETCH), opened(three, NOW)]
         await opens.record(conn, [opened(one, ago(hours=2.5)), *later])
-        found = await recipients.looks(conn, "a", "p@X", "Asia/Kathmandu", ago(days=90), NOW)
+        found = await recipients.looks(conn, Span("a", NOW, ago(days=90), zone="Asia/Kathmandu"), "p@X")
         assert found == [
             (datetime(2026, 11, 20, 15, 45), None),
             (datetime(2026, 11, 20, 14, 45), datetime(2026, 11, 20, 15, 15)),
         ]
+
+
+async def test_looks_may_be_at_one_type_alone(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn)
+        await sent(conn, ago(hours=1))
+        (answer,) = await stored(conn, prepared("p@x", splice=PIXEL, email_type="invoice"))
+        await conn.execute(
+            "update deliveries set state = 'sent', finished_at = %s where message_id = %s::uuid",
+            (ago(hours=5), answer.queue_id),
+        )
+        assert len(await recipients.looks(conn, Span("a", NOW), "p@x")) == 2
+        found = await recipients.looks(conn, Span("a", NOW, email_type="invoice"), "p@x")
+        assert found == [(datetime(2026, 11, 20, 7), None)]
 
 
 async def test_named_come_in_the_order_asked_for(pool: db.Pool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from relay.core import account as settings_of
 from relay.core.account import MASK, SECRETS, Fields
 from relay.core.model import Account, AccountState, EventType
 from relay.core.vault import Vault, VaultError
-from relay.store import endpoints, rollups
+from relay.store import endpoints, facts, rollups
 from relay.store.db import Connection
 
 COLUMNS = "id, name, email, state::text, reason, retry_at, config, secrets, had_upstream, created_at, updated_at"
@@ -181,7 +182,7 @@ async def set_state(
         ),
         told as (
             insert into events (account_id, type, data)
-            select %(id)s, %(event)s, %(data)s from changed where state <> %(state)s::account_state
+            select %(id)s, %(event)s, %(data)s::jsonb from changed where state <> %(state)s::account_state
         )
         select count(*) from changed
         """,
@@ -192,11 +193,18 @@ async def set_state(
             "retry_at": retry_at,
             "expect": list(expect),
             "event": EVENTS[state],
-            "data": Jsonb({"reason": reason}),
+            "data": _told(state, reason),
         },
     )
     row = await result.fetchone()
     return bool(row and row[0])
+
+
+def _told(state: AccountState, reason: str) -> str:
+    """The data of a state's event, as JSON."""
+    if state is AccountState.REFUSED:
+        return facts.trouble(reason, None)
+    return json.dumps({} if state is AccountState.ACTIVE else {"reason": reason})
 
 
 async def reseal(conn: Connection, vault: Vault) -> int:

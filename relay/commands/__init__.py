@@ -30,6 +30,7 @@ COMMANDS = (
     Command("send", "send", "Look", "send a test message through an account and watch it go"),
     Command("queue", "queue", "Look", "what waits, for whom, since when and why"),
     Command("preview", "preview", "Look", "the exact bytes that upstream would receive"),
+    Command("statistics", "statistics", "Look", "hold the sums of statistics against the rows, and mend them"),
     Command("doctor", "doctor", "Look", "check this installation, and list every setting"),
 )
 

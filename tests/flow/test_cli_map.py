@@ -42,7 +42,7 @@ def test_every_command_has_a_description_and_an_example(bare: Postferry, leaf: s
 
     assert shown.code == 0
     assert f"usage: postferry {leaf}" in shown.out
-    if leaf not in ("account", "token", "webhook", "keys"):
+    if leaf not in ("account", "token", "webhook", "keys", "statistics"):
         assert f"examples:\n  postferry {leaf}" in shown.out
 
 

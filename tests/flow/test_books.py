@@ -1,0 +1,149 @@
+"""The books as a room of the notify role: they fold, and forget what has been kept for its time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+
+from relay.books import Books
+from relay.settings import Settings
+from relay.store import db, rollups
+from tests.stack import Stack, until
+
+FETCH = """
+insert into fetches (delivery_id, account_id, at, method, address, user_agent)
+values (1, 'a', now() - %s * interval '1 day', 'GET', '192.0.2.7', 'Reader/1')
+"""
+EVENT = """
+insert into events (at, account_id, type, data) values (now() - %s * interval '1 day', 'a', 'trackOpen',
+    '{"remoteAddress": "192.0.2.7", "userAgent": "Reader/1", "opener": "person"}') returning id
+"""
+TALLY = "insert into tallies (account_id, quarter, email_type, sent) values (%s, now() - %s * interval '1 day', '', 1)"
+RECIPIENT = """
+insert into recipients (account_id, address, sent, gone)
+values ('a', %s, 2, jsonb_build_object('sent', %s::int, 'tracked', 0, 'failed', 0, 'opened', 0, 'any_opened', 0,
+    'opens', 0, 'any_opens', 0, 'at', now() - %s * interval '1 day'))
+"""
+
+
+async def rows(conn: db.Connection, query: str, *given: Any) -> list[tuple[Any, ...]]:
+    return await (await conn.execute(query.encode(), given)).fetchall()
+
+
+@asynccontextmanager
+async def forgotten(pool: db.Pool, settings: Settings, **changed: Any) -> AsyncIterator[db.Connection]:
+    """What is there after the body, once the books have forgotten: small steps, so that there are several."""
+    async with db.connection(pool) as conn:
+        yield conn
+        await Books(pool, replace(settings, **changed), step=2).forget()
+
+
+async def test_news_become_one_row_while_the_room_runs(pool: db.Pool, settings: Settings) -> None:
+    stopping = asyncio.Event()
+    running = asyncio.create_task(Books(pool, settings, fold=0.01).run(stopping))
+    async with db.connection(pool) as conn:
+        for _ in range(5):
+            for account in ("", "a"):
+                await conn.execute(
+                    "insert into tallies (account_id, quarter, email_type, sent) values (%s, '2026-11-20', '', 1)",
+                    (account,),
+                )
+        while await rollups.waiting(conn):
+            await conn.execute("select pg_sleep(0.005)")
+        assert await rows(conn, "select account_id, sent, folded from tallies order by 1") == [
+            ("", 5, True),
+            ("a", 5, True),
+        ]
+    stopping.set()
+    await asyncio.wait_for(running, 2)
+
+
+async def test_one_process_folds_at_a_time(pool: db.Pool) -> None:
+    async with db.connection(pool) as one, db.connection(pool) as other:
+        await one.execute(TALLY, ("a", 0))
+        async with one.transaction():
+            assert await rollups.alone(one)
+            assert await rollups.fold(other, "tallies") == 0
+        assert await rollups.fold(other, "tallies") == 1
+
+
+async def test_events_leave_with_their_postings_and_posts(pool: db.Pool, settings: Settings) -> None:
+    async with forgotten(pool, settings, webhook_days=30) as conn:
+        for days in (33, 32, 31, 29):
+            ((event,),) = await rows(conn, EVENT, days)
+            ((posting,),) = await rows(
+                conn,
+                "insert into postings (endpoint_id, event_id, account_id) values (1, %s, 'a') returning id",
+                event,
+            )
+            await conn.execute(
+                "insert into posts (posting_id, endpoint_id, seconds, url) values (%s, 1, 1, '')", (posting,)
+            )
+    async with db.connection(pool) as conn:
+        left = [await rows(conn, f"select count(*) from {table}") for table in ("events", "postings", "posts")]
+    assert left == [[(1,)]] * 3
+
+
+async def test_who_opened_from_where_is_erased_in_its_time(pool: db.Pool, settings: Settings) -> None:
+    async with forgotten(pool, settings, open_days=10) as conn:
+        for days in (13, 12, 11, 9):
+            await conn.execute(FETCH, (days,))
+    async with db.connection(pool) as conn:
+        left = await rows(conn, "select host(address), user_agent from fetches order by id")
+    assert left == [(None, "")] * 3 + [("192.0.2.7", "Reader/1")]
+
+
+async def test_events_tell_no_longer_than_that_who_opened(pool: db.Pool, settings: Settings) -> None:
+    async with forgotten(pool, settings, open_days=10, webhook_days=30) as conn:
+        for days in (12, 11, 9):
+            await conn.execute(EVENT, (days,))
+    async with db.connection(pool) as conn:
+        left = await rows(
+            conn, "select data ->> 'remoteAddress', data ->> 'userAgent', data ->> 'opener' from events order by id"
+        )
+    assert left == [("", "", "person")] * 2 + [("192.0.2.7", "Reader/1", "person")]
+
+
+async def test_with_the_mail_means_that_nothing_is_erased_before(pool: db.Pool, settings: Settings) -> None:
+    async with forgotten(pool, settings, open_days=0) as conn:
+        await conn.execute(FETCH, (1000,))
+    async with db.connection(pool) as conn:
+        assert await rows(conn, "select host(address) from fetches") == [("192.0.2.7",)]
+
+
+async def test_sums_outlive_their_mail_by_the_days_that_are_set(pool: db.Pool, settings: Settings) -> None:
+    async with forgotten(pool, settings, retention_days=30, statistics_days=400) as conn:
+        for account in ("", "a", "b"):
+            for days in (500, 431, 429, 1):
+                await conn.execute(TALLY, (account, days))
+    async with db.connection(pool) as conn:
+        left = await rows(conn, "select account_id, count(*) from tallies group by 1 order by 1")
+    assert left == [("", 2), ("a", 2), ("b", 2)]
+
+
+async def test_sums_of_mail_that_is_kept_for_ever_stay(pool: db.Pool, settings: Settings) -> None:
+    async with forgotten(pool, settings, retention_days=0, statistics_days=400) as conn:
+        await conn.execute(TALLY, ("a", 5000))
+    async with db.connection(pool) as conn:
+        assert await rows(conn, "select count(*) from tallies") == [(1,)]
+
+
+async def test_recipients_leave_so_long_after_the_last_of_their_mail(pool: db.Pool, settings: Settings) -> None:
+    async with forgotten(pool, settings, retention_days=30, statistics_days=400) as conn:
+        for name, gone, days in (("long@x", 2, 401), ("later@x", 2, 399), ("mail@x", 1, 401), ("old@x", 2, 402)):
+            await conn.execute(RECIPIENT, (name, gone, days))
+    async with db.connection(pool) as conn:
+        assert await rows(conn, "select address from recipients order by 1") == [("later@x",), ("mail@x",)]
+
+
+async def test_what_the_running_roles_sent_is_folded(stack: Stack, database_url: str) -> None:
+    """The notify role has the room."""
+    with psycopg.connect(stack.settings.database_url, autocommit=True) as conn:
+        conn.execute(TALLY, ("folded", 1))
+        query = "select from tallies where account_id = 'folded' and folded"
+        await until(lambda: conn.execute(query).fetchone() is not None, 10)

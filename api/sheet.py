@@ -14,7 +14,7 @@ from api.problems import REQUEST_ID
 from relay.core import sheet
 
 MOST = 100_000  # lines of one file
-PAGE = 1000  # of them read at once
+PAGE = 250  # of them read and written at once: meanwhile this process answers nobody else
 PART = {"page", "limit", "cursor"}
 
 _log = logging.getLogger("postferry.api")

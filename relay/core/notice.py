@@ -23,7 +23,7 @@ class Notice:
     recipient: str
     name: str  # of the recipient; "" is unknown
     subject: str
-    sent_at: datetime
+    sent_at: datetime | None  # None: its reader was quicker than our commit, or the reply was lost
     opened_at: datetime | None  # the first open that counts
     opener: Opener | None
     client: str
@@ -65,8 +65,7 @@ def _facts(notice: Notice, tz: tzinfo) -> list[tuple[str, str]]:
     sent = ("Sent", _moment(notice.sent_at, tz))
     if notice.kind != OPENED:
         return [sent]
-    opened = _moment(notice.opened_at, tz) if notice.opened_at else ""
-    return [("Opened", opened), ("With", _line(notice.client)), ("Where", _where(notice)), sent]
+    return [("Opened", _moment(notice.opened_at, tz)), ("With", _line(notice.client)), ("Where", _where(notice)), sent]
 
 
 def _where(notice: Notice) -> str:
@@ -75,7 +74,9 @@ def _where(notice: Notice) -> str:
     return ", ".join(part for part in (_line(notice.city), notice.country) if part)
 
 
-def _moment(at: datetime, tz: tzinfo) -> str:
+def _moment(at: datetime | None, tz: tzinfo) -> str:
+    if at is None:
+        return ""
     local = at.astimezone(tz)
     return f"{local:%A}, {local.day} {local:%B %Y, %H:%M} ({tz})"
 

@@ -76,6 +76,10 @@ def test_a_name_is_told_beside_the_address() -> None:
     assert words(name="Ann Ash").text.startswith("Ann Ash <ann@there.example> opened")
 
 
+def test_a_reader_who_was_quicker_than_our_commit_is_told_of() -> None:
+    assert "Sent:" not in words(sent_at=None).text
+
+
 def test_no_subject() -> None:
     assert words(subject="").subject == "Opened: (no subject)"
 

@@ -139,6 +139,14 @@ async def test_it_goes_where_the_account_wants_it(bench: Bench) -> None:
     assert recipient == "boss@here.example"
 
 
+async def test_a_reader_who_is_quicker_than_our_commit_is_told_of(bench: Bench) -> None:
+    await bench.begin(opened=True)
+    await bench.opened()
+    await bench.do("update deliveries set state = 'leased', finished_at = null")
+    await bench.alerts.send()
+    assert len(await bench.queued()) == 1
+
+
 async def test_gmail_hides_where(bench: Bench) -> None:
     await bench.begin(opened=True)
     await bench.opened(Opener.PROXY)

@@ -114,7 +114,7 @@ def _webhooks(endpoints: list[Endpoint]) -> Iterator[Sample]:
     if rest := waiting[FULLEST:]:
         yield metrics.WEBHOOK_PENDING.at(sum(one.pending for one in rest), OTHER, OTHER)
         yield metrics.WEBHOOK_OLDEST.at(max(one.oldest or 0.0 for one in rest), OTHER, OTHER)
-    yield metrics.WEBHOOK_OVERDUE.at(max((one.overdue or 0.0 for one in waiting), default=0.0))
+    yield metrics.WEBHOOK_OVERDUE.at(max([0.0, *(one.overdue or 0.0 for one in waiting)]))
     failing = sorted((one.failing, one.id, one.account) for one in endpoints if one.failing is not None)
     for seconds, id, account in failing[-FULLEST:]:
         yield metrics.WEBHOOK_FAILING.at(seconds, account, str(id))

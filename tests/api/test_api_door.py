@@ -220,7 +220,7 @@ async def test_metrics_want_their_scope(login: Login, nobody: Client, shop: str)
     assert (await (await login("metrics", account="shop")).open("GET", "/metrics")).status == 403
     response = await (await login("metrics")).open("GET", "/metrics")
     assert response.status == 200
-    assert "postferry_queue_depth" in await response.text()
+    assert "postferry_oldest_due_seconds" in await response.text()
 
 
 CALLS: list[tuple[str, str, Any]] = [

@@ -26,7 +26,7 @@ from relay.store import db, opens
 from relay.store.opens import Known, Open
 
 MOST_WAITING = 20_000  # fetches in memory while the store is slow or away; those that come then are counted and dropped
-MOST = 200  # that are recorded together: pictures are answered by the same loop, and must not wait for more
+MOST = 100  # that are recorded together: pictures are answered by the same loop, and must not wait for more
 SPACING = 0.05  # s between two batches: nobody waits for them, and many together cost little more than one
 AGAIN = 0.5  # s until PostgreSQL is asked again
 LONGEST_AGENT = 1000  # characters of a user agent that are kept
@@ -106,7 +106,8 @@ class Opens:
             _log.error("%d pixel fetches are lost: %s", len(batch), error)
         self._waiting -= len(batch)
         metrics.OPENS_WAITING.labels().set(self._waiting)
-        await self._rest(SPACING)
+        if len(batch) < MOST:
+            await self._rest(SPACING)
         return [True] * len(batch)
 
     async def _record(self, batch: Sequence[Fetch]) -> None:

@@ -64,7 +64,8 @@ async def test_what_waits_is_shown_by_what_it_waits_for(bench: Bench) -> None:
     await bench.do("update deliveries set state = 'deferred' where id in (select min(id) from deliveries)")
     await bench.do(
         "with l as (insert into leases (account_id, priority, size, expires_at) values ('a', 5, 1, now()) returning id)"
-        " update deliveries d set state = 'leased', lease_id = l.id from l where d.id = (select max(id) from deliveries)"
+        " update deliveries d set state = 'leased', lease_id = l.id from l"
+        " where d.id = (select max(id) from deliveries)"
     )
     assert await bench.shows(metrics.QUEUE_DEPTH) == {
         ("a", "queued"): 2,

@@ -20,6 +20,9 @@ from relay.core.endpoint import EVENTS, MOST
 from relay.store import db
 from relay.store.db import Connection
 from tests.api.client import SHOP, Client, Login
+from tests.fakes.receiver import Receiver
+from tests.notifying import Told
+from tests.stack import until
 from tests.store.hooks import postings, told, tried
 
 HOOKS = "/v1/webhooks"
@@ -319,6 +322,26 @@ async def test_a_posting_shows_its_request_and_every_try(
     stamp = int(headers["webhook-timestamp"])
     assert headers["webhook-signature"] == webhook.sign(SECRET, f"evt_{event}", stamp, body.encode())
     assert "s3cret" not in str(shown)
+
+
+async def test_the_log_shows_what_the_receiver_got(admin: Client, shop: str, pool: db.Pool, house: House) -> None:
+    async with Receiver() as receiver, Told(pool, house.settings).running():
+        id = await made(admin, url=receiver.url("/hook"), headers={"X-Key": "s3cret"})
+        posting = (await admin.ok("POST", f"{HOOKS}/{id}/test"))["posting"]
+        (post,) = await receiver.wait(1)
+
+        async def known() -> bool:
+            return bool((await admin.ok("GET", f"{HOOKS}/{id}/log/{posting}"))["tries"])
+
+        await until(known)
+    shown = (await admin.ok("GET", f"{HOOKS}/{id}/log/{posting}"))["request"]
+    headers = {name.lower(): value for name, value in shown["headers"].items()}
+
+    assert shown["body"].encode() == post.body
+    assert shown["url"] == receiver.url("/hook")
+    assert headers.pop("x-key") == "******"
+    assert headers.items() <= post.headers.items()
+    assert {"webhook-id", "webhook-timestamp", "webhook-signature", "x-ee-wh-signature"} <= set(headers)
 
 
 async def test_another_endpoints_posting_is_a_404(admin: Client, shop: str, conn: Connection) -> None:

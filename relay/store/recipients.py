@@ -59,7 +59,8 @@ def silence(machine: bool) -> str:
     """
     opened = "any_opened" if machine else "opened"
     return f"""(r.tracked > 0 and r.{opened} = 0 and coalesce(r.first_sent_at < %(young)s, false) and (
-        r.sent = r.tracked or r.last_sent_at < %(young)s or exists (
+        r.sent = r.tracked or r.last_sent_at < %(young)s or coalesce((r.gone ->> 'tracked')::integer, 0) > 0
+            or exists (
             select from deliveries d join messages m on m.id = d.message_id
             where d.account_id = r.account_id and lower(d.recipient) = r.address and d.state = 'sent'
                 and d.finished_at < %(young)s and m.splice is not null)))"""

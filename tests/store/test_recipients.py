@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from relay.core import score
 from relay.core.errors import Refused
@@ -208,6 +209,8 @@ TRACKED = {"sent": 2, "tracked": 2}
         ({"sent": 2}, False, False),  # nothing to see an open by
         ({"failed": 2, "first_sent_at": None, "last_sent_at": None}, False, False),
         (TRACKED | {"sent": 3}, True, True),  # other mail besides, and all of it old
+        (TRACKED | {"sent": 3, "last_sent_at": ago(hours=1)}, False, False),  # the tracked mail may be the young
+        (TRACKED | {"sent": 3, "last_sent_at": ago(hours=1), "gone": Jsonb({"tracked": 1})}, True, True),  # it is not
     ],
 )
 async def test_silence_is_tracked_mail_unopened_for_a_day(

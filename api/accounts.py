@@ -12,7 +12,7 @@ from api.problems import Problem
 from api.shapes import AccountId, Answer, Body, Instant, Listing, Paging, Words
 from relay import enrol
 from relay.core import account as settings_of
-from relay.core.model import AccountState
+from relay.core.model import Account, AccountState
 from relay.store import accounts, db
 
 KEPT = "Write-only: shown as `******`; left out, or given as `******`, it stays as it is."
@@ -82,10 +82,28 @@ class Limits(Body):
     )
 
 
+class Alerts(Body):
+    """What the account is told of opens by mail, or by an event. Default: nothing."""
+
+    opened: bool | None = Field(None, description="A mail at the first open of each message.")
+    unopened: bool | None = Field(
+        None, description="An event `messageUnopened` when nobody opened it within `unopenedDays`."
+    )
+    unopened_days: int | None = Field(None, description="1 to 365. Default 3.")
+    unopened_mail: bool | None = Field(None, description="With `unopened`: a mail as well.")
+    to: str | None = Field(None, description="Address of these mails; the account's own by default.")
+
+
 class Tracking(Body):
     opens: bool | None = Field(
         None, description="Whether HTML mail carries a pixel unless it says so itself. Default true."
     )
+    own: list[str] | None = Field(
+        None,
+        description="Addresses and networks of the sender's own: what is opened from there is no open.",
+        examples=[["198.51.100.7", "2001:db8::/48"]],
+    )
+    alerts: Alerts | None = None
 
 
 class Change(Body):
@@ -254,7 +272,22 @@ def _shown(row: accounts.Row) -> Shown:
             "messagesPerConnection": sees.limits.messages_per_connection,
             **nested.get("limits", {}),
         },
-        tracking={"opens": sees.track_opens},
+        tracking=_tracking(sees),
         created=row.created_at,
         updated=row.updated_at,
     )
+
+
+def _tracking(account: Account) -> dict[str, Any]:
+    alerts = account.alerts
+    return {
+        "opens": account.track_opens,
+        "own": [str(network) for network in account.own],
+        "alerts": {
+            "opened": alerts.opened,
+            "unopened": alerts.unopened,
+            "unopenedDays": alerts.unopened_days,
+            "unopenedMail": alerts.unopened_mail,
+            "to": alerts.to or None,
+        },
+    }

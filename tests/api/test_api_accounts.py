@@ -88,7 +88,18 @@ async def test_every_field_of_the_wire_is_kept(admin: Client) -> None:
         "locale": "de",
         "tz": "Europe/Berlin",
         "limits": {"perMinute": 1, "perHour": 2, "perDay": 3, "connections": 4, "messagesPerConnection": 5},
-        "tracking": {"opens": False},
+        "webhooks": "https://hooks.example.com/postferry",
+        "tracking": {
+            "opens": False,
+            "own": ["198.51.100.7/32", "2001:db8::/48"],
+            "alerts": {
+                "opened": True,
+                "unopened": True,
+                "unopenedDays": 7,
+                "unopenedMail": True,
+                "to": "boss@example.com",
+            },
+        },
     }
     await admin.ok("POST", "/v1/account", given)
     shown = await admin.ok("GET", "/v1/account/full")
@@ -122,6 +133,10 @@ REFUSED = [
     ({"limits": {"perMinute": 0}}, "limits.perMinute", "whole number"),
     ({"limits": {"perMinute": 10**30}}, "limits.perMinute", "whole number"),
     ({"copy": "sometimes"}, "copy", ""),
+    ({"tracking": {"own": ["the office"]}}, "tracking.own", "addresses or networks"),
+    ({"tracking": {"own": ["10.0.0.1"] * 101}}, "tracking.own", "at most 100"),
+    ({"tracking": {"alerts": {"unopenedDays": 0}}}, "tracking.alerts.unopenedDays", "from 1 to 365"),
+    ({"tracking": {"alerts": {"to": "nobody"}}}, "tracking.alerts.to", "address"),
     ({"account": "a b"}, "account", "letters, digits"),
     ({"account": "../x"}, "account", "letters, digits"),
     ({"account": "x" * 200}, "account", "letters, digits"),

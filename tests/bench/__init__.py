@@ -2,6 +2,7 @@
 
 __main__   the options, and the order in which things happen
 figures    what is measured, round by round, for either system
+analytics  what statistics and lists cost beside a million deliveries and beside ten
 lease      what a lease costs beside few and beside very many scheduled deliveries
 bars       how fast is fast enough
 load       the generator, a process of its own: plain SMTP and HTTP clients

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.bench import drive, figures, machine, pixel, postfix, profile, report
+from tests.bench import analytics, drive, figures, machine, pixel, postfix, profile, report
 from tests.bench.bars import Figure
 from tests.bench.figures import ACCEPTS, CONNECTIONS, FLOWS, Stage
 from tests.bench.postferry import ROLES, Postferry
@@ -54,7 +54,7 @@ def workplace(parent: Path | None, keep: bool) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def measure(stage: Stage, only: Callable[[str], bool]) -> Iterator[Figure]:
+def measure(stage: Stage, only: Callable[[str], bool], quick: bool) -> Iterator[Figure]:
     """Every figure that is asked for, in the order that lets one leave nothing behind for the next."""
     if loads := [load for load in ACCEPTS if only(load.name)]:
         yield from figures.accepts(stage, loads, only("drain"))
@@ -69,6 +69,9 @@ def measure(stage: Stage, only: Callable[[str], bool]) -> Iterator[Figure]:
             if only("tracking"):
                 yield pixel.tracking(stage)
     yield from (figures.leases(stage, name) for name in figures.LEASES if only(name))
+    # Ten million take minutes to put there.
+    sizes = list(analytics.SIZES)[: 1 if quick else None]
+    yield from analytics.figures(stage, [name for name in analytics.CALLS if only(name)], sizes)
     if only("pixel"):
         yield pixel.pictures(stage)
     if only("pixel-flood"):
@@ -97,7 +100,7 @@ def main() -> int:
         if given.profile:
             print(profile.profile(stage, given.profile, (given.only or ["relay"])[0]))
             return 0
-        for figure in measure(stage, lambda name: not given.only or name in given.only):
+        for figure in measure(stage, lambda name: not given.only or name in given.only, given.quick):
             progress.clear()
             print(report.picture(figure), flush=True)
             found.append(figure)

@@ -78,3 +78,13 @@ def adds_under(most: float) -> Bar:
         return ours - others[0] < most if others else None
 
     return Bar(f"adds under {most:g}", judge)
+
+
+def under_and_flat(most: float, times: float) -> Bar:
+    """Beside little, and beside very much no more than so many times it, where both were measured."""
+
+    def judge(figure: Figure) -> bool | None:
+        few, *many = figure.medians.values()
+        return few < most and all(one < times * few for one in many)
+
+    return Bar(f"under {most:,.0f}, and {times:g}x", judge)

@@ -95,7 +95,7 @@ LEASES = {
         {"1,000,000": lease.Load(0, 10_000, 100), "1,000": lease.Load(0, 20, 50)},
     ),
 }
-OTHERS = ("drain", "memory", *LEASES, "tracking", "pixel", "pixel-flood", "pixel-one")
+OTHERS = ("drain", "memory", *LEASES, "tracking", "pixel", "pixel-flood", "pixel-one", "statistics", "tracking-list")
 NAMES = (*(load.name for load in (*ACCEPTS, *FLOWS, IDLE)), *OTHERS)
 
 

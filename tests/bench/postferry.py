@@ -7,7 +7,7 @@ import base64
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,6 +28,7 @@ ROLES = {
     "scheduler": ["-m", "workers.scheduler"],
 }
 COUNTING = {"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.track_planning": "on"}
+HELLO = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
 TRACKED, PLAIN = "bench", "plain"  # accounts
 
 
@@ -53,8 +54,7 @@ class Postferry:
             self.start("smtp")
             self.start("api")
             wait_for_port(self.smtp_port, self.processes["smtp"], self.log("smtp"))
-            hello = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
-            wait_for_port(self.api_port, self.processes["api"], self.log("api"), hello=hello)
+            wait_for_port(self.api_port, self.processes["api"], self.log("api"), hello=HELLO)
         except BaseException:
             self.__exit__()
             raise
@@ -67,16 +67,19 @@ class Postferry:
 
     def start(self, role: str) -> None:
         """Start a role."""
-        with self.log(role).open("ab") as log:
+        self._spawn(role, ROLES[role], self.environment)
+
+    def _spawn(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        with self.log(name).open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, *ROLES[role]],
-                env=self.environment,
+                [sys.executable, *command],
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        self._watch(role, process, Ward(0, process.pid, 15, 10))
+        self._watch(name, process, Ward(0, process.pid, 15, 10))
 
     def stop(self, *names: str) -> None:
         """Stop roles or servers, in good order, and wait until they have ended."""
@@ -112,6 +115,18 @@ class Postferry:
             yield
         finally:
             self.stop("scheduler", "worker")
+
+    @contextmanager
+    def api_over(self, url: str) -> Iterator[int]:
+        """One more API process, over another database; tells its port."""
+        port, name = free_port(), f"api over {url.partition('?')[0].rpartition('/')[2]}"
+        environment = self.environment | {"DATABASE_URL": url, "POSTFERRY_API_PORT": str(port)}
+        self._spawn(name, ROLES["api"], environment)
+        try:
+            wait_for_port(port, self.processes[name], self.log(name), hello=HELLO)
+            yield port
+        finally:
+            self.stop(name)
 
     def _start_servers(self) -> None:
         self.postgres = local.Postgres(self.folder / "postgres", self.options)

@@ -21,14 +21,18 @@ from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from relay.core.hosts import Network
 from relay.net import guard
 
 KEPT = 2000  # characters of an answer's body
+LONGEST_ERROR = 500  # characters of why there is none; what is no HTTP is told with all that came
 MOST_READ = 8192  # bytes of it; when more comes, the connection is dropped
 BODY_SECONDS = 2.0  # that a body may take once the status is known
+RECEIVED = 16_384  # bytes that the system holds for us: so much is read in one go, while nobody else is served
+INTERIM = 10  # answers of 1xx before the one that counts
 IDLE_SECONDS = 30.0  # that an unused connection is kept
 AGAIN = 3  # tries on kept connections that turn out to be closed
 OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
@@ -79,6 +83,7 @@ class Poster:
                 socket_factory=self._socket,
                 keepalive_timeout=IDLE_SECONDS,
             ),
+            response_class=_Patient,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept-Encoding": "identity"},
@@ -94,7 +99,8 @@ class Poster:
         try:
             response = await self._send(URL(url, encoded=True), body, headers, begun + self._seconds)
         except Exception as fault:
-            return Answer(None, storable(self._why(fault)), self._loop.time() - begun, "")
+            why = storable(self._why(fault)[:LONGEST_ERROR])
+            return Answer(None, why, self._loop.time() - begun, "")
         try:
             beginning = await self._beginning(response, begun + self._seconds)
         finally:
@@ -134,7 +140,9 @@ class Poster:
             guard.check(family, sockaddr, self._allowed)
         except guard.Forbidden as fault:
             raise _NotAllowed(fault) from fault
-        return socket.socket(family, kind, protocol)
+        made = socket.socket(family, kind, protocol)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED)
+        return made
 
     def _why(self, fault: Exception) -> str:
         """Why there is no answer, in words for the subscriber."""
@@ -164,6 +172,28 @@ class Poster:
                 return f"the answer is not HTTP: {fault.message}"
             case _:
                 return f"it cannot be posted: {fault or type(fault).__name__}"
+
+
+class _Patient(aiohttp.ClientResponse):
+    """An answer that others may precede, but not for ever: reading them keeps everybody else waiting."""
+
+    async def start(self, connection: Any) -> aiohttp.ClientResponse:
+        protocol, left = connection.protocol, INTERIM + 1
+        read = protocol.read
+
+        async def counted() -> Any:
+            nonlocal left
+            message, payload = await read()
+            left -= 1
+            if left < 0:
+                raise HttpProcessingError(message=f"more than {INTERIM} interim answers (1xx)")
+            return message, payload
+
+        protocol.read = counted
+        try:
+            return await super().start(connection)
+        finally:
+            del protocol.read
 
 
 class _NotAllowed(OSError):

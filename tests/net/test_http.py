@@ -174,6 +174,29 @@ async def test_what_is_no_http_is_told(receiver: Receiver, raw: bytes) -> None:
     assert answer.error.startswith("the answer is not HTTP")
 
 
+async def test_what_is_told_of_no_http_is_short(receiver: Receiver) -> None:
+    """The parser tells all that came: it would be kept with every try."""
+    receiver.when().say_raw(b"HTTP/1.1 200 OK\r\n" + b"\x80\xff" * 5_000).drop()
+    assert len((await posted(receiver.url())).error) <= http.LONGEST_ERROR
+
+
+@pytest.mark.parametrize(("interim", "status"), [(10, 200), (11, None)])
+async def test_so_many_interim_answers_and_no_more(receiver: Receiver, interim: int, status: int | None) -> None:
+    receiver.when().say_raw(b"HTTP/1.1 100 Continue\r\n\r\n" * interim).say(200)
+    assert (await posted(receiver.url())).status == status
+
+
+async def test_endless_interim_answers_end_at_once_and_keep_nobody_waiting(receiver: Receiver) -> None:
+    receiver.when("/evil").say_raw(b"HTTP/1.1 103 Early Hints\r\nA: b\r\n\r\n" * 200_000)
+    async with posting() as poster:
+        evil, good = await asyncio.gather(
+            poster.post(receiver.url("/evil"), b"{}", {}), poster.post(receiver.url("/good"), b"{}", {})
+        )
+    assert evil.error == "the answer is not HTTP: more than 10 interim answers (1xx)"
+    assert good.good
+    assert evil.seconds < 1
+
+
 async def test_a_port_where_nobody_listens() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -151,7 +151,7 @@ class Machine:
         self._guardian.close()
 
 
-async def until(true: Callable[[], bool | Awaitable[bool]], seconds: float = 10) -> None:
+async def until(true: Callable[[], bool | Awaitable[bool]], seconds: float = 30) -> None:
     """Looks again and again: for what is said by nobody."""
     end = time.monotonic() + seconds
     while True:

@@ -47,6 +47,13 @@ class Prometheus:
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{given}: {error.read().decode()}") from None
 
+    def ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=20) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
     def query(self, expr: str) -> list[Any]:
         """All that it ever was."""
         found = self.ask("query_range", query=expr, start=f"{self.since}", end=f"{time.time()}", step="1")
@@ -108,6 +115,7 @@ async def _token(stack: Stack) -> str:
 async def _life(stack: Stack, server: Prometheus) -> str:
     """Mail of every fate, an open, a made-up token, refusals, and a webhook that fails; until all of it was scraped."""
     await stack.start(*ALL)
+    await until(server.ready, 60)
     async with (
         Upstream() as upstream,
         Upstream(auth=("PLAIN",)) as strict,
@@ -127,7 +135,7 @@ async def _life(stack: Stack, server: Prometheus) -> str:
             await _scraped(server, 2)
         await _open(tenant, upstream)
         with suppress(AssertionError):  # what is missing by then, a test names
-            await until(lambda: _told(server), 15)
+            await until(lambda: _told(server), 60)
         await _scraped(server, 4)
         async with tenant.http.get("/metrics") as response:
             return await response.text()
@@ -178,7 +186,7 @@ async def _scraped(server: Prometheus, times: int) -> None:
     async def more() -> bool:
         return await asyncio.to_thread(count) >= before + times
 
-    await until(more, 20)
+    await until(more, 60)
 
 
 async def _told(server: Prometheus) -> bool:

@@ -26,8 +26,10 @@ from relay.store import db, opens
 from relay.store.opens import Known, Open
 
 MOST_WAITING = 20_000  # fetches in memory while the store is slow or away; those that come then are counted and dropped
+MOST_OF_ONE = 1000  # of those: of one delivery, so that whoever knows one picture cannot have the others' looks dropped
 MOST = 100  # that are recorded together: pictures are answered by the same loop, and must not wait for more
 SPACING = 0.05  # s between two batches: nobody waits for them, and many together cost little more than one
+TURN = 0.005  # s of judging after which pictures are answered
 AGAIN = 0.5  # s until PostgreSQL is asked again
 LONGEST_AGENT = 1000  # characters of a user agent that are kept
 PLACED = frozenset({Opener.PERSON, Opener.UNKNOWN})  # whose address says where the reader is
@@ -70,17 +72,19 @@ class Opens:
         self._closing = asyncio.Event()
         self._given_up = False
         self._waiting = 0
+        self._of_one: Counter[int] = Counter()  # ... by delivery
 
     def fetched(self, token: str, method: str, address: str, agent: str) -> None:
         """Returns at once. A token that is not ours is counted, and costs no more than reading it."""
         delivery = pixel.read(self._keys, token)
         if delivery is None:
             metrics.FETCHES.labels("unknown").inc()
-        elif self._waiting >= MOST_WAITING:
+        elif self._waiting >= MOST_WAITING or self._of_one[delivery] >= MOST_OF_ONE:
             metrics.FETCHES.labels("dropped").inc()
         else:
             metrics.FETCHES.labels("ours").inc()
             self._waiting += 1
+            self._of_one[delivery] += 1
             came, host = asyncio.get_running_loop().time(), self._look_up(address)
             self._batcher.add(Fetch(delivery, came, method, address, _storable(agent), host))
 
@@ -104,11 +108,19 @@ class Opens:
         except Exception as error:
             metrics.FETCHES.labels("dropped").inc(len(batch))
             _log.error("%d pixel fetches are lost: %s", len(batch), error)
-        self._waiting -= len(batch)
+        self._forget(batch)
         metrics.OPENS_WAITING.labels().set(self._waiting)
         if len(batch) < MOST:
             await self._rest(SPACING)
         return [True] * len(batch)
+
+    def _forget(self, batch: Sequence[Fetch]) -> None:
+        """They wait no more."""
+        self._waiting -= len(batch)
+        for delivery, number in Counter(fetch.delivery for fetch in batch).items():
+            self._of_one[delivery] -= number
+            if not self._of_one[delivery]:
+                del self._of_one[delivery]
 
     async def _record(self, batch: Sequence[Fetch]) -> None:
         """Until it is stored. Raises StoreAway when we are to end while PostgreSQL is away."""
@@ -135,11 +147,16 @@ class Opens:
             if tried and await opens.recorded(conn, tried):  # the answer alone was lost
                 return {one.delivery for one in tried}
             known = await opens.known(conn, _ages(batch, loop.time()))
-            tried[:] = self._judged(batch, known, loop.time())
+            tried[:] = await self._judged(batch, known)
             return await opens.record(conn, tried) if tried else set()
 
-    def _judged(self, batch: Sequence[Fetch], known: Mapping[int, Known], now: float) -> list[Open]:
-        """Each fetch with its judgement, in their order; those of deliveries that are gone are left out."""
+    async def _judged(self, batch: Sequence[Fetch], known: Mapping[int, Known]) -> list[Open]:
+        """Each fetch with its judgement, in their order; those of deliveries that are gone are left out.
+
+        Long agents that nobody had before cost milliseconds each, so others have their turns in between.
+        """
+        clock = asyncio.get_running_loop().time
+        now = turn = clock()
         places: defaultdict[int, list[datetime]] = defaultdict(list)
         found = []
         for fetch in batch:
@@ -148,6 +165,9 @@ class Opens:
                 at = mail.now - timedelta(seconds=now - fetch.came)
                 found.append(self._judge(fetch, mail, at, places[fetch.delivery]))
                 places[fetch.delivery].append(at)
+            if clock() - turn > TURN:
+                await asyncio.sleep(0)
+                turn = clock()
         return found
 
     def _judge(self, fetch: Fetch, mail: Known, at: datetime, before: Sequence[datetime]) -> Open:

@@ -8,10 +8,10 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from relay.core.model import Opener
-from relay.core.openers import RULES, Rule
+from relay.core.openers import FLOOD, RULES, Rule
 from relay.core.readers import CLIENTS
 
-LONGEST_AGENT = 1000  # characters that are looked at
+LONGEST_AGENT = 512  # characters that are looked at: those of a reader are told within them
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,8 @@ def judge(look: Look) -> Judgement:
     """The judgement of the first rule that fits (core/openers.py). Never raises; costs the same whatever is sent."""
     agent = look.agent[:LONGEST_AGENT].strip().lower()
     address = _plain(look.address)
-    fitting, client = _read(agent)
+    flood = look.burst >= FLOOD.burst
+    fitting, client = ((FLOOD,), "") if flood else _read(agent)
     if address and any(address in network for network in look.own):
         return Judgement(Opener.SELF, client, "It came from one of the sender's own networks.")
     for rule in fitting:

@@ -1,9 +1,9 @@
 """Machines and webmails that fetch pixels: rules and networks as data, each with where it is known from and since when.
 
-The first rule that fits wins. The order is the judgement where signs contradict each other, strongest sign first: what
-no reader does; machines that say so; confirmed names and networks of gateways; floods; what Apple and webmails fetch;
-times last, which alone convict nobody. What no rule takes is read by its client (readers.py). What each can get wrong
-is in docs/opens.md. Samples are agents; patterns are searched in the lower-cased agent, and are linear in its length.
+The first rule that fits wins. The order is the judgement where signs contradict each other, strongest sign first:
+floods; what no reader does; machines that say so; confirmed names and networks of gateways; what Apple and webmails
+fetch; times last, which alone convict nobody. What no rule takes is read by its client (readers.py). What each can get
+wrong is in docs/opens.md. Samples are agents; patterns are searched in the lower-cased agent, linear in its length.
 """
 
 from __future__ import annotations
@@ -44,7 +44,19 @@ class Rule:
         object.__setattr__(self, "regex", re.compile(self.agent))
 
 
+FLOOD = Rule(
+    "flood",
+    Opener.SCANNER,
+    "",
+    "It was fetched more often within ten seconds than anybody looks at a mail.",
+    "Our own bound, 2025: three looks a second are no reading, not even by a list of readers behind one address",
+    CHROME,
+    burst=30,
+)
+"""The first rule, so that the agents of a flood need not be read: reading one costs more than sending it."""
+
 RULES: tuple[Rule, ...] = (
+    FLOOD,
     # -- What no reader does ---------------------------------------------------------------------------------
     Rule(
         "another method",
@@ -221,15 +233,6 @@ RULES: tuple[Rule, ...] = (
                 " what several senders saw. Outlook's users fetch from their own networks",
             ),
         )
-    ),
-    Rule(
-        "flood",
-        Opener.SCANNER,
-        "",
-        "It was fetched more often within ten seconds than anybody looks at a mail.",
-        "Our own bound, 2025: three looks a second are no reading, not even by a list of readers behind one address",
-        CHROME,
-        burst=30,
     ),
     # -- Who fetches ahead of a reader, or for one -----------------------------------------------------------
     Rule(

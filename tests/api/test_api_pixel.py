@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -229,3 +230,41 @@ async def test_a_fetch_of_what_is_gone_is_not_kept(nobody: Client, house: House,
     await fetch(nobody, pixel.sign(house.vault.derive("pixel"), 10**12))
     await house.opens.close()
     assert await rows(pool) == []
+
+
+async def test_judging_takes_turns_with_whoever_else_is_served(
+    nobody: Client, token: str, pool: db.Pool, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Agents that cost much to read, and many at a time: a picture does not wait for all of them."""
+
+    def slowly(look: Look) -> Judgement:
+        time.sleep(0.02)
+        return Judgement(Opener.UNKNOWN, "", "It took long.")
+
+    monkeypatch.setattr("relay.opens.opener.judge", slowly)
+    for number in range(50):
+        house.opens.fetched(token, "GET", "192.0.2.1", f"{number}")
+    recorded = asyncio.create_task(house.opens.close())
+    longest, clock = 0.0, time.perf_counter
+    while not recorded.done():
+        begun = clock()
+        await asyncio.sleep(0)
+        longest = max(longest, clock() - begun)
+    assert await rows(pool, "select fetches from opens") == [(50,)]
+    assert longest < 0.5
+
+
+async def test_one_delivery_does_not_take_the_room_of_others(
+    delivery: int, token: str, pool: db.Pool, house: House, admin: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.opens.MOST_OF_ONE", 3)
+    await submit(admin)
+    ((other,),) = await rows(pool, f"select id from deliveries where id <> {delivery}")
+    for _ in range(5):
+        house.opens.fetched(token, "GET", "192.0.2.1", FIREFOX)
+    house.opens.fetched(pixel.sign(house.vault.derive("pixel"), other), "GET", "192.0.2.1", FIREFOX)
+    await house.opens.close()
+    assert dict(await rows(pool, "select delivery_id, fetches from opens")) == {delivery: 3, other: 1}
+    house.opens.fetched(token, "GET", "192.0.2.1", FIREFOX)
+    await house.opens.close()
+    assert await rows(pool, f"select fetches from opens where delivery_id = {delivery}") == [(4,)]

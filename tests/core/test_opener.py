@@ -285,6 +285,15 @@ def test_a_hostile_agent_costs_nothing(agent: str) -> None:
     assert time.process_time() - begun < 0.1  # 10 judgements, each for the first time
 
 
+def test_the_agents_of_a_flood_are_not_read() -> None:
+    """Reading an agent that nobody had before costs more than sending it does."""
+    agents = [f"{number} " * 250 for number in range(1000, 1200)]
+    begun = time.process_time()
+    found = {judge(Look(agent, HOME, burst=30)) for agent in agents}
+    assert time.process_time() - begun < 0.05
+    assert {(one.opener, one.client) for one in found} == {(Opener.SCANNER, "")}
+
+
 @given(
     agent=st.text(),
     address=st.one_of(st.none(), st.ip_addresses()),

@@ -13,7 +13,6 @@ from relay.commands.installation import Installation, asynchronous, opened
 from relay.commands.terminal import Stop, choose, clean, describe, note
 
 if TYPE_CHECKING:
-    from relay.books import Examined
     from relay.store.audit import Difference
 
 DIFFERENT = 1
@@ -33,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Hold the sums against the rows, account by account, and tell every difference; nothing is changed.\n"
         "Ends with 1 when there is one. What is older than the mail that is kept has no rows to be held against.",
         "statistics verify",
-        "statistics verify --account shop --json | jq length",
+        "statistics verify --account shop --json | jq .column",
     )
     rebuilding = commands.add_parser("rebuild", help="make the sums anew where they differ from the rows")
     describe(
@@ -46,17 +45,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     for one in (verifying, rebuilding):
         one.add_argument("--account", metavar="ID", help="of this account alone (default: all, and all together)")
-        one.add_argument("--json", action="store_true", help="the differences as JSON")
+        one.add_argument("--json", action="store_true", help="each difference as a line of JSON")
 
 
 async def _verify(args: argparse.Namespace) -> int:
     async with opened(args) as here:
         found, accounts = await _examine(here, args, rebuild=False)
-    if args.json:
-        print(json.dumps([_facts(one) for one in found], indent=2))
-    elif found:
-        note(f"{_number(found)}; mend them: postferry statistics rebuild")
-    else:
+    if found:
+        note(f"{_differences(found)}; mend them: postferry statistics rebuild")
+    elif not args.json:
         print(f"the sums of {_accounts(accounts)} are what the rows say")
     return DIFFERENT if found else 0
 
@@ -64,38 +61,30 @@ async def _verify(args: argparse.Namespace) -> int:
 async def _rebuild(args: argparse.Namespace) -> int:
     async with opened(args) as here:
         found, accounts = await _examine(here, args, rebuild=True)
-    if args.json:
-        print(json.dumps([_facts(one) for one in found], indent=2))
-    else:
-        done = f"{_number(found)} mended" if found else "nothing to mend"
+    if not args.json:
+        done = f"{_differences(found)} mended" if found else "nothing to mend"
         print(f"{done}: the sums of {_accounts(accounts)} are what the rows say")
     return 0
 
 
-async def _examine(here: Installation, args: argparse.Namespace, *, rebuild: bool) -> tuple[list[Difference], int]:
-    """Every difference, told as it is found, and how many accounts were looked at."""
+async def _examine(here: Installation, args: argparse.Namespace, *, rebuild: bool) -> tuple[int, int]:
+    """Tells every difference as it is found: how many there were, and how many accounts were looked at."""
     from relay import books
     from relay.store import audit
 
     if args.account and args.account not in await audit.accounts(here.conn):
         raise Stop(f"there is no account {args.account!r}", "see: postferry account list")
-    found: list[Difference] = []
-    accounts, told = 0, time.monotonic()
+    found, accounts, told = 0, 0, time.monotonic()
     async for one in books.examine(here.conn, args.account, rebuild=rebuild):
+        for difference in one.differences:
+            print(json.dumps(_facts(difference)) if args.json else _line(difference))
+        found += len(one.differences)
         accounts += one.account != books.EVERYBODY
-        found += one.differences
-        if not args.json:
-            for difference in one.differences:
-                print(_line(difference))
         if time.monotonic() - told > PATIENCE:
             told = time.monotonic()
-            note(_progress(one, found))
             sys.stdout.flush()
+            note(f"{one.number:,} of {one.of:,} accounts, {_differences(found)} so far")
     return found, accounts
-
-
-def _progress(one: Examined, found: list[Difference]) -> str:
-    return f"{one.number:,} of {one.of:,} accounts, {_number(found)} so far"
 
 
 def _line(one: Difference) -> str:
@@ -136,8 +125,8 @@ def _shown(value: Any) -> str:
             return str(value)
 
 
-def _number(found: list[Difference]) -> str:
-    return f"{len(found):,} difference{'s' * (len(found) != 1)}"
+def _differences(number: int) -> str:
+    return f"{number:,} difference{'s' * (number != 1)}"
 
 
 def _accounts(number: int) -> str:

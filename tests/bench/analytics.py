@@ -27,19 +27,21 @@ ACCOUNTS = 1000
 DAYS = 90
 BIG = "account-0"
 COPIES = 10  # recipients of a message
+PEOPLE = 1000  # of an account
 WARM_UP = 3  # calls that are not counted
 TIMES = 20
 PAGE = 20
 
 
 def mail(step: int = 1) -> str:
-    """Every `step`th delivery, all of it out of its number `n`. Every third was opened, every sixth twice."""
+    """Every `step`th delivery, all of it out of its number `n`. Every third was opened."""
     return f"""
     select n, n / {COPIES} as m, at, date_bin('15 minutes', at, 'epoch') as quarter,
         case when n / {COPIES} %% 10 = 0 then '{BIG}'
             else 'account-' || 1 + n / {COPIES} * 7919 %% {ACCOUNTS - 1} end as account,
         (array['newsletter', 'receipt', 'reminder', ''])[1 + n / {COPIES} / 3 %% 4] as type,
-        n %% 50 = 49 as failed, n %% 50 <> 49 and n %% 3 = 0 as opened, case n %% 6 when 0 then 2 else 1 end as opens,
+        n %% 50 = 49 as failed, n %% 50 <> 49 and n %% 3 = 0 as opened,
+        'reader' || n / 3 %% {PEOPLE} || '@readers.example' as recipient,
         least(at + n %% 2880 * interval '1 minute', %(now)s) as came,
         case n %% 4 when 0 then 'proxy' else 'person' end::opener as opener,
         (lpad(to_hex((extract(epoch from at) * 1000)::bigint), 12, '0')
@@ -65,7 +67,7 @@ FILL: Mapping[str, str] = {
     "deliveries": f"""
         insert into deliveries (id, message_id, account_id, recipient, state, ready, priority, attempts, max_attempts,
             due_at, expires_at, created_at, finished_at, code, enhanced, reply, category) overriding system value
-        select n + 1, id, account, 'reader' || n * 31 %% 100000 || '@readers.example',
+        select n + 1, id, account, recipient,
             (case when failed then 'failed' else 'sent' end)::delivery_state, false, 1, 1, 10, at,
             at + interval '3 days', at, at, case when failed then 550 else 250 end, '2.0.0', 'Ok: queued as 4D1', ''
         from ({mail()}) d
@@ -79,7 +81,7 @@ FILL: Mapping[str, str] = {
     "opens": f"""
         insert into opens (delivery_id, account_id, fetches, judged, opens, any_opens, first_at, last_at, any_first_at,
             any_last_at, first_fetch, last_fetch, any_first_fetch, any_last_fetch, sent_at)
-        select n + 1, account, opens, '{{"person": 1}}', opens, opens, came, came, came, came, n + 1, n + 1, n + 1,
+        select n + 1, account, 1, jsonb_build_object(opener, 1), 1, 1, came, came, came, came, n + 1, n + 1, n + 1,
             n + 1, at
         from ({mail()}) d where opened
     """,
@@ -88,16 +90,24 @@ FILL: Mapping[str, str] = {
             any_opens, folded)
         select coalesce(account, ''), quarter, type, count(*) filter (where not failed),
             count(*) filter (where not failed), count(*) filter (where failed), count(*) filter (where opened),
-            count(*) filter (where opened), coalesce(sum(opens) filter (where opened), 0),
-            coalesce(sum(opens) filter (where opened), 0), true
+            count(*) filter (where opened), count(*) filter (where opened), count(*) filter (where opened), true
         from ({mail()}) d group by grouping sets ((account, quarter, type), (quarter, type)) order by 2
     """,
     "open_tallies": f"""
         insert into open_tallies (account_id, quarter, email_type, opener, client, country, opens, firsts, any_firsts,
             folded)
-        select coalesce(account, ''), seen, type, opener, 'Gmail', 'DE', sum(opens), count(*), count(*), true
+        select coalesce(account, ''), seen, type, opener, 'Gmail', 'DE', count(*), count(*), count(*), true
         from (select *, date_bin('15 minutes', came, 'epoch') as seen from ({mail()}) d where opened) o
         group by grouping sets ((account, seen, type, opener), (seen, type, opener)) order by 2
+    """,
+    "recipients": f"""
+        insert into recipients (account_id, address, sent, tracked, failed, opened, any_opened, opens, any_opens,
+            first_sent_at, last_sent_at, last_opened_at, any_last_opened_at)
+        select account, recipient, count(*) filter (where not failed), count(*) filter (where not failed),
+            count(*) filter (where failed), count(*) filter (where opened), count(*) filter (where opened),
+            count(*) filter (where opened), count(*) filter (where opened), min(at) filter (where not failed),
+            max(at) filter (where not failed), max(came) filter (where opened), max(came) filter (where opened)
+        from ({mail()}) d group by account, recipient
     """,
 }
 

@@ -71,7 +71,8 @@ def test_one_account_is_rebuilt_alone(postferry: Postferry, conn: Any) -> None:
 
 
 def test_differences_as_json(postferry: Postferry, conn: Any) -> None:
-    found = json.loads(postferry("statistics", "verify", "--account", "shop", "--json").out)
+    lines = postferry("statistics", "verify", "--account", "shop", "--json").out.splitlines()
+    found = [json.loads(line) for line in lines]
 
     assert {
         "account": "shop",

@@ -215,7 +215,10 @@ def _server(server: str, old: Fields, new: Fields, given: Fields, rules: Rules) 
         yield f"{server}.auth.user", "is missing"
     reason = "" if host == "sandbox" and rules.sandbox else hosts.judge_literal(host, rules.allowed)
     if reason:
-        yield f"{server}.host", f"is a {reason}, refused unless the operator allows it with POSTFERRY_ALLOW_NETWORKS"
+        yield (
+            f"{server}.host",
+            f"is {hosts.an(reason)}, refused unless the operator allows it with POSTFERRY_ALLOW_NETWORKS",
+        )
     # A secret stays with the host it was given for: else whoever may change the host could have it sent to his own.
     if old.get(f"{server}.host", host) != host:
         for key in secrets:

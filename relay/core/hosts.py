@@ -111,7 +111,12 @@ def judge_url(url: str, allowed: Iterable[Network]) -> str:
     if port == 0 or not (isinstance(literal(host), IPv6Address) if six else NAME.fullmatch(host)):
         return "is no URL: it needs the name or address of a host, and a port that there is"
     reason = judge_literal(host, allowed)
-    return reason and f"leads to a {reason}, refused unless the operator allows it with POSTFERRY_ALLOW_NETWORKS"
+    return reason and f"leads to {an(reason)}, refused unless the operator allows it with POSTFERRY_ALLOW_NETWORKS"
+
+
+def an(reason: str) -> str:
+    """The reason with its article."""
+    return f"{'an' if reason[0] in 'aeiou' else 'a'} {reason}"
 
 
 def literal(host: str) -> Address | None:

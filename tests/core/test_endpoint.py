@@ -62,7 +62,8 @@ def test_a_url_of_the_public_web_is_taken(url: str) -> None:
         ("http://127.1/", "loopback address"),
         ("http://2130706433/", "loopback address"),
         ("http://[::ffff:10.0.0.1]/", "private address 10.0.0.1 inside IPv6"),
-        ("http://169.254.169.254/latest/meta-data", "cloud metadata address"),
+        ("http://169.254.169.254/latest/meta-data", "to a cloud metadata address"),
+        ("http://0.0.0.0/", "to an unspecified address"),
         ("http://10.0.0.1/", "unless the operator allows it with POSTFERRY_ALLOW_NETWORKS"),
     ],
 )

@@ -71,7 +71,7 @@ async def _step(conn: Connection, one: Endpoint, wish: Wish, now: datetime, afte
     types = _types(one, wish.types)
     if wish.failed:
         span = Filter(one.id, state="failed", since=wish.since, until=wish.until)
-        return await replays.failed(conn, one, types, span, after)
+        return await replays.failed(conn, one, types if wish.types else (), span, after)
     return await replays.between(conn, one, types, wish.since or BEGINNING, wish.until or now, after)
 
 

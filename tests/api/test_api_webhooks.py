@@ -383,6 +383,16 @@ async def test_what_failed_is_posted_again(admin: Client, shop: str, conn: Conne
     assert [row[2] for row in await postings(conn)] == ["pending", "delivered", "pending"]
 
 
+async def test_what_failed_is_posted_again_even_if_it_is_not_subscribed_to_any_more(
+    admin: Client, shop: str, conn: Connection
+) -> None:
+    id = await made(admin)
+    await tried(conn, await told(conn, "shop"), "failed", 500)
+    await admin.ok("PUT", f"{HOOKS}/{id}", {"events": ["messageFailed"]})
+
+    assert (await admin.ok("POST", f"{HOOKS}/{id}/replay", {"failed": True}))["replayed"] == 1
+
+
 async def test_a_large_replay_goes_on_by_cursor(
     admin: Client, shop: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,12 @@ async def test_every_part_of_a_path_is_described(document: Any) -> None:
             assert "200" in operation["responses"]
 
 
+async def test_an_account_in_the_query_may_be_one_that_there_is_not(document: Any, admin: Client) -> None:
+    status, error = await admin.ask("GET", "/v1/stats?account=nobody")
+    assert (status, error["code"]) == (404, "AccountNotFound")
+    assert "404" in document["paths"]["/v1/stats"]["get"]["responses"]
+
+
 async def test_what_the_body_takes_is_what_the_document_says(document: Any) -> None:
     message = document["components"]["schemas"]["Message"]
     assert {"from", "replyTo", "sendAt", "trackOpens", "dryRun", "copy"} <= set(message["properties"])

@@ -197,7 +197,7 @@ def _figure(stage: Stage, name: str, houses: Mapping[str, House]) -> Figure:
             for path in CALLS[name]:
                 stage.show(f"{name} round {turn + 1}/{stage.rounds}  beside {size}: {path}")
                 found[size][path].append(house.ask(path))
-    bar = bars.under_and_flat(50, 2) if name == STATS else bars.under(100)
+    bar = bars.under_each(50, 100) if name == STATS else bars.under_each(100, 100)
     figure = Figure(name, TITLES[name], " ms", {}, bar)
     for size, paths in found.items():
         figure.values[f"beside {size}"] = [max(one) for one in zip(*paths.values(), strict=True)]

@@ -80,11 +80,10 @@ def adds_under(most: float) -> Bar:
     return Bar(f"adds under {most:g}", judge)
 
 
-def under_and_flat(most: float, times: float) -> Bar:
-    """Beside little, and beside very much no more than so many times it, where both were measured."""
+def under_each(few: float, many: float) -> Bar:
+    """Beside few, and beside very many where that was measured."""
 
     def judge(figure: Figure) -> bool | None:
-        few, *many = figure.medians.values()
-        return few < most and all(one < times * few for one in many)
+        return all(value < most for value, most in zip(figure.medians.values(), (few, many), strict=False))
 
-    return Bar(f"under {most:,.0f}, and {times:g}x", judge)
+    return Bar(f"under {few:,.0f}, {many:,.0f}", judge)

@@ -75,7 +75,9 @@ create table open_tallies (
     any_firsts  integer not null,                   -- ... the first one at all, but for the sender's own
     folded      boolean not null default false
 );
-create index open_tallies_quarter on open_tallies (account_id, quarter);
+-- As with tallies.
+create index open_tallies_quarter on open_tallies (account_id, quarter)
+    include (email_type, opener, country, opens, firsts, any_firsts);
 create index open_tallies_news on open_tallies (account_id, quarter) where not folded;
 create unique index open_tallies_folded on open_tallies (account_id, quarter, email_type, opener, client, country)
     where folded;

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 
 from api import shapes
 
-Days = Annotated[int | None, Field(ge=1, le=3650, description="Only what was finished within so many days.")]
+Days = Annotated[int | None, Field(ge=1, le=3650, description="Only what was finished within so many times 24 hours.")]
 Machine = Annotated[
     bool,
     Field(

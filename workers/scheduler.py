@@ -29,7 +29,7 @@ MOST_WAITING = 400  # leases that no worker has begun: more would only grow old 
 FORGOTTEN = 5.0  # s after which a lease that was not begun is enqueued again
 RECONNECT = 3.0  # s that a worker takes at most to notice that PostgreSQL is back
 HOUSEKEEPING = 60.0
-PURGED = 500
+PURGED = 100  # messages, of up to a thousand deliveries each: the rows of their recipients are locked meanwhile
 
 
 class Hold(NamedTuple):

@@ -23,15 +23,20 @@ OF_ACCOUNT = "select id from messages where account_id = %(account)s order by id
 # them: a dead letter that was replayed meanwhile stays, and an open that was recorded meanwhile is seen.
 LOCK = "select from deliveries where message_id = any(%(ids)s) order by id for update"
 
-# What hangs on the messages in `going`.
+# What hangs on the messages in `going`. A message may have very many deliveries: what is joined is looked up by index,
+# row by row, never one list held against another.
 REMOVED = """
 mine as (
     delete from deliveries d using going where d.message_id = going.id
-    returning d.id, d.account_id, lower(d.recipient) as address, d.state, d.finished_at, going.email_type, going.tracked
+    returning d.id, d.account_id, lower(d.recipient) as address, d.state, d.finished_at, going.email_type,
+        going.tracked,
+        (select opens from opens o where o.delivery_id = d.id and o.sent_at is not null) as opens,
+        (select any_opens from opens o where o.delivery_id = d.id and o.sent_at is not null) as any_opens
 ), seen as (
-    delete from fetches f using mine where f.delivery_id = mine.id returning f.*, mine.email_type
-), opened as (
-    delete from opens o using mine where o.delivery_id = mine.id returning o.*
+    delete from fetches f using mine left join opens o on o.delivery_id = mine.id where f.delivery_id = mine.id
+    returning f.*, mine.email_type, f.id is not distinct from o.first_fetch as is_first,
+        f.id is not distinct from o.any_first_fetch as is_any_first
+), opens as (delete from opens where delivery_id in (select id from mine)
 ), attempts as (delete from attempts where delivery_id in (select id from mine)
 ), notes as (delete from notes where delivery_id in (select id from mine)
 ), notices as (delete from notices where delivery_id in (select id from mine)
@@ -54,13 +59,12 @@ with going as (
         select from deliveries d where d.message_id = m.id
         and (d.finished_at is null or d.finished_at > now() - make_interval(days => %(days)s)))
 ), {REMOVED}, fewer as (
-    select m.account_id, m.address, count(*) filter (where m.state = 'sent') as sent,
-        count(*) filter (where m.state = 'sent' and m.tracked) as tracked,
-        count(*) filter (where m.state = 'failed') as failed, count(*) filter (where o.opens > 0) as opened,
-        count(*) filter (where o.any_opens > 0) as any_opened, coalesce(sum(o.opens), 0) as opens,
-        coalesce(sum(o.any_opens), 0) as any_opens
-    from mine m left join opened o on o.delivery_id = m.id and o.sent_at is not null
-    where m.state in ('sent', 'failed') group by 1, 2
+    select account_id, address, count(*) filter (where state = 'sent') as sent,
+        count(*) filter (where state = 'sent' and tracked) as tracked,
+        count(*) filter (where state = 'failed') as failed, count(*) filter (where opens > 0) as opened,
+        count(*) filter (where any_opens > 0) as any_opened,
+        coalesce(sum(opens), 0) as opens, coalesce(sum(any_opens), 0) as any_opens
+    from mine where state in ('sent', 'failed') group by 1, 2
 ), known as (
     select r.account_id, r.address, f.{", f.".join(COUNTS)}
     from recipients r join fewer f using (account_id, address)
@@ -75,9 +79,9 @@ with going as (
         select max(finished_at) from mine where state in ('sent', 'failed'))) returning purged_until
 ), rowless as (
     insert into rowless_opens (account_id, quarter, email_type, opener, client, country, opens, firsts, any_firsts)
-    select s.account_id, date_bin('15 minutes', s.at, 'epoch') as quarter, s.email_type, s.opener, s.client, s.country,
-        count(*), count(*) filter (where s.id = o.first_fetch), count(*) filter (where s.id = o.any_first_fetch)
-    from seen s join opened o using (delivery_id) where s.at > (select purged_until from until)
+    select account_id, date_bin('15 minutes', at, 'epoch') as quarter, email_type, opener, client, country, count(*),
+        count(*) filter (where is_first), count(*) filter (where is_any_first)
+    from seen where at > (select purged_until from until)
     group by 1, 2, 3, 4, 5, 6
 )
 delete from messages where id in (select id from going)

@@ -31,6 +31,7 @@ COMMANDS = (
     Command("queue", "queue", "Look", "what waits, for whom, since when and why"),
     Command("preview", "preview", "Look", "the exact bytes that upstream would receive"),
     Command("statistics", "statistics", "Look", "hold the sums of statistics against the rows, and mend them"),
+    Command("report", "report", "Look", "what a bounce or complaint says, as one JSON line a file"),
     Command("doctor", "doctor", "Look", "check this installation, and list every setting"),
 )
 

@@ -45,6 +45,16 @@ def text_of(raw: bytes) -> str:
         return raw.decode("latin-1")
 
 
+def decoded(raw: bytes, charset: str) -> str:
+    """Text in this charset, else UTF-8, else Latin-1. Never raises."""
+    if _CODECS.fullmatch(charset):
+        try:
+            return raw.decode(charset, "replace").encode("utf-8", "replace").decode()
+        except LookupError:
+            pass
+    return text_of(raw)
+
+
 def _word(piece: str, packed: bool) -> str:
     if packed:
         return f"=?utf-8?b?{binascii.b2a_base64(piece.encode(), newline=False).decode()}?="

@@ -1,0 +1,58 @@
+"""`postferry report`: what the reader of bounces and complaints sees in a message, one JSON line a file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from relay.commands.terminal import USAGE, Stop, describe
+from relay.core import letter, report
+from relay.core.report import Report
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    describe(
+        parser,
+        _report,
+        "Read mail files and tell what each reports: one JSON line a file, with its kind (bounce, complaint, "
+        "auto-reply or none), the Message-ID of the original, and each recipient with action, status and the "
+        "server's words. `failed` is for good; `delayed` is a warning, or a delivery given up for want of time. Only "
+        "the first 1 MiB of a file is read. Nothing is stored; no server is needed.",
+        "report bounce.eml",
+        "report *.eml | jq -r 'select(.kind==\"bounce\") | .recipients[].recipient'",
+    )
+    parser.add_argument("files", metavar="FILE", nargs="+", help="a mail as it arrived; - is stdin")
+
+
+def _report(args: argparse.Namespace) -> int:
+    for file in args.files:
+        print(json.dumps({"file": file, **shown(report.read(_content(file)))}, ensure_ascii=False))
+    return 0
+
+
+def shown(found: Report) -> dict[str, Any]:
+    """The report as JSON."""
+    told = [
+        {
+            "recipient": one.recipient,
+            "action": one.action,
+            "status": one.status,
+            "diagnostic": one.diagnostic,
+            "mta": one.mta,
+        }
+        for one in found.recipients
+    ]
+    return {"kind": found.kind.value, "messageId": found.message_id or None, "recipients": told}
+
+
+def _content(file: str) -> bytes:
+    try:
+        if file == "-":
+            return sys.stdin.buffer.read(letter.MOST)
+        with Path(file).open("rb") as opened:
+            return opened.read(letter.MOST)
+    except OSError as error:
+        raise Stop(f"cannot read {file}: {error.strerror}", "", USAGE) from None

@@ -1,0 +1,225 @@
+"""What reports say, as data: the words of many servers and languages, as regular expressions of bounded cost.
+
+A phrase belongs here when it is how a kind of server, or a language, says this; not when one message says it.
+"""
+
+from __future__ import annotations
+
+import re
+
+
+def _any(*phrases: str, before: str = "", after: str = "", flags: int = 0) -> re.Pattern[str]:
+    return re.compile(f"{before}(?:{'|'.join(phrases)}){after}", re.IGNORECASE | flags)
+
+
+MAIL = r"(?:e-?mail|mail|message|letter)s?"
+MACHINE_SENDER = _any(
+    r"mailer[-_. ]?daemon",
+    r"mail[-_. ]?daemon",
+    r"mdaemon",
+    r"post[_-]?master",
+    r"bounce",
+    r"undeliver",
+    r"mail[-. ]?delivery[-. ]?(?:system|subsystem|service|agent)",
+    r"delivery (?:notification|status|agent)",
+    r"mail (?:system|administrator)",
+    r"system administrator",
+    r"mailadm",
+    r"smtp[- ](?:gateway|server)",
+    r"mmsc ndr",  # gateways to mobile telephones
+    r"no-?reply@sns\.amazonaws",  # Amazon tells of bounces through its notification service
+)
+"""Who sends reports: looked for in From."""
+
+FAILURE_SUBJECT = _any(
+    r"undeliver(?:ed|able)",
+    r"non-? ?deliver",
+    r"deliver(?:y|ing)[-: ]+(?:\w+ ){0,3}(?:fail|problem|error|report|status|delay|notif)",
+    r"fail\w* (?:to )?deliver",
+    r"delivery (?:has )?(?:been )?(?:fail|delay)",
+    r"failure (?:notice|\()",
+    r"failed mail",
+    r"return(?:ed|ing)? (?:e-?mail|mail|to sender)",
+    r"mail(?:ing)?[- ]+(?:\w+ )?(?:fail|error|delivery)",
+    r"mail system error",
+    r"could not (?:be )?(?:send|deliver|sent)",
+    r"error sending",
+    rf"{MAIL} (?:\w+ )?(?:delayed|bounced|rejected|returned|status)",
+    rf"(?:bounced?|rejected) {MAIL}",
+    r"automatically rejected",
+    r"warning[-: ]+(?:message|could not|mail|delivery)",
+    r"permanent (?:delivery )?(?:failure|error)",
+    r"processing error",
+    r"user unknown|unknown (?:user|recipient)",
+    r"unzustellbar|nicht zugestellt|zustell|konnte nicht|fehlgeschlagen",  # German
+    r"échec|non remis|impossible de",  # French
+    r"no se (?:ha )?p(?:udo|uede)|notificaci[oó]n (?:de |sobre )?(?:el )?estado",  # Spanish
+    r"mancat[ao] (?:consegna|recapito)",  # Italian
+    r"niet bezorgd",  # Dutch
+    r"não (?:entregue|foi)",  # Portuguese
+    r"недоставл|не доставлен",  # Russian
+    r"配信|送信|エラー",  # Japanese
+    r"退信|退回",  # Chinese
+)
+"""How reports are titled."""
+
+PLAINLY = _any(
+    r"undeliver",
+    r"non-? ?deliver",
+    r"mail delivery",
+    r"delivery (?:status|fail|notification)",
+    r"returned mail",
+    r"failure notice",
+    before=r"\W{0,5}",
+)
+"""Titles that begin as hardly anything but a report does: matched at the beginning."""
+
+ANSWER = _any(r"(?:re|fwd?|aw|wg|sv|rif|tr|vs|antw)(?:\[\d+\])?\s?:", before=r"\s{0,5}")
+"""Titles of mail that people answer or pass on: matched at the beginning."""
+
+AWAY = _any(
+    r"out of (?:the )?office",
+    r"auto(?:matic|mated)?[-_ ]?(?:re(?:ply|sponse|sponder))",
+    r"autorespon",
+    r"vacation",
+    r"on (?:holiday|leave)",
+    r"away (?:from|until)",
+    r"absence",
+    r"abwesen",
+    r"fuera de (?:la )?oficina",
+    r"r[ée]ponse automatique",
+    r"risposta automatica",
+    r"resposta autom",
+    r"自動(?:応答|返信)|不在",
+)
+"""How auto-replies are titled."""
+
+FAILED = _any(
+    r"(?:could|can|did|was|were|has|have) ?n(?:o|')t (?:be(?:en)? )?(?:able to )?(?:be )?"
+    r"(?:deliver|reach|sen[dt]|accept|process|relay|complete|find)",
+    r"unable to (?:deliver|send|relay|complete|process)",
+    r"undeliver|non-? ?deliver",
+    rf"(?:delivery|deliver\w*|{MAIL}|recipients?|address(?:es)?|problems?)[\w ,'()/]{{0,60}}\b"
+    r"(?:fail\w*|errors?|problems?|reject\w*|bounced|invalid)",
+    r"fail\w* (?:to )?(?:deliver|for|in delivering)",
+    r"permanent(?:ly)? (?:fatal )?(?:error|fail\w*|delivery)",
+    r"fatal errors",
+    r"returned (?:to sender|mail|because|by|for)|has been returned",
+    r"rejected|not known|unknown (?:user|address|recipient)|user unknown|no such",
+    r"did not reach|does(?:n't| not) (?:exist|have)|not exist|was not",
+    r"delivery error|error (?:occurred|delivering)|failure",
+    r"nicht zugestellt|zustellung|fehler|fehlgeschlagen",
+    r"n'a (?:pas )?(?:pu|été)|échec|impossible",
+    r"no (?:se )?(?:ha )?(?:pudo|podido|puede|fue)|imposible",
+    r"non (?:è stato|ha potuto|può|e' stato)|impossibile",
+    r"niet (?:worden )?(?:bezorgd|afgeleverd)",
+    r"kunde inte",
+    r"não (?:foi|pôde|p[ôo]de)",
+    r"не может|не доставлен|не удалось",
+    r"配信|配達|送信でき|届けられ|できませんでした|エラー",
+    r"无法|退回",
+)
+"""What is said of mail that did not arrive."""
+
+DELAYED = _any(
+    r"has(?: been|n't been| not been)? (?:delayed|not yet been delivered)",
+    r"not yet been delivered",
+    r"still (?:being retried|trying|awaiting)",
+    r"will (?:continue to (?:be )?(?:try|tri|attempt|made)|retry|be retried|keep trying|try again)",
+    r"will attempt (?:to )?(?:re)?deliver",
+    r"attempts will continue",
+    r"(?:just|only) a warning|warning (?:message )?only",
+    r"not need to (?:resend|re-send|take)",
+    r"could not send mail for past",
+    r"(?:delivery|message|mail) (?:is |has been )?delayed|is delayed",
+    r"delayed (?:for )?(?:more than )?\d+ (?:sec|min|hour|day)",
+    r"wird (?:weiter|erneut)",
+)
+"""What is said of mail that is still tried."""
+
+EXPIRED = _any(
+    r"\b(?:message|envelope|delivery(?: time)?|mail|lifetime|queue time|deadline)\b[\w ,:-]{0,20} expired",
+    r"expired (?:in|from) (?:the )?queue",
+    r"retry time ?out exceeded",
+    r"too long in (?:the )?queue|queue (?:for )?too long",
+    r"(?:not|n't) be delivered (?:for|within|in) (?:the last )?\d+",
+    r"unable to deliver in \d+",
+    r"deliver for the last \d+",
+    r"maximum (?:queue|retry) time|exceeded (?:the )?(?:maximum )?(?:queue|retry) (?:time|period)",
+)
+"""Time ran out: what was against the delivery all the while is another matter."""
+
+UNREACHABLE = _any(
+    r"\btimed out\b|\btime-?out\b",
+    r"no (?:answer|response) from",
+    r"not accept our requests to connect",
+    r"(?:unable|not able|n't able|failed) to (?:establish|connect|contact)",
+    r"socket error",
+    r"connection (?:refused|lost|dropped)",
+)
+"""Nobody answered: true today, perhaps not tomorrow."""
+
+AGAINST_ADDRESS = _any(
+    r"\bfull\b|quota",
+    r"unknown|no such|not exist|invalid|disabled|inactive",
+    r"\bDNS\b|name server|name lookup|look-?up fail|no (?:MX|mail exchanger)|host (?:not|or domain name not) found",
+    r"loop|too (?:many|large|big)",
+)
+"""What is said against the address, its host or the mail: then it was not time that failed."""
+
+_COPY = rf"(?:original|returned|undelivered|bounced|rejected|failed|your|unsent|old) (?:{MAIL} )?(?:{MAIL}|text)(?:'s)?"
+ORIGINAL = _any(
+    r"below this line is a copy",
+    rf"(?:this is|here is|below is|enclosed is|attached is)?[ \w]{{0,12}}a copy of (?:the|your) (?:original )?{MAIL}",
+    rf"(?:the )?{_COPY} ?(?:headers?|text|content|follows?|reads|below|attached|was|:|-|$)",
+    r"(?:your )?(?:original )?message (?:is|was)? ?(?:as )?follows",
+    r"(?:the )?(?:first|following|top)[\w ,]{0,30}(?:lines?|part|kb|bytes) of (?:the|your) (?:original )?message",
+    r"message headers? follow|message (?:text|contents?|header|follows)\b",
+    r"(?:the )?headers? (?:of|from) (?:the )?(?:original|your|undelivered|message)",
+    r"(?:begin|start) of (?:returned|original|your)",
+    r"forwarded message|mail contents?|transcript of (?:the )?original",
+    r"ursprüngliche nachricht|message d'origine|mensaje original|messaggio originale",
+    r"текст письма|原始|元のメッセージ",
+    before=r"^[ \t>*=_+#.-]{0,80}",
+    flags=re.MULTILINE,
+)
+"""Lines after which the copy of the original message comes."""
+
+MEANT = _any(
+    r"rcpt to\s?:?",
+    r"recipient(?:s|\(s\))?(?: address)?(?: is| was|:|\s)",
+    r"addressed(?: to|,)",
+    rf"deliver(?:y|ed|ing)?(?: (?:of )?(?:your |the )?{MAIL})?(?: has)?(?: failed)?(?: sent)? (?:to|for)"
+    r"(?: (?:the )?(?:following )?(?:address|recipient|user|mailbox|e-?mail(?: address)?)(?:es|s)?)?",
+    rf"{MAIL}(?: (?:sent|you sent|addressed))?(?: could not be delivered)? to"
+    r"(?: (?:the )?(?:address|recipient|user|following)\w*)?",
+    r"failed (?:address(?:es)?|recipients?|for)",
+    r"undeliverable +to",
+    r"unknown (?:user|recipient|address)",
+    r"user|mailbox|account|address(?: rejected)?|destination",
+    r"generated from|originally|expanded from|smtp|intended for|attempts|for|to",
+    r"an|an die adresse|adresse|destinatario|пользовател\w*|получател\w*|宛先?",
+    after=r"[\s:=]{0,20}[<\"'(\[]{0,3}$",
+)
+"""Words right before an address that the report is about."""
+
+NOT_MEANT = _any(
+    r"\bfrom",
+    r"envelope-from|sender|mail from|return-path|absender|de la part de",
+    r"contact|by|reply[- ]?to|e-?mail us(?: at)?|help(?:desk)?|support|assistance|abuse",
+    r"please (?:e-?mail|write|send|contact)[\w ]{0,30}",
+    r"postmaster(?: at)?",
+    r"report(?:ed)?(?: this)?(?: \w+)? to|forward(?:ed)?(?: this)?(?: \w+){0,3} to",
+    r"visit|http\S{0,200}|cc|message-?id|id",
+    r"auth(?:enticated|enticated sender)?(?: user)?|yourself|identify",
+    after=r"\s{0,5}[:=]?\s{0,5}[<\"'(\[]{0,3}$",
+)
+"""Words right before an address that is somebody else's."""
+
+SERVICE = _any(
+    r"mailer-daemon|mail-daemon|postmaster|abuse|hostmaster|support|helpdesk|no-?reply|listmaster|webmaster|root",
+    r"info-?desk|unsubscribe",
+    before="^",
+    after="@",
+)
+"""Addresses that help, rather than fail."""

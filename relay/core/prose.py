@@ -1,0 +1,184 @@
+"""Bounces as people are told of them: which addresses a notice says have failed, and what it says of each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from relay.core import phrases
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a report says of one recipient. `action` and `status` as in RFC 3464; "" is not told."""
+
+    recipient: str
+    action: str = ""
+    status: str = ""
+    diagnostic: str = ""
+    mta: str = ""
+
+
+_ATOM = r"\w!#$%&'*+/=?^`{|}~-"
+_LOCAL = rf"(?<![.@{_ATOM}])(?!')[{_ATOM}][.{_ATOM}]{{0,63}}"
+_QUOTED_LOCAL = r"\"[^\"\s@<>]{1,64}(?: [^\"@<>\s]{1,64}){0,3}\""
+_DOMAIN = r"(?:\[(?:\d{1,3}\.){3}\d{1,3}\]|[A-Za-z0-9_](?:[\w-]{0,62}\.){1,10}[A-Za-z][\w-]{0,61}[A-Za-z0-9])"
+ADDRESS = re.compile(rf"(?:{_QUOTED_LOCAL}|{_LOCAL})@{_DOMAIN}(?![\w@])")
+SAID = re.compile(
+    r"(?:^|[\s:(\[<>])(?:[45]\d\d[ -](?:#?[45]\.\d{1,3}\.\d{1,3}\b|[^\d\s])|#?[45]\.\d{1,2}\.\d{1,3}\b)", re.MULTILINE
+)
+"""Where an SMTP reply is quoted."""
+
+_STATUS = re.compile(r"(?<![\d.])([45]\.\d{1,2}\.\d{1,3})(?![.]?\d)")
+_REFUSED = re.compile(r"\b5[0-5]\d[ -]")
+_RCPT = re.compile(r"rcpt to\s?:?\s?<?$", re.IGNORECASE)
+_EXPANDED = re.compile(r"(?:generated|expanded) from\s?<?$", re.IGNORECASE)
+_DESCRIBED = re.compile(r"^[ \t>*]{0,20}(?:to|cc|bcc|an|à|para|a)\s?:\s", re.IGNORECASE)
+_ALONE = re.compile(r"^[ \t>*•·–—-]*(?:smtp:\s?|mailto:\s?)?[<\"'\[(]*$", re.IGNORECASE)
+_AFTER = re.compile(
+    r"[>\"'\])]*\s*(?:$|[:;,…(\[]|\.{3}|-\s|<mailto|(?:failed|unknown|user|on \w|was|is)\b)", re.IGNORECASE
+)
+_FIELD = re.compile(
+    r"(?:>[ ]?|[ \t]{1,8})?(?:return-path|received|dkim-signature|domainkey-signature|message-id|from|to|subject|date"
+    r"|mime-version|content-type|x-[\w-]{2,40}|sender|reply-to|delivered-to|user-agent|arc-[\w-]+"
+    r"|authentication-results)[ \t]*:",
+    re.IGNORECASE,
+)
+_TRACE = re.compile(r"[>\s]{0,8}(?:return-path|received|message-id|mime-version|dkim-signature)[ \t]*:", re.IGNORECASE)
+_QUOTED = re.compile(r"^(?:>[ ]?|[ \t]{1,8}(?=[\w-]+\s?:))")
+_SUMMARY = re.compile(r"^(?:from|to|subject)\s?:.*\n(?:[\w-]+\s?:.*\n|[ \t].*\n)+", re.IGNORECASE | re.MULTILINE)
+
+MOST = 400  # addresses that are looked at
+REACH = 1500  # characters after an address that may speak of it
+
+
+def before_original(text: str) -> str:
+    """The notice, without the copy of the original message that follows it."""
+    lines = text.split("\n")
+    header = _header_at(lines)
+    kept = text if header is None else "\n".join(lines[:header])
+    first = ADDRESS.search(kept)
+    cut = phrases.ORIGINAL.search(kept, first.end()) if first else None
+    return kept[: cut.start()] if cut else kept
+
+
+def original_header(text: str) -> str:
+    """The header fields of the original message, where the text has them; "" where not."""
+    lines = text.split("\n")
+    header = _header_at(lines)
+    if header is not None:
+        return "\n".join(_QUOTED.sub("", line) for line in lines[header : header + 300])
+    for cut in islice(phrases.ORIGINAL.finditer(text), 20):
+        if found := _SUMMARY.search(text[cut.end() : cut.end() + 4000].lstrip("\n -=")):
+            return found[0]
+    return ""
+
+
+def read(text: str, others: frozenset[str]) -> Iterator[Told]:
+    """The recipients that a notice says something of. `others` are the addresses (lower case) it is from and to."""
+    seen = [one for one in _seen(text, others) if one.weight > 0]
+    if not seen:
+        return
+    least = min(3, max(one.weight for one in seen))
+    firsts: dict[str, _Seen] = {}
+    for one in seen:
+        if one.weight >= least:
+            firsts.setdefault(one.address.lower(), one)
+    places = sorted(one.start for one in firsts.values())
+    for one in firsts.values():
+        after = one.start + len(one.address)
+        following = next((place for place in places if place > one.start), len(text))
+        said = text[after : min(following, after + REACH)]
+        if not SAID.search(said) and following == len(text):
+            said += " " + text[:REACH]
+        yield Told(one.address, status=status_in(said) or status_in(text), diagnostic=_diagnostic(said))
+
+
+def names(text: str, others: frozenset[str]) -> bool:
+    """Whether some address is surely meant."""
+    return any(one.weight >= 3 for one in _seen(text, others))
+
+
+def status_in(text: str) -> str:
+    """The first enhanced status code that tells of a failure or a delay; "" without one."""
+    found = _STATUS.search(text)
+    return found[1] if found else ""
+
+
+def action(told: Told, subject: str, text: str) -> str:
+    """`failed`, or `delayed` where time is the fault: mail that is still tried, or was given up for want of an answer.
+
+    What is delayed in this sense says nothing against the address.
+    """
+    if told.action != "failed" and (phrases.DELAYED.search(text[:4000]) or phrases.DELAYED.search(subject)):
+        return "delayed"
+    return "delayed" if _ran_out(told.status, told.diagnostic or text[:3000]) else "failed"
+
+
+def _ran_out(status: str, said: str) -> bool:
+    if phrases.AGAINST_ADDRESS.search(said):
+        return False
+    if phrases.EXPIRED.search(said):
+        return "expired" in said.lower() or not _REFUSED.search(said)
+    unreachable = status[:4] in ("", "4.4.") and phrases.UNREACHABLE.search(said) and not _REFUSED.search(said)
+    return status == "4.4.7" or bool(unreachable)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    address: str
+    start: int
+    weight: int
+
+
+def _seen(text: str, others: frozenset[str]) -> Iterator[_Seen]:
+    text = text.replace("SMTP=", "SMTP:")
+    for match in islice(ADDRESS.finditer(text), MOST):
+        begin, end = text.rfind("\n", 0, match.start()) + 1, text.find("\n", match.end())
+        before = text[max(begin, match.start() - 200) : match.start()]
+        after = text[match.end() : end if end >= 0 else len(text)][:200]
+        yield _Seen(match[0], match.start(), _weight(match[0], before, after, match[0].lower() in others))
+
+
+def _weight(address: str, before: str, after: str, other: bool) -> int:
+    """How surely the notice is about the address, by what stands around it on its line: 4 surely, 0 not at all."""
+    if _RCPT.search(before):
+        weight = 4
+    elif _EXPANDED.search(before):
+        weight = 3
+    elif phrases.NOT_MEANT.search(before) or before.endswith("//"):
+        weight = 0
+    elif _DESCRIBED.match(before):
+        weight = 2
+    elif _ALONE.match(before) and _AFTER.match(after):
+        weight = 4
+    elif phrases.MEANT.search(before) or _ALONE.match(before) or SAID.search(before):
+        weight = 3
+    else:
+        weight = 1
+    if other:
+        return 2 if weight == 4 else 0
+    return min(weight, 1) if weight < 4 and phrases.SERVICE.match(address) else weight
+
+
+def _diagnostic(said: str) -> str:
+    """The reply, where one is quoted; else what follows the address."""
+    text = " ".join(said.split()).strip(" :;>-\"'")
+    found = SAID.search(text)
+    return text[found.start() :][:500].strip() if found else text[:500].strip()
+
+
+def _header_at(lines: list[str]) -> int | None:
+    """The line where a block of header fields begins: three in a row, one of them such as only servers write."""
+    first, fields, trace = 0, 0, False
+    for number, line in enumerate(lines[:4000]):
+        if _FIELD.match(line):
+            first, fields = (first, fields + 1) if fields else (number, 1)
+            trace = trace or bool(_TRACE.match(line))
+            if fields >= 3 and trace:
+                return first
+        elif not (line[:1] in (" ", "\t", ">") and line.strip()):
+            fields, trace = 0, False
+    return None

@@ -1,0 +1,203 @@
+"""Reports about mail we sent: bounces, warnings, complaints and auto-replies, in whatever dialect a server speaks.
+
+First what machines are told (RFC 3464, RFC 5965, X-Failed-Recipients), then what people are told; all of it only on
+evidence that the mail is a report. Never raises, and reads at most 1 MiB.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from relay.core import letter, phrases, prose, statuses, words
+from relay.core.letter import Fields, Letter
+from relay.core.prose import ADDRESS, Told
+
+OPENING = 6000  # characters in which a report says that it is one
+LONGEST = 100 << 10  # characters of its text that are read
+
+_ID = re.compile(r"<[^<>\s]{1,500}>")
+_ID_IN_TEXT = re.compile(r"message-?id\s?[:=]?\s{0,5}(<[^<>\s@]{1,250}@[^<>\s]{1,250}>)", re.IGNORECASE)
+
+
+class Kind(StrEnum):
+    BOUNCE = "bounce"
+    COMPLAINT = "complaint"
+    AUTO_REPLY = "auto-reply"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a message reports. `message_id` is the original's, in angle brackets; "" when it is not told."""
+
+    kind: Kind
+    message_id: str = ""
+    recipients: tuple[Told, ...] = ()
+    feedback: Fields = field(default_factory=Fields)  # of a complaint
+
+
+def read(raw: bytes) -> Report:
+    """What this message (RFC 5322) reports."""
+    mail = letter.read(raw)
+    original = _original(mail)
+    if (feedback := _feedback(mail, original)) is not None:
+        return _complaint(feedback, original)
+    text = _text(mail)
+    told = list(statuses.read(mail)) or list(statuses.amazon(mail))
+    if (_typed(mail) and told) or _evident(mail, text):
+        told = _unique(told) or _named(mail, text, original)
+        if told:
+            return Report(Kind.BOUNCE, _message_id(original, text), tuple(_judged(mail, told, text)))
+    return Report(Kind.AUTO_REPLY if _auto_reply(mail) else Kind.NONE)
+
+
+def _typed(mail: Letter) -> bool:
+    """It says by its type, or is Amazon's: status fields in other mail may be quoted by people."""
+    return (
+        mail.kind == "multipart/report"
+        or any("delivery-status" in part.kind and not part.enclosed for part in mail.parts)
+        or "@sns.amazonaws.com" in mail.fields.get("from").lower()
+    )
+
+
+def _evident(mail: Letter, text: str) -> bool:
+    """Whether three signs agree that it is a report; one or two may be chance."""
+    fields, opening = mail.fields, text[:OPENING]
+    subject, sender = words.decode(fields.get("subject")), fields.get("from")
+    machine = bool(phrases.MACHINE_SENDER.search(sender)) or sender.strip() in ("", "<>")
+    titled = bool(phrases.FAILURE_SUBJECT.search(subject))
+    if fields.get("x-failed-recipients"):
+        return True
+    signs = sum(
+        (
+            2 * (mail.kind == "multipart/report" and "disposition" not in mail.parameters.get("report-type", "")),
+            fields.get("return-path").replace(" ", "").lower() in ("<>", "<mailer-daemon>"),
+            machine,
+            titled,
+            bool(phrases.PLAINLY.match(subject)),
+            fields.get("auto-submitted").lower().startswith(("auto-replied", "auto-generated")),
+            bool(phrases.FAILED.search(opening) or phrases.DELAYED.search(opening)),
+            bool(prose.SAID.search(opening)),
+            prose.names(opening, _others(mail, Fields())),
+            -2 * (not titled and bool(phrases.AWAY.search(subject))),
+            -2 * (not machine and bool(phrases.ANSWER.match(subject))),
+            -(not machine and bool(fields.get("list-id") or fields.get("list-unsubscribe"))),
+            -(not machine and bool(fields.get("in-reply-to"))),
+        )
+    )
+    return signs >= 3
+
+
+def _auto_reply(mail: Letter) -> bool:
+    fields = mail.fields
+    return (
+        fields.get("auto-submitted").lower().startswith("auto-replied")
+        or bool(fields.get("x-autoreply") or fields.get("x-autorespond"))
+        or fields.get("precedence").lower() in ("auto_reply", "auto-reply")
+        or bool(phrases.AWAY.search(words.decode(fields.get("subject"))))
+    )
+
+
+# -- the parts that matter ---------------------------------------------------------------------------------------------
+
+
+def _text(mail: Letter) -> str:
+    """What people are told: the texts that are not of the original message."""
+    own = [part for part in mail.parts if not part.enclosed]
+    texts = [part.text for part in own if part.kind in ("text/plain", "text/html", "text")]
+    return prose.before_original("\n".join(texts or [part.text for part in own])[:LONGEST])
+
+
+def _original(mail: Letter) -> Fields:
+    """The header of the original message: an enclosed part's, else the one that follows in the text."""
+    for part in mail.parts:
+        if part.kind.startswith("message/rfc822") or "rfc822-headers" in part.kind:
+            fields = letter.fields_of(part.text.lstrip("\n"))
+            if len(fields.pairs) > 1:
+                return fields
+    for part in mail.parts:
+        if not part.enclosed and (block := prose.original_header(part.text[:LONGEST])):
+            return letter.fields_of(block)
+    return Fields()
+
+
+def _message_id(original: Fields, text: str) -> str:
+    if found := _ID.search(original.get("message-id")):
+        return found[0]
+    told = _ID_IN_TEXT.search(text)
+    return told[1] if told else ""
+
+
+# -- complaints --------------------------------------------------------------------------------------------------------
+
+
+def _feedback(mail: Letter, original: Fields) -> Fields | None:
+    """The fields of a feedback report (RFC 5965); Hotmail's has none, it is the original alone. None: no complaint."""
+    declared = "feedback" in mail.parameters.get("report-type", "").lower()
+    for part in mail.parts:
+        if not part.enclosed and (declared or part.kind == "message/feedback-report"):
+            fields = letter.fields_of(part.text.lstrip("\n"))
+            if fields.get("feedback-type") or part.kind == "message/feedback-report":
+                return fields
+    if declared:
+        return Fields()
+    staff = mail.fields.get("from").lower().find("staff@hotmail") >= 0
+    about = "complaint about message" in mail.fields.get("subject").lower()
+    if original.get("x-hmxmroriginalrecipient") or ((staff or about) and original.pairs):
+        return Fields()
+    return None
+
+
+def _complaint(feedback: Fields, original: Fields) -> Report:
+    told = [name for key in ("original-rcpt-to", "removal-recipient") for name in feedback.all(key)]
+    names = told or [original.get("x-hmxmroriginalrecipient") or original.get("to") or original.get("delivered-to")]
+    mta = feedback.get("reporting-mta").rpartition(";")[2].strip()
+    found = dict.fromkeys(address for name in names for address in ADDRESS.findall(name))
+    return Report(
+        Kind.COMPLAINT, _message_id(original, ""), tuple(Told(address, mta=mta) for address in found), feedback
+    )
+
+
+# -- recipients --------------------------------------------------------------------------------------------------------
+
+
+def _named(mail: Letter, text: str, original: Fields) -> list[Told]:
+    """Who is meant, where no status fields say so: the header, the notice, or the only one the original was for."""
+    said = _unique(prose.read(text, _others(mail, original)))
+    listed = ADDRESS.findall(" ".join(mail.fields.all("x-failed-recipients")))
+    if listed and (not said or any(name.lower() in text.lower() for name in listed)):
+        by_name = {told.recipient.lower(): told for told in said}
+        return _unique(by_name.get(name.lower(), Told(name)) for name in listed)
+    if said:
+        return said
+    wanted = dict.fromkeys(ADDRESS.findall(original.get("x-original-to") or original.get("to")))
+    return [Told(name) for name in wanted] if len(wanted) == 1 else []
+
+
+def _others(mail: Letter, original: Fields) -> frozenset[str]:
+    """Addresses that a notice names without meaning that they failed: who it is from and to, and who wrote."""
+    fields = mail.fields
+    names = [fields.get(key) for key in ("from", "reply-to", "to", "delivered-to")]
+    names += [original.get(key) for key in ("from", "return-path", "reply-to", "sender")]
+    return frozenset(address.lower() for name in names for address in ADDRESS.findall(name))
+
+
+def _unique(told: Iterable[Told]) -> list[Told]:
+    """One for each address: the one that says most."""
+    found: dict[str, Told] = {}
+    for one in told:
+        known = found.get(one.recipient.lower())
+        if known is None or not known.diagnostic or (not known.status and one.status):
+            found[one.recipient.lower()] = one
+    return list(found.values())
+
+
+def _judged(mail: Letter, told: Sequence[Told], text: str) -> Iterator[Told]:
+    """With a status where the diagnostic has one, and an action for each."""
+    subject = words.decode(mail.fields.get("subject"))
+    for one in told:
+        whole = replace(one, status=one.status or prose.status_in(one.diagnostic))
+        yield replace(whole, action=prose.action(whole, subject, text)) if whole.action in ("", "failed") else whole

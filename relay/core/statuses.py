@@ -1,0 +1,120 @@
+"""What servers tell machines about recipients: RFC 3464 status fields, in whatever shape, and Amazon's JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from relay.core.letter import Fields, Letter
+from relay.core.prose import ADDRESS, Told
+
+_NAMES = ("original-recipient", "final-recipient", "x-actual-recipient")
+_PRESENT = re.compile(r"^[>\s]{0,8}(?:final|original|x-actual)-recipient\s?:", re.IGNORECASE | re.MULTILINE)
+_FIELD = re.compile(
+    r"[>\s]{0,10}((?:final|original|x-actual)-recipient|(?:reporting|remote|received-from)-mta|diagnostic-code|action|status"
+    r"|(?:last-attempt|arrival)-date|will-retry-until|final-log-id|x-[\w-]{1,40})\s{0,5}:(.*)",
+    re.IGNORECASE,
+)
+_CODE = re.compile(r"\b[245]\.\d{1,3}\.\d{1,3}\b")
+_GROUPS = re.compile(r"\n[ \t>]*\n")
+_ACTIONS = {
+    **{word: word for word in ("failed", "delayed", "delivered", "relayed", "expanded")},
+    **dict.fromkeys(("failure", "fail", "error"), "failed"),
+    "deliverable": "delivered",
+}
+
+
+def read(mail: Letter) -> Iterator[Told]:
+    """The recipients whose status fields the mail has: in a part of the right type, else in any."""
+    for block in _blocks(mail):
+        yield from _recipients(block)
+
+
+def amazon(mail: Letter) -> Iterator[Told]:
+    """Amazon SES tells by JSON, bare or wrapped by SNS (docs.aws.amazon.com: SES notification contents)."""
+    for part in mail.parts[:3]:
+        told = _json(part.text)
+        for one in _listed(told.get("bounce"), "bouncedRecipients"):
+            if isinstance(one, dict) and ADDRESS.fullmatch(str(one.get("emailAddress"))):
+                yield Told(
+                    str(one["emailAddress"]),
+                    _ACTIONS.get(str(one.get("action")), "failed"),
+                    str(one.get("status") or ""),
+                    str(one.get("diagnosticCode") or ""),
+                    str(told["bounce"].get("reportingMTA") or ""),
+                )
+        for one in _listed(told.get("delivery"), "recipients"):
+            if ADDRESS.fullmatch(str(one)):
+                yield Told(str(one), "delivered", diagnostic=str(told["delivery"].get("smtpResponse") or ""))
+
+
+def _blocks(mail: Letter) -> Iterator[str]:
+    """Texts with status fields. Those of an enclosed message are its own, unless there are no others."""
+    for enclosed in (False, True):
+        found = [part.text for part in mail.parts if "delivery-status" in part.kind and part.enclosed is enclosed]
+        if any(_PRESENT.search(text) for text in found):
+            yield from found
+            return
+    yield from [part.text for part in mail.parts if not part.enclosed and _PRESENT.search(part.text)][:1]
+
+
+def _recipients(block: str) -> Iterator[Told]:
+    """One for each group of fields that names a recipient (RFC 3464 2.3); the original name is the one we sent to."""
+    reporter = ""
+    for group in _GROUPS.split(block):
+        fields = _fields(group)
+        reporter = _last(fields.get("reporting-mta")) or reporter
+        names = [found[0] for key in _NAMES if (found := ADDRESS.search(_name(fields.get(key))))]
+        if not names:
+            continue
+        action = fields.get("action").strip().lower().partition(" ")[0].rstrip(".;,")
+        status = _CODE.search(fields.get("status"))
+        said = fields.get("diagnostic-code")
+        yield Told(
+            names[0],
+            _ACTIONS.get(action, ""),
+            status[0] if status else "",
+            said.partition(";")[2].strip() or said.strip(),
+            _last(fields.get("remote-mta")) or reporter,
+        )
+
+
+def _fields(group: str) -> Fields:
+    """The fields of a group: quoted, indented, or with a space before the colon."""
+    found: list[tuple[str, str]] = []
+    for line in group.split("\n"):
+        if match := _FIELD.match(line):
+            found.append((match[1].lower(), match[2].strip()))
+        elif found and line[:1] in (" ", "\t") and line.strip():
+            key, value = found[-1]
+            found[-1] = (key, f"{value} {line.strip()}"[:4096])
+    return Fields(tuple(found))
+
+
+def _name(value: str) -> str:
+    """An address behind its type (`rfc822;`), or without one."""
+    return _last(value) if "@" in _last(value) else value
+
+
+def _last(value: str) -> str:
+    return value.rpartition(";")[2].strip()
+
+
+def _json(text: str) -> dict[str, Any]:
+    at = text.find("{")
+    if at < 0 or "otificationType" not in text:
+        return {}
+    try:
+        told, _ = json.JSONDecoder(strict=False).raw_decode(text, at)
+        if isinstance(told, dict) and isinstance(told.get("Message"), str):
+            told = json.loads(told["Message"], strict=False)
+    except (ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _listed(told: Any, key: str) -> list[Any]:
+    found = told.get(key) if isinstance(told, dict) else None
+    return found if isinstance(found, list) else []

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from api import turns
 from api.app import SERVED, build
 from api.call import House
 from api.figures import Figures
@@ -38,11 +39,13 @@ _log = logging.getLogger("postferry.api")
 async def housed(settings: Settings) -> AsyncIterator[House]:
     """What the calls of a process share; on the way out, what was begun is ended."""
     pool = await db.open_pool(settings, most=CONNECTIONS)
+    reading = await db.open_pool(settings, most=turns.CONNECTIONS, slowest=turns.SLOWEST)
     recording = await db.open_pool(settings, most=1, generic=True)  # of opens, which calls need not wait for
     vault = Vault(settings.secret_keys)
     house = House(
         settings=settings,
         pool=pool,
+        turns=turns.Turns(reading),
         vault=vault,
         directory=Directory(pool, settings),
         acceptor=Acceptor(pool, settings),
@@ -57,6 +60,7 @@ async def housed(settings: Settings) -> AsyncIterator[House]:
         await house.opens.close()
         await house.waker.close()
         await recording.close()
+        await house.turns.close()
         await pool.close()
 
 

@@ -85,7 +85,7 @@ class BestTime(Best):
 
 async def show(call: Call, account: AccountId, query: Search) -> BestTime:
     """The best time to send, with how much evidence there is."""
-    async with db.connection(call.house.pool) as conn:
+    async with call.turn() as conn:
         begun = await begin(call, conn, account, query.days, query.tz)
         span = Span(
             account=account,

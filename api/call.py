@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -11,6 +12,7 @@ from aiohttp import web
 from api.figures import Figures
 from api.problems import REQUEST_ID, Problem
 from api.throttle import Throttle
+from api.turns import Turns
 from relay import metrics
 from relay.accept import Acceptor
 from relay.core.model import Account
@@ -29,6 +31,7 @@ class House:
 
     settings: Settings
     pool: db.Pool
+    turns: Turns
     vault: Vault
     directory: Directory
     acceptor: Acceptor
@@ -53,6 +56,10 @@ class Call:
     @property
     def id(self) -> str:
         return self.request[REQUEST_ID]
+
+    def turn(self) -> AbstractAsyncContextManager[db.Connection]:
+        """A connection for what may take long: when it is the tenant's turn."""
+        return self.house.turns.of(self.token.account or self.token.id)
 
     def narrowed(self, account: str | None = None) -> str | None:
         """The one account a list is about: the one asked for, or the token's own; None is all. 403 for another's."""

@@ -11,7 +11,7 @@ from api.call import Call
 from api.problems import Problem
 from api.shapes import AccountId, Answer, Body, Instant, Listing, Paging, QueueId, RowId, Words
 from api.times import read_time
-from relay.store import db, deadletters
+from relay.store import deadletters
 from relay.store.deadletters import Filter
 
 AT_ONCE = 5000  # rows of one database transaction: a bulk replay must not lock the queue
@@ -75,7 +75,7 @@ async def page(call: Call, query: Search) -> DeadLetters:
         since=_time(query.since, "from"),
         until=_time(query.until, "to"),
     )
-    async with db.connection(call.house.pool) as conn:
+    async with call.turn() as conn:
         total, found = await deadletters.page(
             conn, wanted, after=at[2] if at else None, skip=query.skip, size=query.page_size, count=at is None
         )
@@ -107,7 +107,7 @@ async def _replay(call: Call, wanted: Filter) -> int:
     """Piece by piece, in the order of ids: what fails again meanwhile is behind us, and not caught a second time."""
     total, last, lifetime = 0, 0, call.house.settings.delivery_lifetime
     while True:
-        async with db.connection(call.house.pool) as conn:
+        async with call.turn() as conn:
             revived = await deadletters.replay(conn, wanted, after=last, lifetime=lifetime, most=AT_ONCE)
         for account in {account for _, account in revived}:
             call.house.waker.wake(account)

@@ -11,7 +11,7 @@ from api.call import Call
 from api.shapes import AccountId, Instant, RowId, read_cursor, write_cursor
 from api.tracking import BACK, Fetch, fetched
 from relay.core.model import Opener
-from relay.store import db, tracking
+from relay.store import tracking
 
 
 class RecentSearch(Query):
@@ -52,7 +52,7 @@ async def recent(call: Call, query: RecentSearch) -> Opens:
     """Who opened what just now, newest first."""
     counts = [one for one in Opener if (one.counts_at_all if query.machine else one.counts)]
     (after,) = read_cursor(query.cursor, RowId) if query.cursor else (None,)
-    async with db.connection(call.house.pool) as conn:
+    async with call.turn() as conn:
         found, more, back_to = await tracking.recent(
             conn,
             call.narrowed(query.account),

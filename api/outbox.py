@@ -110,7 +110,7 @@ class Moved(Answer):
 async def page(call: Call, query: Search) -> Outbox:
     """Messages that have a delivery queued, being sent, or deferred; newest first."""
     at = query.after(UUID)
-    async with db.connection(call.house.pool) as conn:
+    async with call.turn() as conn:
         total, entries = await outbox.page(
             conn,
             account=call.narrowed(query.account),

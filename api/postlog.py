@@ -16,7 +16,7 @@ from relay import repost, subscribe
 from relay.core import webhook
 from relay.core.account import MASK
 from relay.repost import Wish
-from relay.store import db, postlog
+from relay.store import postlog
 from relay.store.endpoints import Endpoint
 
 PREFIX = webhook.event_id(0)[:-1]
@@ -122,7 +122,7 @@ async def page(call: Call, endpoint: EndpointId, query: Search) -> Postings:
         since=_time(query.since, "since"),
         until=_time(query.until, "until"),
     )
-    async with db.connection(call.house.pool) as conn:
+    async with call.turn() as conn:
         await subscribe.found(conn, call.house.vault, endpoint, call.token.account)
         total, found, end = await postlog.page(
             conn, wanted, after=at[2] if at else None, skip=query.skip, size=query.page_size, count=at is None
@@ -135,7 +135,7 @@ async def page(call: Call, endpoint: EndpointId, query: Search) -> Postings:
 
 async def show(call: Call, endpoint: EndpointId, posting: PostingId) -> Detail:
     """One event for one endpoint: the request, and how every try went."""
-    async with db.connection(call.house.pool) as conn:
+    async with call.turn() as conn:
         one = await subscribe.found(conn, call.house.vault, endpoint, call.token.account)
         shown = await postlog.show(conn, endpoint, posting)
     if shown is None:
@@ -169,7 +169,7 @@ async def replay(call: Call, endpoint: EndpointId, body: Replay) -> Replayed:
         until=_time(body.until, "until"),
     )
     after = _after(body.cursor, wish) if body.cursor else None
-    async with db.connection(call.house.pool) as conn:
+    async with call.turn() as conn:
         count, end = await repost.repost(
             conn, call.house.vault, endpoint, call.token.account, wish, datetime.now(UTC), after
         )
@@ -179,7 +179,7 @@ async def replay(call: Call, endpoint: EndpointId, body: Replay) -> Replayed:
 
 async def test(call: Call, endpoint: EndpointId) -> Tested:
     """Post an event `webhookTest` to this endpoint alone. The log tells how it went."""
-    async with db.connection(call.house.pool) as conn:
+    async with call.turn() as conn:
         event, posting = await repost.test(conn, call.house.vault, endpoint, call.token.account)
     return Tested(event_id=webhook.event_id(event), posting=posting)
 

@@ -16,7 +16,7 @@ from api.statistics import Zone, begin
 from relay import timing
 from relay.core import score
 from relay.core.score import percent
-from relay.store import db, recipients, roster
+from relay.store import recipients, roster
 from relay.store.statistics import Span
 
 Address = Annotated[
@@ -112,7 +112,7 @@ async def page(call: Call, query: Search) -> Recipients:
         silent=query.likely_fake,
         machine=query.machine,
     )
-    async with db.connection(call.house.pool) as conn:
+    async with call.turn() as conn:
         found = await roster.page(
             conn,
             wanted,
@@ -139,7 +139,7 @@ def _key(more: roster.Mark | int | None) -> Any:
 async def show(call: Call, account: AccountId, address: Address, query: Shown) -> History:
     """One recipient: figures, deliveries with their opens, and the best time to send."""
     now = datetime.now(UTC)
-    async with db.connection(call.house.pool) as conn:
+    async with call.turn() as conn:
         begun = await begin(call, conn, account, HABIT_DAYS, query.tz)
         found = await recipients.named(conn, [(account, address)], now, machine=query.machine)
         if not found:

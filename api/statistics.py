@@ -177,7 +177,7 @@ async def begin(call: Call, conn: db.Connection, account: str | None, days: int 
 
 
 async def _statistics(call: Call, account: str | None, query: Search) -> Statistics:
-    async with db.connection(call.house.pool) as conn:
+    async with call.turn() as conn:
         begun = await begin(call, conn, account, query.days, query.tz)
         span = Span(
             account=account or EVERYBODY,

@@ -131,7 +131,7 @@ async def page(call: Call, account: AccountId, query: Search) -> Records:
     await call.account(account)
     place = query.place(Mark)
     wanted = _filter(account, query)
-    async with db.connection(call.house.pool) as conn:
+    async with call.turn() as conn:
         found = await search.find(
             conn,
             wanted,
@@ -165,7 +165,7 @@ def _filter(account: str, query: Search) -> search.Filter:
 
 async def show(call: Call, account: AccountId, tracking_id: TrackingId, query: Shown) -> Detail:
     """One delivery: its record, its tries, and every fetch of its pixel."""
-    async with db.connection(call.house.pool) as conn:
+    async with call.turn() as conn:
         return await _detail(conn, account, tracking_id, query.machine)
 
 
@@ -173,7 +173,7 @@ async def note(call: Call, account: AccountId, tracking_id: TrackingId, body: An
     """Pin a record, or write notes about it."""
     if body.pinned is None and body.notes is None:
         raise Problem(400, "Say what to note: pinned, notes, or both", code="InvalidFields")
-    async with db.connection(call.house.pool) as conn:
+    async with call.turn() as conn:
         id = _id(tracking_id)
         if not await tracking.annotate(conn, account, id, pinned=body.pinned, notes=body.notes):
             raise _unknown(tracking_id)

@@ -10,7 +10,7 @@ from api.call import Call
 from api.shapes import AccountId, Answer, Body, Instant, Listing, Paging, RowId
 from relay import subscribe
 from relay.core.account import MASK
-from relay.store import db, endpoints
+from relay.store import endpoints
 
 EndpointId = Annotated[RowId, Field(description="The endpoint's number in the list.")]
 
@@ -110,7 +110,7 @@ class Search(Paging):
 async def page(call: Call, query: Search) -> Endpoints:
     """Endpoints, the oldest first. A token that is bound to an account sees those of that account."""
     at = query.after(int)
-    async with db.connection(call.house.pool) as conn:
+    async with call.turn() as conn:
         total, found = await endpoints.page(
             conn,
             call.house.vault,
@@ -129,14 +129,14 @@ async def create(call: Call, body: New) -> Made:
     An account has at most 20 of them, and there are as many for all accounts.
     """
     house, account = call.house, call.narrowed(body.account)
-    async with db.connection(house.pool) as conn:
+    async with call.turn() as conn:
         one = await subscribe.add(conn, house.vault, house.settings, account, body.given(), body.secret or "")
     return Made(**_facts(one), secret=one.secret)
 
 
 async def show(call: Call, endpoint: EndpointId) -> Detail:
     """An endpoint, and how much waits for it."""
-    async with db.connection(call.house.pool) as conn:
+    async with call.turn() as conn:
         one = await subscribe.found(conn, call.house.vault, endpoint, call.token.account)
         waiting, due = await endpoints.waiting(conn, endpoint)
     return Detail(**_facts(one), waiting=waiting, next_try=due)
@@ -148,21 +148,21 @@ async def change(call: Call, endpoint: EndpointId, body: Change) -> Shown:
     The URL of a managed one is the setting `webhooks` of its account, and is changed there.
     """
     house = call.house
-    async with db.connection(house.pool) as conn:
+    async with call.turn() as conn:
         one = await subscribe.change(conn, house.vault, house.settings, endpoint, call.token.account, body.given())
     return Shown(**_facts(one))
 
 
 async def delete(call: Call, endpoint: EndpointId) -> Deleted:
     """Delete an endpoint with its log and what waits for it. There is no way back."""
-    async with db.connection(call.house.pool) as conn:
+    async with call.turn() as conn:
         await subscribe.remove(conn, call.house.vault, endpoint, call.token.account)
     return Deleted(id=endpoint, deleted=True)
 
 
 async def rotate(call: Call, endpoint: EndpointId, body: Rotate) -> Secret:
     """Give an endpoint another secret. For a while both sign, so that receivers can change over in their time."""
-    async with db.connection(call.house.pool) as conn:
+    async with call.turn() as conn:
         one = await subscribe.rotate(
             conn, call.house.vault, endpoint, call.token.account, body.secret or "", body.valid_seconds
         )

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from relay.core.errors import StoreAway
+from relay.core.errors import Refused, StoreAway
 from relay.settings import Settings
 
 HALF_OPEN = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
@@ -29,11 +29,21 @@ Pool: TypeAlias = AsyncConnectionPool[Connection]
 MIGRATION_LOCK = 0x706F7374  # "post"
 
 
-async def open_pool(settings: Settings, *, most: int, least: int = 1, generic: bool = False) -> Pool:
+async def open_pool(
+    settings: Settings, *, most: int, least: int = 1, generic: bool = False, slowest: float | None = None
+) -> Pool:
     """A pool of autocommit connections. It opens even while PostgreSQL is away: they are made when they can be.
 
     `generic`: plans are made once and kept, for roles whose statements are few, large and the same all day.
+    `slowest`: seconds after which a statement is ended.
     """
+
+    async def configure(conn: Connection) -> None:
+        if generic:
+            await _keep_plans(conn)
+        if slowest is not None:
+            await conn.execute("select set_config('statement_timeout', %s, false)", (f"{slowest}s",))
+
     pool: Pool = AsyncConnectionPool(
         settings.database_url,
         min_size=min(least, most),
@@ -43,7 +53,7 @@ async def open_pool(settings: Settings, *, most: int, least: int = 1, generic: b
         reconnect_timeout=3,  # s; then whoever asks next tries anew. The pool's own pauses double, up to half a minute
         kwargs={"autocommit": True, "connect_timeout": 5, "application_name": "postferry", **HALF_OPEN},
         check=_check,
-        configure=_keep_plans if generic else None,
+        configure=configure,
     )
     await pool.open()
     return pool
@@ -74,6 +84,16 @@ async def connection(pool: Pool) -> AsyncIterator[Connection]:
     with away_is_said():
         async with pool.connection() as conn:
             yield conn
+
+
+@asynccontextmanager
+async def patient(pool: Pool) -> AsyncIterator[Connection]:
+    """The same of a pool with a `slowest`: what took longer is Refused (503)."""
+    async with connection(pool) as conn:
+        try:
+            yield conn
+        except psycopg.errors.QueryCanceled as error:
+            raise Refused("This took too long just now; ask for less of it", status=503, code="TooSlow") from error
 
 
 async def ping(pool: Pool) -> None:

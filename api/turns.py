@@ -1,0 +1,50 @@
+"""Whose turn it is to ask the store for much: each tenant has a few at once, and mail is taken in meanwhile.
+
+Such calls have connections of their own: whatever tenants look for, and however often, a submission and a probe find
+theirs free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from api.problems import Problem
+from relay.store import db
+
+CONNECTIONS = 3  # to PostgreSQL, of one process
+EACH = 2  # of them: of one tenant, so that the next one need not wait
+MOST = 50  # calls of one tenant, with those that wait for their turn
+SLOWEST = 5.0  # s for one statement
+
+Tenant = str | int
+"""An account, or the token that is for all of them."""
+
+
+class Turns:
+    """Hands out the connections of `pool`. Those of one tenant who come too many wait for each other."""
+
+    def __init__(self, pool: db.Pool) -> None:
+        self._pool = pool
+        self._calls: Counter[Tenant] = Counter()
+        self._rooms: dict[Tenant, asyncio.Semaphore] = {}
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def of(self, tenant: Tenant) -> AsyncIterator[db.Connection]:
+        """A connection; 429 where as many calls of the tenant wait as may, 503 for what takes too long."""
+        if self._calls[tenant] >= MOST:
+            message = f"{MOST} of your calls wait for their turn already; ask again in a second"
+            raise Problem(429, message, code="TooManyCalls", headers={"Retry-After": "1"})
+        self._calls[tenant] += 1
+        try:
+            async with self._rooms.setdefault(tenant, asyncio.Semaphore(EACH)), db.patient(self._pool) as conn:
+                yield conn
+        finally:
+            self._calls[tenant] -= 1
+            if not self._calls[tenant]:
+                del self._calls[tenant], self._rooms[tenant]

@@ -32,7 +32,7 @@ ERRORS = {
     415: "The body is not `application/json`.",
     422: "Understood, and not possible as things stand; the message says what to do.",
     429: "Too many refused tokens from this address, or too many calls at once; `Retry-After` says when to come back.",
-    503: "The store is away, or this took too long (`TooSlow`). Nothing was done; try again after `Retry-After` seconds.",
+    503: "The store is away, or this took too long (`TooSlow`). Nothing was done; try again in a few seconds.",
 }
 
 

@@ -221,3 +221,17 @@ async def test_the_sums_over_all_accounts_are_read_apart(pool: db.Pool) -> None:
         await tally(conn, {"sent": 2}, {"account_id": "", "sent": 7})
         found = await statistics.totals(conn, Span(statistics.EVERYBODY, NOW))
         assert found.sent == 7
+
+
+async def test_types_without_end_are_told_by_the_thousand_with_the_most(pool: db.Pool) -> None:
+    """A tenant may give each mail a type of its own, and they are in the sums of all accounts too."""
+    async with db.connection(pool) as conn:
+        await conn.execute(
+            "insert into tallies (account_id, quarter, email_type, sent) select 'a', %s, 't' || n, n"
+            " from generate_series(1, %s) n",
+            (NOW, statistics.MOST + 1),
+        )
+        found = await statistics.rows(conn, span(), "email_type")
+    assert len(found) == statistics.MOST
+    assert "t1" not in found
+    assert found["t2"] == Sums(sent=2)

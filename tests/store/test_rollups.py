@@ -376,8 +376,40 @@ async def test_facts_are_neither_lost_nor_counted_twice_while_sums_are_folded_an
 async def until_waiting(conn: db.Connection) -> None:
     """Until somebody waits for a lock of this database."""
     query = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-    while not await rows(conn, query):
+    for _ in range(2000):
+        if await rows(conn, query):
+            return
         await conn.execute("select pg_sleep(0.002)")
+    raise AssertionError("nobody waited")
+
+
+async def test_making_sums_anew_waits_for_whoever_takes_rows_from_them(pool: db.Pool) -> None:
+    async with two(pool) as (one, other):
+        await everything(one)
+        async with one.transaction():
+            await rollups.alone(one)
+            mending = asyncio.create_task(audit.mend(other, "tallies", "a", []))
+            await until_waiting(one)
+            assert await rows(one, "select sum(sent) from tallies where account_id = 'a'") == [(3,)]
+        await mending
+
+
+@pytest.mark.parametrize("table", ["recipients", "opens"])
+async def test_rows_made_anew_know_of_the_fact_that_they_waited_for(pool: db.Pool, table: str) -> None:
+    async with two(pool) as (one, other), db.connection(pool) as third:
+        await everything(one)
+        ((seen, who),) = await rows(
+            one,
+            "select d.id, lower(d.recipient) from deliveries d join opens o on o.delivery_id = d.id"
+            " where o.account_id = 'a' and o.opens > 0",
+        )
+        key = {"recipients": who, "opens": seen}[table]
+        async with one.transaction():
+            await look(one, seen)
+            mending = asyncio.create_task(audit.mend(other, table, "a", [Difference(table, "a", (key,), "", 0, 0)]))
+            await until_waiting(third)
+        await mending
+        assert await differences(one) == []
 
 
 async def test_an_open_that_is_recorded_while_its_mail_leaves_leaves_nothing_behind(pool: db.Pool) -> None:

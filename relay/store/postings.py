@@ -114,16 +114,22 @@ from (select max(endpoint_id) as last, count(*) as n from turn) seen left join c
 order by claimed.endpoint_id, claimed.id
 """
 
+# Nobody is waited for: whoever holds a posting has it begin anew, or go, and then this try settles nothing; whoever
+# holds an endpoint changes it, and failures count again from the next. Else one tenant's long change of its endpoint
+# would hold up what all others are told.
 SETTLE = """
 with told as (
     select * from unnest(%b::bigint[], %b::bigint[], %b::timestamptz[], %b::posting_state[], %b::float8[], %b::real[],
         %b::text[], %b::int2[], %b::text[], %b::text[], %b::timestamptz[])
       as g(posting, endpoint, until, state, wait, seconds, url, status, error, response, at)
+), free as materialized (
+    select p.id from told g join postings p on p.id = g.posting for update of p skip locked
 ), settled as (
     update postings p set state = g.state, attempts = p.attempts + 1,
         due_at = case when g.state = 'pending' then clock_timestamp() + g.wait * interval '1 second' else p.due_at end,
         finished_at = case when g.state <> 'pending' then clock_timestamp() end
-    from told g where p.id = g.posting and p.state = 'pending' and p.due_at = g.until
+    from told g join free on free.id = g.posting
+    where p.id = g.posting and p.state = 'pending' and p.due_at = g.until
 ), logged as (
     insert into posts (posting_id, endpoint_id, at, seconds, url, status, error, response)
     select posting, endpoint, coalesce(at, clock_timestamp()), seconds, url, status, error, response from told
@@ -133,7 +139,7 @@ with told as (
     from unnest(%b::bigint[], %b::bool[], %b::int[], %b::text[], %b::bool[]) as n(endpoint, well, failed, reason, gone)
     join endpoints e on e.id = n.endpoint
     where e.state = 'active' and (n.failed > 0 or e.failures > 0)
-    order by e.id for update of e
+    order by e.id for update of e skip locked
 ), fared as (
     update endpoints e set failures = m.failed + case when m.well then 0 else e.failures end, failing_since = m.since,
         reason = case when m.over and not m.gone then %b || m.reason else m.reason end,

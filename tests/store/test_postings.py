@@ -305,6 +305,26 @@ async def test_the_end_of_an_endpoint_for_all_accounts_is_told_to_the_others_of_
     assert (told.endpoint, told.type, told.account) == (witness, "webhookDisabled", "")
 
 
+@pytest.mark.parametrize("held", ["endpoints where id =", "postings where endpoint_id ="])
+async def test_whoever_holds_an_endpoint_or_its_postings_holds_up_nobody(
+    pool: db.Pool, conn: db.Connection, held: str
+) -> None:
+    """A tenant replays, or removes, a great many; another one's tries are settled meanwhile."""
+    await account(conn, "b")
+    slow, other = await endpoint(conn), await endpoint(conn, account="b")
+    await event(conn)
+    await event(conn, account="b")
+    first, second = await claimed(conn)
+    async with pool.connection() as another, another.transaction():
+        await another.execute(f"select from {held} {slow} for update".encode())
+        async with asyncio.timeout(5):
+            await settle(conn, ill(first), ill(second))
+    assert (first.endpoint, second.endpoint) == (slow, other)
+    assert await rows(conn, f"select attempts from postings where endpoint_id = {other}") == [(1,)]
+    assert await rows(conn, f"select failures from endpoints where id = {other}") == [(1,)]
+    assert len(await rows(conn, "select from posts")) == 2
+
+
 async def test_what_is_given_back_is_due_at_no_cost(conn: db.Connection) -> None:
     await endpoint(conn)
     await events(conn, 2)

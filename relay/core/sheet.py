@@ -15,7 +15,8 @@ JSON = "application/json"
 
 # A cell that begins so is run as a formula, though blanks, marks that are not seen or a wide form come first. Where
 # semicolons or tabs part the cells (a spreadsheet decides by its country), a cell begins in the middle of ours.
-_BLANK = r"(?![\t\r\n])[\s\x00-\x1f\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]"
+# Quotes there are no quotes of ours: they are taken off, and what they held begins the cell.
+_BLANK = r"(?![\t\r\n])[\s\"\x00-\x1f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff]"
 _SIGN = r"[=+\-@\uff1d\uff0b\uff0d\uff20\u2212\ufe62\ufe63\ufe66\ufe6b]"
 _FORMULA = re.compile(rf"(?:\A|(?<=[;\t\r\n]))(?=(?:{_BLANK})*+{_SIGN})|\A(?=[\t\r\n])")
 _QUOTED = re.compile(r'[",;\t\r\n]|\A\s|\s\Z')

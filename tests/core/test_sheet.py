@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -94,6 +95,13 @@ def test_no_cell_of_any_reading_begins_a_formula(text: str) -> None:
     """Whether a spreadsheet parts cells at commas, semicolons, tabs or line ends."""
     for part in harmless(text).replace(";", "\n").replace("\t", "\n").replace("\r", "\n").split("\n"):
         assert not part.lstrip(" \ufeff").startswith(("=", "+", "-", "@", "＝"))
+
+
+@given(st.text(alphabet='";,\t\r\n =x\xad'), st.sampled_from(",;\t"))
+def test_no_cell_begins_a_formula_once_its_quotes_are_off(text: str, parted_at: str) -> None:
+    written = line(["a", text, "z"])
+    rows = csv.reader(io.StringIO(written, newline=""), delimiter=parted_at)
+    assert not [part for row in rows for part in row if part.lstrip(" \xad\t\r\n").startswith("=")]
 
 
 def test_a_long_row_of_blanks_is_read_once() -> None:

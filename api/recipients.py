@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 
 from api import besttime, tracking
 from api.analytics import Answer, Listing, Machine, Paging, Place
@@ -23,7 +23,17 @@ Address = Annotated[
     str, StringConstraints(pattern=NO_NUL, max_length=256), Field(description="The address, URL-encoded.")
 ]
 Sort = Literal["last_sent", "address", "sent", "opened", "open_rate", "engagement"]
-Mark = tuple[str, str, AwareDatetime | Literal["-infinity"]]
+
+
+def _universal(at: datetime) -> datetime:
+    """PostgreSQL knows no offset of 16 hours and more."""
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is before or after all time") from None
+
+
+Mark = tuple[str, str, Annotated[AwareDatetime, AfterValidator(_universal)] | Literal["-infinity"]]
 HABIT_DAYS = 90
 
 

@@ -48,6 +48,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "cryptography": ("relay.core",),
     "dramatiq": ("workers",),
     "idna": ("relay.core.address",),
+    "imapclient": ("relay.net.imap",),
     "maxminddb": ("relay.geo",),
     "prometheus_client": ("relay.meters", "relay.scrape"),
     "psycopg": ("relay.store",),

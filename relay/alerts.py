@@ -6,8 +6,10 @@ import asyncio
 import hashlib
 import logging
 import secrets
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
@@ -41,23 +43,13 @@ class Alerts:
         self._acceptor = Acceptor(pool, settings)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Until `stopping`; PostgreSQL's absences are waited out."""
-        clock = asyncio.get_running_loop().time
-        remind_at = clock()
-        while not stopping.is_set():
-            try:
-                if clock() >= remind_at:
-                    await self.remind(stopping)
-                    remind_at = clock() + self._remind
-                more = await self.send()
-            except StoreAway as error:
-                metrics.STORE_ERRORS.inc()
-                _log.warning("alerts wait for PostgreSQL: %s", error)
-                await _until(stopping, AGAIN)
-            else:
-                if not more:
-                    await _until(stopping, min(self._look, max(remind_at - clock(), 0.0)))
-        await self._acceptor.close()
+        """Until `stopping`; PostgreSQL's absences are waited out. Notices go while the reminder has much to look at."""
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(_often(self.send, self._look, stopping))
+                both.create_task(_often(partial(self.remind, stopping), self._remind, stopping))
+        finally:
+            await self._acceptor.close()
 
     # -- Notices -------------------------------------------------------------------------------------------------
 
@@ -70,7 +62,7 @@ class Alerts:
         if done := [(one.delivery, one.kind) for one, settled in zip(due, ended, strict=True) if settled]:
             async with db.connection(self._pool) as conn:
                 await notices.settle(conn, done)
-        return len(due) == TOGETHER
+        return bool(due)
 
     async def _end(self, due: Due, account: Account | None) -> bool:
         """Sends it, unless nobody wants it any more. False: it is tried again when it is due again."""
@@ -161,6 +153,18 @@ def _zone(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (OSError, ValueError, KeyError):  # a zone that this host does not know any more
         return ZoneInfo("UTC")
+
+
+async def _often(work: Callable[[], Awaitable[bool | None]], seconds: float, stopping: asyncio.Event) -> None:
+    """Every so many seconds; at once, where `work` tells that there may be more."""
+    while not stopping.is_set():
+        try:
+            if not await work():
+                await _until(stopping, seconds)
+        except StoreAway as error:
+            metrics.STORE_ERRORS.inc()
+            _log.warning("alerts wait for PostgreSQL: %s", error)
+            await _until(stopping, AGAIN)
 
 
 async def _until(event: asyncio.Event, seconds: float) -> None:

@@ -24,30 +24,41 @@ class Due:
     notice: Notice | None
 
 
+# Accounts share what is claimed, whoever has a million of them: one probe an account finds whose are due, in any order.
+CLAIM = """
+with recursive turn as (
+    (select account_id, due_at from notices order by account_id, due_at limit 1)
+    union all
+    select next.* from turn cross join lateral (
+        select account_id, due_at from notices where account_id > turn.account_id
+        order by account_id, due_at limit 1) next
+), shares as materialized (
+    select account_id, greatest(%(most)s / count(*) over (), 1) as share from turn where due_at <= now()
+    order by random() limit %(most)s
+), picked as (
+    select p.* from shares cross join lateral (
+        select delivery_id, kind from notices where account_id = shares.account_id and due_at <= now()
+        order by due_at limit shares.share for update skip locked) p
+), claimed as (
+    update notices n set attempts = attempts + 1,
+        due_at = now() + (%(waits)s::float8[])[least(attempts + 1, %(last)s)] * interval '1 second'
+    from picked p where n.delivery_id = p.delivery_id and n.kind = p.kind
+    returning n.delivery_id, n.kind, n.account_id, n.attempts
+)
+select c.*, d.recipient, d.name, m.subject, d.finished_at, o.first_at, f.opener::text, f.client, f.country, f.city,
+    coalesce(o.opens, 0)
+from claimed c left join deliveries d on d.id = c.delivery_id left join messages m on m.id = d.message_id
+left join opens o on o.delivery_id = c.delivery_id left join fetches f on f.id = o.first_fetch
+order by c.delivery_id
+"""
+
+
 async def claim(conn: Connection, most: int, waits: Sequence[float]) -> list[Due]:
     """Up to `most` that are due, this try counted: unless they are settled, each is due again after its wait (s).
 
     So a process that dies loses none, and no other takes them meanwhile.
     """
-    cursor = await conn.execute(
-        """
-        with picked as (
-            select delivery_id, kind from notices where due_at <= now() order by due_at limit %(most)s
-            for update skip locked
-        ), claimed as (
-            update notices n set attempts = attempts + 1,
-                due_at = now() + (%(waits)s::float8[])[least(attempts + 1, %(last)s)] * interval '1 second'
-            from picked p where n.delivery_id = p.delivery_id and n.kind = p.kind
-            returning n.delivery_id, n.kind, n.account_id, n.attempts
-        )
-        select c.*, d.recipient, d.name, m.subject, d.finished_at, o.first_at, f.opener::text, f.client, f.country,
-            f.city, coalesce(o.opens, 0)
-        from claimed c left join deliveries d on d.id = c.delivery_id left join messages m on m.id = d.message_id
-        left join opens o on o.delivery_id = c.delivery_id left join fetches f on f.id = o.first_fetch
-        order by c.delivery_id
-        """,
-        {"most": most, "waits": list(waits), "last": len(waits)},
-    )
+    cursor = await conn.execute(CLAIM, {"most": most, "waits": list(waits), "last": len(waits)})
     return [_due(*row) for row in await cursor.fetchall()]
 
 

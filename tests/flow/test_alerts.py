@@ -229,7 +229,7 @@ async def test_many_are_sent_together(bench: Bench) -> None:
     await bench.do(
         "insert into notices (delivery_id, kind, account_id) select n, 'opened', 'a' from generate_series(9000, 9250) n"
     )
-    assert [await bench.alerts.send() for _ in range(3)] == [True, True, False]
+    assert [await bench.alerts.send() for _ in range(4)] == [True, True, True, False]
     assert await bench.waiting() == []
     assert len(await bench.queued()) == 1
 
@@ -263,6 +263,20 @@ async def test_who_opened_it_meanwhile_is_no_longer_missed(bench: Bench) -> None
     await bench.do("delete from notices where kind = 'opened'")
     await bench.alerts.send()
     assert (await bench.queued(), await bench.waiting()) == ([], [])
+
+
+async def test_notices_go_while_the_reminder_has_much_to_look_at(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def endlessly(self: Alerts, stopping: asyncio.Event) -> None:
+        await stopping.wait()
+
+    monkeypatch.setattr(Alerts, "remind", endlessly)
+    await bench.begin(opened=True)
+    await bench.opened()
+    stopping = asyncio.Event()
+    running = asyncio.create_task(bench.alerts.run(stopping))
+    await until(bench.queued)
+    stopping.set()
+    await running
 
 
 async def test_postgresql_may_be_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC
 from typing import Any
@@ -126,6 +127,22 @@ async def test_a_claimed_notice_is_nobody_elses(conn: db.Connection) -> None:
     first, second = await notices.claim(conn, 3, (60.0,)), await notices.claim(conn, 3, (60.0,))
     assert (len(first), len(second)) == (3, 2)
     assert not {one.delivery for one in first} & {one.delivery for one in second}
+
+
+async def test_accounts_share_what_is_claimed(conn: db.Connection) -> None:
+    """One has a great many, and had them first."""
+    for name in "abc":
+        await account(conn, name)
+    await conn.execute(
+        "insert into notices (delivery_id, kind, account_id, due_at)"
+        " select n, 'opened', 'a', now() - interval '1 day' from generate_series(1, 1000) n"
+    )
+    await conn.execute(
+        "insert into notices (delivery_id, kind, account_id) values (2001, 'opened', 'b'), (2002, 'opened', 'c')"
+    )
+    found = await notices.claim(conn, 10, (60.0,))
+    assert Counter(one.account for one in found) == {"a": 3, "b": 1, "c": 1}
+    assert len(await notices.claim(conn, 2, (60.0,))) == 2  # fewer than there are accounts
 
 
 async def test_a_notice_whose_process_died_is_due_again_after_its_wait(conn: db.Connection) -> None:

@@ -9,8 +9,6 @@ answer to STARTTLS is thrown away before the handshake, and what was learnt befo
 from __future__ import annotations
 
 import asyncio
-import functools
-import os
 import re
 import socket
 import ssl
@@ -24,7 +22,8 @@ import aiosmtplib
 from relay.core.hosts import Network
 from relay.core.model import Smtp, Tls
 from relay.core.reply import Reply, Stage, compose
-from relay.net import guard
+from relay.net import dial, guard, tls
+from relay.net.dial import Passed, unwatched
 from relay.net.login import login
 from relay.net.transaction import Connection as Connection
 from relay.net.transaction import Result as Result
@@ -33,6 +32,7 @@ from relay.net.wire import Wire
 
 SANDBOX = "sandbox"
 LOOPBACK = "127.0.0.1"
+UNREACHED = {"forbidden": (550, "5.7.1"), "dns": (451, "4.4.3"), "unreachable": (451, "4.4.1")}
 EHLO_NAME = re.compile(r"[A-Za-z0-9.:\[\]_-]{1,255}")
 
 
@@ -53,27 +53,28 @@ async def connect(
     sandbox_port: int,
     timeouts: Timeouts,
     resolver: guard.Resolver | None = None,
+    passed: Passed = unwatched,
 ) -> Connection:
     """A connection that is greeted, encrypted as the account says, and logged in. Raises UpstreamError.
 
     `hostname` is our name in EHLO where the account has none of its own; `allowed`: private networks that may be
-    dialled.
+    dialled; `passed` is told of the steps resolve, connect, tls, ehlo and auth, those that are taken.
     """
     host, port = smtp.host, smtp.port
     if sandbox_port and host == SANDBOX:
         host, port, allowed = LOOPBACK, sandbox_port, [ip_network(LOOPBACK)]
-    sock = await _dial(host, port, allowed, timeouts.connect, resolver)
+    sock = await _dial(host, port, allowed, timeouts.connect, resolver, passed)
     client = aiosmtplib.SMTP(
         sock=sock,
         hostname=host,
         local_hostname=_ehlo_name(smtp.name or hostname),
         use_tls=smtp.tls is Tls.IMPLICIT,
         start_tls=False,  # ours to ask for, below
-        tls_context=_tls_context(smtp.verify_certificate) if smtp.tls is not Tls.NONE else None,
+        tls_context=tls.context(smtp.verify_certificate) if smtp.tls is not Tls.NONE else None,
         timeout=timeouts.connect,
     )
     try:
-        await _open(client, smtp)
+        await _open(client, smtp, passed)
         wire = Wire(cast(asyncio.Transport, client.transport))
     except BaseException:
         _abort(client, sock)
@@ -82,59 +83,29 @@ async def connect(
 
 
 async def _dial(
-    host: str, port: int, allowed: Sequence[Network], seconds: float, resolver: guard.Resolver | None
+    host: str, port: int, allowed: Sequence[Network], seconds: float, resolver: guard.Resolver | None, passed: Passed
 ) -> socket.socket:
-    """A connected socket to the first permitted address that answers; each gets its share of the time left."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    fault: OSError = TimeoutError()
-    for left, target in _countdown(await _resolve(host, port, allowed, seconds, resolver)):
-        sock = socket.socket(target.family, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        try:
-            async with asyncio.timeout((deadline - loop.time()) / left):
-                await loop.sock_connect(sock, target.sockaddr)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return sock
-        except OSError as failed:
-            sock.close()
-            fault = failed
-        except BaseException:
-            sock.close()
-            raise
-    reason = os.strerror(fault.errno).lower() if fault.errno else "no answer in time"
-    raise UpstreamError(Stage.CONNECT, Reply(451, "4.4.1", f"{host} port {port}: {reason}"), "unreachable")
-
-
-async def _resolve(
-    host: str, port: int, allowed: Sequence[Network], seconds: float, resolver: guard.Resolver | None
-) -> Sequence[guard.Target]:
     try:
-        async with asyncio.timeout(seconds):
-            return await guard.resolve(host, port, allowed, resolver=resolver)
-    except guard.Forbidden as fault:
-        raise UpstreamError(Stage.CONNECT, Reply(550, "5.7.1", str(fault)), "forbidden") from fault
-    except TimeoutError as fault:
-        raise UpstreamError(Stage.CONNECT, Reply(451, "4.4.3", f"{host}: name look-up took too long"), "dns") from fault
-    except OSError as fault:
-        reply = Reply(451, "4.4.3", f"{host}: no such host ({fault.strerror})")
-        raise UpstreamError(Stage.CONNECT, reply, "dns") from fault
+        return await dial.dial(host, port, allowed, seconds, resolver=resolver, passed=passed)
+    except dial.DialError as fault:
+        raise UpstreamError(Stage.CONNECT, Reply(*UNREACHED[fault.kind], str(fault)), fault.kind) from fault
 
 
-def _countdown(targets: Sequence[guard.Target]) -> Iterator[tuple[int, guard.Target]]:
-    return zip(range(len(targets), 0, -1), targets, strict=True)
-
-
-async def _open(client: aiosmtplib.SMTP, smtp: Smtp) -> None:
+async def _open(client: aiosmtplib.SMTP, smtp: Smtp, passed: Passed) -> None:
     """Greeting, EHLO, STARTTLS and EHLO again, AUTH."""
     with _faults(Stage.CONNECT, smtp.host):
         await client.connect()
+    if smtp.tls is Tls.IMPLICIT:
+        passed("tls")
     with _faults(Stage.EHLO, smtp.host):
         await _hello(client)
+    passed("ehlo")
     if smtp.tls is Tls.STARTTLS or (smtp.tls is Tls.OPPORTUNISTIC and "starttls" in client.esmtp_extensions):
         await _start_tls(client, smtp.host)
+        passed("tls")
     if smtp.user:
         await _log_in(client, smtp)
+        passed("auth")
 
 
 async def _hello(client: aiosmtplib.SMTP) -> None:
@@ -188,24 +159,12 @@ def _said(fault: aiosmtplib.SMTPResponseException, host: str) -> Reply:
 
 def _broken(stage: Stage, cause: BaseException, host: str) -> UpstreamError:
     if isinstance(cause, ssl.SSLCertVerificationError):
-        reply = Reply(451, "4.7.5", f"certificate of {host} not trusted: {cause.verify_message}")
-        return UpstreamError(Stage.TLS, reply, "certificate")
+        return UpstreamError(Stage.TLS, Reply(451, "4.7.5", tls.words(cause, host)), "certificate")
     if isinstance(cause, ssl.SSLError):
-        reply = Reply(451, "4.7.0", f"no TLS with {host}: {cause.reason or cause}")
-        return UpstreamError(Stage.TLS, reply, "tls")
+        return UpstreamError(Stage.TLS, Reply(451, "4.7.0", tls.words(cause, host)), "tls")
     if isinstance(cause, TimeoutError):
         return UpstreamError(stage, Reply(451, "4.4.2", f"{host} did not answer in time"), "lost")
     return UpstreamError(stage, Reply(451, "4.4.2", f"{host} closed the connection"), "lost")
-
-
-@functools.cache
-def _tls_context(verified: bool) -> ssl.SSLContext:
-    """Kept, for reading the system's certificates takes longer than a handshake."""
-    context = ssl.create_default_context()
-    if not verified:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _abort(client: aiosmtplib.SMTP, sock: socket.socket) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from relay.core.model import Smtp, Tls
 from relay.core.reply import Stage
-from relay.net import smtp as smtp_module
+from relay.net import tls
 from relay.net.guard import Resolver
 from relay.net.smtp import Connection, Timeouts, UpstreamError, connect
 from tests.fakes.upstream import Upstream, certificate
@@ -57,9 +57,9 @@ def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     bundle = tmp_path / "ca.pem"
     bundle.write_bytes(certificate()[0])
     monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
-    smtp_module._tls_context.cache_clear()
+    tls.context.cache_clear()
     yield
-    smtp_module._tls_context.cache_clear()
+    tls.context.cache_clear()
 
 
 # Dialling.

@@ -51,7 +51,7 @@ class Books:
     async def fold(self) -> None:
         """Counts opens that were early, then adds what is new to the sums."""
         await self._drain(partial(rollups.count_early, most=BATCH), BATCH, self._fold)
-        for table in rollups.KEYS:
+        for table in rollups.FOLDED:
             await self._drain(partial(rollups.fold, table=table, most=BATCH), BATCH, self._fold)
 
     async def forget(self) -> None:

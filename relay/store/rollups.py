@@ -98,8 +98,12 @@ KEYS = {
 SUMS = {
     "tallies": ("sent", "tracked", "failed", "bounced", "opened", "any_opened", "opens", "any_opens"),
     "open_tallies": ("opens", "firsts", "any_firsts"),
+    "rowless_opens": ("opens", "firsts", "any_firsts"),
 }
 """The tables of sums: what tells their rows apart, and what they add up."""
+
+FOLDED = {**KEYS, "rowless_opens": KEYS["open_tallies"]}
+"""The tables that are folded. Opens without rows too: a stranger who knows one picture can fetch it all day."""
 
 
 async def alone(conn: Connection, *, wait: bool = True) -> bool:
@@ -134,7 +138,7 @@ async def fold(conn: Connection, table: str, *, most: int = 2000) -> int:
 
 def _fold(table: str) -> str:
     """Under the books' lock: news may be added meanwhile, but no row of `table` changes or goes but by us."""
-    keys, sums = ", ".join(KEYS[table]), ", ".join(SUMS[table])
+    keys, sums = ", ".join(FOLDED[table]), ", ".join(SUMS[table])
     return f"""
         with news as materialized (
             select ctid as place from {table} where not folded order by account_id, quarter limit %(most)s

@@ -142,7 +142,7 @@ class Life:
         await retention.purge(self.conn, KEEP, most=self.random.randint(1, 5))
 
     async def fold(self) -> None:
-        for table in rollups.KEYS:
+        for table in rollups.FOLDED:
             await rollups.fold(self.conn, table, most=self.random.randint(1, 20))
 
     async def early(self) -> None:
@@ -275,6 +275,18 @@ async def opened_of_a(conn: db.Connection) -> tuple[int, int]:
         conn, "select coalesce(sum(opened), 0), coalesce(sum(opens), 0) from tallies where account_id = 'a'"
     )
     return opened, all_opens
+
+
+async def test_opens_without_rows_are_folded_as_well(pool: db.Pool) -> None:
+    """Whoever knows one picture may fetch it all day long: each fetch is counted, and none leaves a row for ever."""
+    async with db.connection(pool) as conn:
+        await account(conn)
+        await stored(conn, prepared("ann@there.example"))
+        ((delivery,),) = await rows(conn, "select id from deliveries")
+        for _ in range(5):
+            await look(conn, delivery, times=opens.KEPT)
+        assert await rollups.fold(conn, "rowless_opens") == 4
+        assert await rows(conn, "select sum(opens), count(*) from rowless_opens") == [(4 * opens.KEPT, 1)]
 
 
 async def test_folding_leaves_one_row_of_a_key_and_its_sum(pool: db.Pool) -> None:

@@ -126,10 +126,14 @@ create table rowless_opens (
     country     text not null,
     opens       integer not null,
     firsts      integer not null,
-    any_firsts  integer not null
+    any_firsts  integer not null,
+    folded      boolean not null default false
 );
 create index rowless_opens_account on rowless_opens (account_id, quarter);
 create index rowless_opens_quarter on rowless_opens (quarter);
+create index rowless_opens_news on rowless_opens (account_id, quarter) where not folded;
+create unique index rowless_opens_folded on rowless_opens (account_id, quarter, email_type, opener, client, country)
+    where folded;
 
 -- What people say about a delivery.
 create table notes (

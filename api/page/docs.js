@@ -1,7 +1,13 @@
 // Draws /openapi.json: every call with its parameters, body, answers and a sample made from the schemas.
 "use strict";
 
-const ORDER = ["submit", "outbox", "deadletters", "queue", "accounts", "tokens", "health", "pixel", "docs"];
+// Tags of the document in the order of the page, each with its heading.
+const TITLES = {
+  submit: "submit", outbox: "outbox", deadletters: "dead letters", queue: "queue", tracking: "tracking", opens: "opens",
+  statistics: "statistics", besttime: "best time", recipients: "recipients", webhooks: "webhooks", postlog: "webhook log",
+  accounts: "accounts", tokens: "tokens", health: "health", pixel: "pixel", docs: "docs",
+};
+const ORDER = Object.keys(TITLES);
 const DEEPEST = 6;
 let schemas = {};
 
@@ -76,20 +82,30 @@ const fields = (schema, depth = 0) => {
 const WORDS = {
   account: "sandbox", queueId: "0199c1d2e3f47a8b9c0d1e2f3a4b5c6d", email: "ada@example.com", address: "ada@example.com",
   name: "Ada", subject: "Hello", text: "Hello Ada", html: "<p>Hello Ada</p>", messageId: "<1b2c@example.com>", host: "mail.example.com",
-  port: 587, user: "ada@example.com", pass: "******", filename: "note.txt", content: "SGVsbG8=", sendAt: "2026-11-20T09:30:00.000Z",
+  port: 465, user: "ada@example.com", pass: "******", filename: "note.txt", content: "SGVsbG8=", sendAt: "2026-11-20T09:30:00.000Z",
   response: "Queued for delivery", tz: "Europe/Berlin", contentType: "text/plain", token: "pf_…", scopes: ["api"], page: 0, pages: 1,
   total: 1, cursor: null, key: "order-4711", requestId: "6f1c2ab09d3e4f57", version: "0.1.0", status: "ok", store: "ok", locale: "en",
+  url: "https://crm.example.com/hooks/mail", event: "messageFailed", eventId: "evt_512", secret: "whsec_…", since: "2026-11-20T08:00:00.000Z", recipient: "ada@example.com",
+  recipient_email: "ada@example.com", recipient_name: "Ada", email_type: "invoice", reference_type: "order", reference_id: "4711",
+  perMinute: 20, perHour: 300, perDay: 1500, connections: 5, messagesPerConnection: 100, tracking_id: "4711", country: "EE", city: "Tallinn",
 };
 
 // What a first call can do without.
-const SKIPPED = new Set(["raw", "envelope", "headers", "dryRun", "imap", "accessToken", "method", "cid", "encoding", "contentDisposition", "deliveryAttempts", "preview", "referenceType", "referenceId", "emailType", "sentMailPath", "messageId", "priority", "copy", "tz", "replyTo", "cc", "bcc", "tls"]);
+const SKIPPED = new Set(["raw", "envelope", "headers", "dryRun", "imap", "accessToken", "method", "cid", "encoding", "contentDisposition", "deliveryAttempts", "preview", "referenceType", "referenceId", "emailType", "sentMailPath", "messageId", "priority", "copy", "tz", "replyTo", "cc", "bcc", "tls", "secret", "eventIds", "until", "failed", "cursor", "alerts", "own", "webhooks"]);
+
+// Whether the word is of the type that is wanted: one name may be a text here and a number there.
+const fits = (word, schema) => {
+  const kind = word === null ? "null" : Array.isArray(word) ? "array" : typeof word;
+  const kinds = (choices(schema) || [schema]).map((one) => resolve(one).type);
+  return kinds.includes(kind) || (kind === "number" && kinds.includes("integer"));
+};
 
 const sample = (given, sent, name = "", depth = 0) => {
   const schema = resolve(given);
   if (schema.examples) return schema.examples[0];
   if (schema.default !== undefined && schema.default !== null && schema.default !== "") return schema.default;
   if (schema.enum) return schema.enum[0];
-  if (name in WORDS && WORDS[name] !== null && !inner(schema)) return WORDS[name];
+  if (name in WORDS && fits(WORDS[name], schema)) return WORDS[name];
   if (choices(schema)) return sample(choices(schema).find((one) => one.type === "array") || choices(schema)[0], sent, name, depth);
   if ("const" in schema) return schema.const;
   if (schema.properties) {
@@ -120,6 +136,9 @@ const coloured = (value) => {
 const path = (text) => make("span", { class: "path" },
   ...text.split(/(\{[^}]+\})/).map((piece) => (piece.startsWith("{") ? make("b", {}, piece) : piece)));
 
+// A path that may be broken after each slash.
+const broken = (text) => text.split(/(?<=\/)/).flatMap((piece) => [piece, make("wbr")]);
+
 const verb = (method) => make("span", { class: `verb ${method}` }, method === "delete" ? "DEL" : method.toUpperCase());
 
 const call = (where, method, operation) => {
@@ -141,8 +160,8 @@ const call = (where, method, operation) => {
   section("Errors", make("div", { class: "fields" }, ...errors.map(([status, one]) =>
     make("div", { class: "field" }, make("span", { class: "status" }, status), prose("span", one.description)))));
   const right = make("div", { class: "samples" });
-  if (body) right.append(make("h4", {}, "Send"), coloured(sample(body, true)));
-  if (given) right.append(make("h4", {}, "Get"), coloured(sample(given, false)));
+  if (body) right.append(make("h4", {}, "You send"), coloured(sample(body, true)));
+  if (given) right.append(make("h4", {}, "You get"), coloured(sample(given, false)));
   return make("article", { id: operation.operationId }, left, right);
 };
 
@@ -174,13 +193,13 @@ const draw = (found) => {
     Object.entries(methods).map(([method, operation]) => ({ where, method, operation, tag: operation.tags[0] })));
   const tags = [...new Set(calls.map((one) => one.tag))].sort((a, b) => ORDER.indexOf(a) - ORDER.indexOf(b));
   for (const tag of tags) {
-    const title = tag === "deadletters" ? "dead letters" : tag;
+    const title = TITLES[tag];
     document.getElementById("index").append(make("h2", {}, title));
     document.getElementById("calls").append(make("h2", {}, title));
     for (const one of calls.filter((other) => other.tag === tag)) {
       document.getElementById("calls").append(call(one.where, one.method, one.operation));
       document.getElementById("index").append(
-        make("a", { href: `#${one.operation.operationId}` }, verb(one.method), make("span", {}, one.where.replace("/v1/", ""))));
+        make("a", { href: `#${one.operation.operationId}` }, verb(one.method), make("span", {}, ...broken(one.where.replace("/v1/", "")))));
     }
   }
   document.getElementById("search").addEventListener("input", (event) => filter(event.target.value));

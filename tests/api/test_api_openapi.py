@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from api.app import OPERATIONS
 from tests.api.client import Client
 
+PAGE = Path(__file__).parent.parent.parent / "api" / "page" / "docs.js"
 WIRE = {
     ("post", "/v1/account"),
     ("get", "/v1/account/{account}"),
@@ -102,6 +104,14 @@ async def test_what_the_body_takes_is_what_the_document_says(document: Any) -> N
 
 async def test_operation_ids_are_unique(document: Any) -> None:
     assert len({operation.name for operation in OPERATIONS}) == len(OPERATIONS)
+
+
+async def test_the_page_has_a_place_and_a_heading_for_every_tag(document: Any) -> None:
+    """A tag that it does not know would stand before all others, with its bare name."""
+    titles = re.search(r"^const TITLES = \{$(.*?)^\};$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert titles is not None
+    tags = {tag for calls in document["paths"].values() for call in calls.values() for tag in call["tags"]}
+    assert set(re.findall(r'(\w+): "', titles[1])) == tags
 
 
 @pytest.mark.parametrize("path", ["/docs", "/docs.css", "/docs.js"])

@@ -35,11 +35,14 @@ class Tls(Body):
     reject_unauthorized: bool | None = Field(None, description="False takes any certificate. Default true.")
 
 
-class SmtpTls(Tls):
+class StartTls(Tls):
     mode: Literal["required", "opportunistic", "none"] | None = Field(
         None,
         description="STARTTLS where `secure` is false: insist on it, use it when offered (default), or never.",
     )
+
+
+class SmtpTls(StartTls):
     name: str | None = Field(None, description="The name we give in EHLO; this host's when left out.")
 
 
@@ -59,10 +62,12 @@ class Imap(Body):
     """The account's mailbox. Kept for a later version, which writes Sent copies and reads bounces there."""
 
     host: str | None = Field(None, description=MAILBOX)
-    port: int | None = None
-    secure: bool | None = None
+    port: int | None = Field(None, description="993 where `secure` is true or left out, else 143, when left out.")
+    secure: bool | None = Field(
+        None, description="True: TLS from the first byte, the default for port 993. False: STARTTLS as `tls.mode` says."
+    )
     auth: Auth | None = None
-    tls: Tls | None = None
+    tls: StartTls | None = None
     sent_mail_path: str | None = Field(None, description="Folder of sent mail, where it is not found by itself.")
     disabled: bool | None = None
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from relay.core import address, hosts
 from relay.core.errors import Refused
-from relay.core.model import Account, AccountState, Alerts, Limits, Smtp, Tls
+from relay.core.model import Account, AccountState, Alerts, Imap, Limits, Smtp, Tls
 
 Fields = dict[str, Any]
 
@@ -141,6 +141,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "imap.auth.pass": _text(4096, 1),
     "imap.auth.accessToken": _text(16384, 1),
     "imap.tls.rejectUnauthorized": _flag,
+    "imap.tls.mode": _choice(*MODES),
     "imap.sentMailPath": _text(1024),
     "imap.disabled": _flag,
     "copy": _copy,
@@ -197,8 +198,10 @@ def _together(old: Fields, new: Fields, given: Mapping[str, Any], rules: Rules) 
         yield "tz", "is not a known time zone (example: Europe/Berlin)"
     if new.get("webhooks") and (reason := hosts.judge_url(new["webhooks"], rules.allowed)):
         yield "webhooks", reason
-    if new.get("smtp.secure") and "smtp.tls.mode" in new:
-        yield "smtp.tls.mode", "is for connections that start in the clear: leave it out, or set smtp.secure to false"
+    for server, secure in (("smtp", new.get("smtp.secure")), ("imap", _secure_mailbox(new))):
+        if secure and f"{server}.tls.mode" in new:
+            fix = f"leave it out, or set {server}.secure to false"
+            yield f"{server}.tls.mode", f"is for connections that start in the clear: {fix}"
     if new.get("smtp.auth.method") == "xoauth2" and "smtp.auth.accessToken" not in new:
         yield "smtp.auth.accessToken", "is needed for xoauth2"
     for server in ("smtp", "imap"):
@@ -234,6 +237,7 @@ def build(account: str, state: AccountState, reason: str, fields: Fields) -> Acc
         email=fields.get("email", ""),
         state=state,
         smtp=_smtp(fields) if "smtp.host" in fields else None,
+        imap=_imap(fields) if "imap.host" in fields and not fields.get("imap.disabled") else None,
         limits=_limits(fields),
         track_opens=fields.get("tracking.opens", True),
         tz=fields.get("tz", "UTC"),
@@ -258,6 +262,25 @@ def _smtp(fields: Fields) -> Smtp:
         auth_method=fields.get("smtp.auth.method", ""),
         name=fields.get("smtp.tls.name", ""),
     )
+
+
+def _imap(fields: Fields) -> Imap:
+    secure = _secure_mailbox(fields)
+    return Imap(
+        host=fields["imap.host"],
+        port=fields.get("imap.port", 993 if secure else 143),
+        tls=Tls.IMPLICIT if secure else MODES[fields.get("imap.tls.mode", "opportunistic")],
+        user=fields.get("imap.auth.user", ""),
+        password=fields.get("imap.auth.pass", ""),
+        access_token=fields.get("imap.auth.accessToken", ""),
+        verify_certificate=fields.get("imap.tls.rejectUnauthorized", True),
+        sent_path=fields.get("imap.sentMailPath", ""),
+    )
+
+
+def _secure_mailbox(fields: Fields) -> bool:
+    """As it says; TLS from the first byte where the port is 993 or left out."""
+    return bool(fields.get("imap.secure", fields.get("imap.port", 993) == 993))
 
 
 def _alerts(fields: Fields) -> Alerts:

@@ -116,10 +116,10 @@ class Opener(StrEnum):
 
 
 class Tls(StrEnum):
-    """How the upstream connection is protected."""
+    """How the connection to an account's server is protected."""
 
-    IMPLICIT = "implicit"  # TLS from the first byte (465)
-    STARTTLS = "starttls"  # refused when the upstream does not offer it
+    IMPLICIT = "implicit"  # TLS from the first byte (465, 993)
+    STARTTLS = "starttls"  # refused when the server does not offer it
     OPPORTUNISTIC = "opportunistic"  # STARTTLS when offered
     NONE = "none"
 
@@ -137,6 +137,20 @@ class Smtp:
     verify_certificate: bool = True
     auth_method: str = ""  # "" = the best that upstream offers; else plain, login, cram-md5 or xoauth2
     name: str = ""  # what we say in EHLO; "" = this host's name
+
+
+@dataclass(frozen=True, slots=True)
+class Imap:
+    """An account's mailbox. `password` and `access_token` are secrets: never shown, never logged."""
+
+    host: str
+    port: int = 993
+    tls: Tls = Tls.IMPLICIT
+    user: str = ""
+    password: str = field(default="", repr=False)
+    access_token: str = field(default="", repr=False)
+    verify_certificate: bool = True
+    sent_path: str = ""  # the folder of sent mail; "" = it is found
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +183,7 @@ class Alerts:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A tenant: identity, upstream, limits."""
+    """A tenant: identity, upstream, mailbox, limits."""
 
     id: str
     name: str
@@ -185,6 +199,7 @@ class Account:
     alerts: Alerts = Alerts()
     reason: str = ""  # why it is paused or refused
     updated_at: datetime | None = None  # of its settings
+    imap: Imap | None = None  # None: there is none, or it is switched off
     had_upstream: bool = False  # it was taken away since: mail is accepted, and waits for a new one
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from relay.core.account import MASK, READERS, SECRETS, Faulty, Rules, build, change, flatten, nest
-from relay.core.model import AccountState, Limits, Smtp, Tls
+from relay.core.model import AccountState, Imap, Limits, Smtp, Tls
 
 RULES = Rules(allowed=(), sandbox=False, zones=frozenset({"UTC", "Europe/Berlin"}))
 OLD = {"name": "Shop", "smtp.host": "mx.example.com", "smtp.auth.user": "u", "smtp.auth.pass": "secret"}
@@ -115,3 +115,39 @@ def test_flat_and_nested_are_the_same() -> None:
 
 def test_secrets_are_fields() -> None:
     assert set(READERS) >= SECRETS
+
+
+def mailbox(**fields: Any) -> Imap | None:
+    given = {"imap.host": "imap.example.com", **{key.replace("_", "."): value for key, value in fields.items()}}
+    return build("a", AccountState.ACTIVE, "", given).imap
+
+
+@pytest.mark.parametrize(
+    ("given", "port", "tls"),
+    [
+        ({}, 993, Tls.IMPLICIT),
+        ({"imap_port": 993}, 993, Tls.IMPLICIT),
+        ({"imap_port": 143}, 143, Tls.OPPORTUNISTIC),
+        ({"imap_secure": False}, 143, Tls.OPPORTUNISTIC),
+        ({"imap_secure": False, "imap_tls_mode": "required"}, 143, Tls.STARTTLS),
+        ({"imap_port": 10993, "imap_secure": True}, 10993, Tls.IMPLICIT),
+    ],
+)
+def test_a_mailbox_has_tls_as_its_port_has_unless_it_says_so(given: dict[str, Any], port: int, tls: Tls) -> None:
+    assert mailbox(**given) == Imap("imap.example.com", port, tls)
+
+
+def test_a_mailbox_that_is_switched_off_is_none() -> None:
+    assert mailbox(imap_disabled=True) is None
+    assert build("a", AccountState.ACTIVE, "", {}).imap is None
+
+
+def test_the_secrets_of_a_mailbox_do_not_show() -> None:
+    shown = repr(mailbox(imap_auth_pass="hidden-1", imap_auth_accessToken="hidden-2", imap_sentMailPath="Gesendet"))
+    assert "Gesendet" in shown
+    assert "hidden" not in shown
+
+
+@pytest.mark.parametrize("more", [{}, {"port": 993}, {"secure": True}])
+def test_how_starttls_is_used_is_not_for_mailboxes_with_tls_from_the_start(more: dict[str, Any]) -> None:
+    assert faults({"imap": {"host": "imap.example.com", "tls": {"mode": "none"}, **more}}) == ["imap.tls.mode"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from relay.core import endpoint as settings_of
@@ -51,6 +52,13 @@ async def change(
         wanted = settings_of.change(old.wanted, given, settings.allow_networks)
         await endpoints.change(conn, vault, old, wanted, headers="headers" in given)
     return await _again(conn, vault, id)
+
+
+async def enable(conn: Connection, vault: Vault, id: int, account: str | None) -> None:
+    """Post to it again: past failures are forgotten, what waits goes at once. Raises Refused (404)."""
+    async with conn.transaction():
+        old = await found(conn, vault, id, account, lock=True)
+        await endpoints.change(conn, vault, old, replace(old.wanted, enabled=True), headers=False, afresh=True)
 
 
 async def rotate(

@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _add_arguments(commands.add_parser("add", help="make an endpoint; its secret is shown once"))
     one = {
         "show": (_show, "Show an endpoint as the API gives it, and how much waits for it; secrets are masked."),
-        "enable": (_enable, "Post to an endpoint again that was disabled. What waits for it goes at once."),
+        "enable": (_enable, "Post to an endpoint again that was disabled or fails. What waits for it goes at once."),
         "remove": (_remove, "Remove an endpoint with its log and with what waits for it."),
     }
     for name, (work, text) in one.items():
@@ -116,7 +116,7 @@ async def _enable(args: argparse.Namespace) -> int:
 
     async with opened(args) as here:
         with told():
-            await subscribe.change(here.conn, here.vault, here.settings, args.id, None, {"enabled": True})
+            await subscribe.enable(here.conn, here.vault, args.id, None)
     print(f"{mark('ok')} webhook {args.id} is posted to")
     return 0
 

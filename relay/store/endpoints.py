@@ -121,12 +121,16 @@ async def add(
     return id
 
 
-async def change(conn: Connection, vault: Vault, old: Endpoint, wanted: Wanted, *, headers: bool = True) -> None:
+async def change(
+    conn: Connection, vault: Vault, old: Endpoint, wanted: Wanted, *, headers: bool = True, afresh: bool = False
+) -> None:
     """Make it as it is wanted; without `headers` they stay sealed as they are.
 
     Enabled again, or led elsewhere, past failures are forgotten; enabled again, what waits goes at once.
+    `afresh`: as if it were enabled again, even if it is not disabled.
     """
-    fresh = wanted.enabled and (not old.active or wanted.url != old.url)
+    again = wanted.enabled and (afresh or not old.active)
+    fresh = again or (wanted.enabled and wanted.url != old.url)
     await conn.execute(
         """
         update endpoints set url = %(url)s, events = %(events)s, description = %(description)s, updated_at = now(),
@@ -148,7 +152,7 @@ async def change(conn: Connection, vault: Vault, old: Endpoint, wanted: Wanted, 
             "off": OFF,
         },
     )
-    if wanted.enabled and not old.active:
+    if again:
         await conn.execute(
             "update postings set due_at = now(), attempts = 0"
             " where endpoint_id = %s and state = 'pending' and due_at > now()",

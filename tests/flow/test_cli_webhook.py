@@ -124,6 +124,16 @@ def test_a_disabled_endpoint_is_enabled(postferry: Postferry, conn: Any, hook: s
     assert json.loads(postferry("webhook", "show", hook).out)["enabled"] is True
 
 
+def test_what_waits_for_a_mended_endpoint_goes_at_once(postferry: Postferry, conn: Any, hook: str) -> None:
+    """It failed and was not disabled: nobody waits for the next try, which may be hours away."""
+    event(conn, status=500, error="it answered 500")
+    conn.execute("update endpoints set failures = 1, failing_since = now(), reason = 'it answered 500'")
+
+    assert postferry("webhook", "enable", hook).code == 0
+    assert conn.execute("select due_at <= now(), attempts from postings").fetchall() == [(True, 0)]
+    assert conn.execute("select failures, failing_since, reason from endpoints").fetchall() == [(0, None, "")]
+
+
 def test_a_removed_endpoint_is_gone(postferry: Postferry, conn: Any, hook: str) -> None:
     assert postferry("webhook", "remove", hook).code == 0
     gone = postferry("webhook", "remove", hook)

@@ -41,7 +41,10 @@ class Words:
 
 
 def write(notice: Notice, *, account: str, days: int, record: str, tz: tzinfo) -> Words:
-    """`days`: after how many a mail counts as unopened. `record`: the URL of all that is known."""
+    """`days`: after how many a mail counts as unopened. `record`: the URL of all that is known.
+
+    It wants a token, so that it is named for programs and is no link to click on.
+    """
     who = _line(f"{notice.name} <{notice.recipient}>" if notice.name else notice.recipient)
     about = _line(notice.subject)[:LONGEST_SUBJECT] or "(no subject)"
     if notice.kind == OPENED:
@@ -56,7 +59,7 @@ def write(notice: Notice, *, account: str, days: int, record: str, tz: tzinfo) -
         )
     facts = [(name, value) for name, value in _facts(notice, tz) if value]
     text = "\n".join(
-        [says, "", *(f"{name}: {value}" for name, value in facts), "", f"All that is known: {record}", "", because, ""]
+        [says, "", *(f"{name}: {value}" for name, value in facts), "", f"More over the API: {record}", "", because, ""]
     )
     return Words(subject, text, _html(says, facts, record, because))
 
@@ -90,6 +93,6 @@ def _html(says: str, facts: list[tuple[str, str]], record: str, because: str) ->
     rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>\n" for name, value in facts)
     return (
         f'<html><body>\n<p>{escape(says)}</p>\n<table cellpadding="4">\n{rows}</table>\n'
-        f'<p><a href="{escape(record)}">All that is known</a></p>\n'
+        f"<p><small>More over the API: {escape(record)}</small></p>\n"
         f"<p><small>{escape(because)}</small></p>\n</body></html>\n"
     )

@@ -42,10 +42,15 @@ def test_an_opened_mail() -> None:
         "Where: Vienna, AT\n"
         "Sent: Thursday, 19 November 2026, 10:07 (Europe/Vienna)\n"
         "\n"
-        f"All that is known: {RECORD}\n"
+        f"More over the API: {RECORD}\n"
         "\n"
         "Account a asks for a mail when one of its mails is opened for the first time.\n"
     )
+
+
+def test_what_wants_a_token_is_no_link_to_click_on() -> None:
+    assert RECORD in words().html
+    assert "<a " not in words().html
 
 
 def test_an_unopened_mail() -> None:

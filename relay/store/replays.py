@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 from relay.core.model import EventType
 from relay.store.db import Connection
 from relay.store.endpoints import Endpoint
-from relay.store.postlog import LOOK, Filter, LogKey
+from relay.store.postlog import LOOK, TRIES, Filter, LogKey
 
 EventKey = tuple[str, datetime, int]
 """Where a replay of a time range ends: an event's account, time and id."""
@@ -37,22 +37,29 @@ async def test(conn: Connection, endpoint: Endpoint) -> tuple[int, int]:
     return row[0], row[1]
 
 
+# Whoever replays for ever leaves no log without an end.
+TRIMMED = f"""trimmed as (
+        delete from posts where id in (
+            select l.id from revived cross join lateral (
+                select id from posts where posting_id = revived.id order by id desc offset {TRIES}) l)
+    )"""  # noqa: S608 - the text is ours
+
 # What was posted before begins anew where it stands in the log; what was not is posted now. What waits for its first
 # try is left alone, and counts as nothing. `+ 0`: found by event, never among all that the endpoint ever had.
-AGAIN = """
+AGAIN = f"""
     had as materialized (
         select p.id, p.event_id, p.state = 'pending' and p.attempts = 0 as fresh from postings p
         where p.event_id = any(array(select id from chosen)) and p.endpoint_id + 0 = %(endpoint)s
     ), revived as (
         update postings set state = 'pending', attempts = 0, due_at = now(), finished_at = null
         where id = any(array(select id from had where not fresh)) returning id
-    ), made as (
+    ), {TRIMMED}, made as (
         insert into postings (endpoint_id, event_id, account_id)
         select %(endpoint)s, c.id, c.account_id from chosen c where c.id not in (select event_id from had)
         returning id
     )
     select (select count(*) from revived) + (select count(*) from made) as replayed
-"""
+"""  # noqa: S608 - the text is ours
 
 
 async def named(conn: Connection, endpoint: Endpoint, events: Sequence[int]) -> int:
@@ -126,7 +133,7 @@ async def failed(
             update postings p set state = 'pending', attempts = 0, due_at = now(), finished_at = null
             from span s join events e on e.id = s.event_id
             where p.id = s.id and (%(types)s::text[] = '{{}}' or e.type = any(%(types)s)) returning p.id
-        )
+        ), {TRIMMED}
         select (select count(*) from revived), (select count(*) from span), last.created_at, last.id
         from (select) one left join (select * from span order by created_at desc, id desc limit 1) last on true
         """.encode(),  # noqa: S608 - the text is ours

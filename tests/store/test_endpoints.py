@@ -321,6 +321,25 @@ async def test_named_events_are_posted_again_or_for_the_first_time(conn: Connect
     assert await postings(conn) == [(one.id, before, "pending", 0, True), (one.id, after, "pending", 0, True)]
 
 
+@pytest.mark.parametrize("how", ["by name", "what failed"])
+async def test_whoever_replays_for_ever_leaves_no_log_without_end(conn: Connection, how: str) -> None:
+    one = await made(conn)
+    event = await told(conn, "a")
+    await tried(conn, event, "failed", 500)
+    await conn.execute(
+        "insert into posts (posting_id, endpoint_id, seconds, url)"
+        " select posting_id, endpoint_id, 0, url from posts, generate_series(1, %s)",
+        (postlog.TRIES,),
+    )
+    ((oldest,),) = await (await conn.execute("select min(id) from posts")).fetchall()
+    if how == "by name":
+        assert await replays.named(conn, one, [event]) == 1
+    else:
+        assert await replays.failed(conn, one, (), Filter(one.id, state="failed"), None) == (1, None)
+    found = await (await conn.execute("select count(*), min(id) > %s from posts", (oldest,))).fetchall()
+    assert found == [(postlog.TRIES, True)]
+
+
 async def test_what_waits_for_its_first_try_is_not_counted_or_doubled(conn: Connection) -> None:
     one = await made(conn)
     event = await told(conn, "a")

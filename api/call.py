@@ -42,6 +42,7 @@ class House:
 
 
 HOUSE = web.AppKey("house", House)
+MOST_HOPS = 32  # of X-Forwarded-For, from our own end: who asks may write thousands of them
 NOBODY = Token(id=0, scopes=(), account=None)
 
 
@@ -115,7 +116,8 @@ def _unauthorised(message: str, detail: str = "") -> Problem:
 def client(request: web.Request, settings: Settings) -> str:
     """The address that asks; behind a load balancer of `proxy_networks`, the one that it passes on."""
     peer = request.remote or ""
-    hops = [hop.strip() for hop in request.headers.get("X-Forwarded-For", "").split(",") if hop.strip()]
+    told = request.headers.get("X-Forwarded-For", "").split(",")[-MOST_HOPS:]
+    hops = [hop.strip() for hop in told if hop.strip()]
     while hops and _within(peer, settings):
         peer = hops.pop()
     return peer

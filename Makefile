@@ -35,7 +35,7 @@ $(STAMP): deploy/requirements.lock pyproject.toml
 	@$(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-run: $(STAMP) ## PostgreSQL, Valkey, SMTP, API, workers and scheduler, until Ctrl-C
+run: $(STAMP) ## PostgreSQL, Valkey and every role, until Ctrl-C
 	@exec $(BIN)/postferry up --data $(DATA)
 
 test: $(STAMP) ## unit, store, net, api and flow tests

@@ -73,7 +73,7 @@ def read_with_database(args: argparse.Namespace) -> settings.Settings:
     if not given.database_url:
         raise Stop(
             f"there is no database: DATABASE_URL is not set, and no `postferry up` has run in {args.data}",
-            "start one:     postferry up\nor name yours: export DATABASE_URL=postgresql://user@host/database",
+            "start one:     postferry up\nor its folder: --data DIR\nor name yours: export DATABASE_URL=postgresql://user@host/database",
             CONFIG,
         )
     return given

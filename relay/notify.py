@@ -24,7 +24,7 @@ from relay.net import http
 from relay.settings import Settings
 from relay.store import db, endpoints, postings
 from relay.store.endpoints import Endpoint
-from relay.store.postings import Fared, Posting, Tried
+from relay.store.postings import Claim, Fared, Posting, Tried
 
 log = logging.getLogger("postferry.notify")
 
@@ -53,6 +53,7 @@ class Notifier:
         self._posting: dict[asyncio.Task[None], Posting] = {}
         self._resting: dict[int, float] = {}  # endpoint -> the loop's time until which it is left alone
         self._after = 0  # the endpoint whose turn was last
+        self._idle = False  # nothing was due since the round before ended
         self._woken = asyncio.Event()
         self._clock = asyncio.get_running_loop().time
         self._sweep_at = 0.0
@@ -98,9 +99,16 @@ class Notifier:
                 await postings.drop_orphans(conn, most=SWEPT)
                 self._sweep_at = claimed_at + SWEEP
         self._after = found.after
+        self._idle &= not found.postings
         for posting in found.postings:
             self._begin(posting, known.get(posting.endpoint), claimed_at)
-        return found.more or len(found.postings) > 0
+        return len(found.postings) > 0 or (found.more and not self._in_vain(found))
+
+    def _in_vain(self, found: Claim) -> bool:
+        """A whole round found nothing that is due, however many endpoints have something that is not."""
+        ended, before = found.after == 0, self._idle
+        self._idle = before or ended
+        return ended and before
 
     def _busy(self) -> Counter[int]:
         """Posts in flight by endpoint; those that rest count as full."""

@@ -64,6 +64,22 @@ async def test_an_event_is_posted_and_the_public_library_verifies_it(told: Told,
     assert post.headers["content-type"] == "application/json"
 
 
+async def test_what_is_not_due_is_not_looked_for_without_rest(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More endpoints than one claim looks through have something that waits, and nothing is due."""
+    monkeypatch.setattr(postings, "LOOK", 2)
+    ids = [await told.endpoint("http://127.0.0.1:9/") for _ in range(5)]
+    await told.event()
+    await told.rows("update postings set due_at = now() + interval '1 hour' returning id")
+    notifier = Notifier(told.pool, told.settings, told.vault)
+    turns = [await notifier._turn() for _ in range(9)]
+    await told.rows("update postings set due_at = now() where endpoint_id = %s returning id", ids[-1])
+    for _ in range(3):  # a round
+        await notifier._turn()
+    await notifier._end()
+    assert turns.count(False) == 2  # after the second round, and the third
+    assert await told.rows("select endpoint_id from postings where attempts = 1") == [(ids[-1],)]
+
+
 async def test_both_secrets_sign_while_they_rotate(told: Told, receiver: Receiver) -> None:
     id, new = await told.endpoint(receiver.url()), webhook.new_secret(b"n" * 32)
     await told.rows(

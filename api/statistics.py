@@ -44,13 +44,13 @@ class SearchAll(Search):
 class Cohort(Answer):
     """Of what was sent then, but for `opens`: those came then, whenever their mail was sent."""
 
-    sent: int
-    tracked: int
-    opened: int = Field(description="Messages.")
+    sent: int = Field(description="Deliveries: a message counts for each recipient.")
+    tracked: int = Field(description="Of those: with a pixel.")
+    opened: int = Field(description="Of those: opened at least once.")
     open_rate: float = Field(description="Percent of the tracked ones.")
-    opens: int
-    failed: int
-    bounced: int
+    opens: int = Field(description="Looks that came then, repeated ones too.")
+    failed: int = Field(description="Given up.")
+    bounced: int = Field(description="Came back after they were sent.")
 
 
 class _Hour(Answer):
@@ -59,7 +59,7 @@ class _Hour(Answer):
 
 class _Weekday(Answer):
     weekday: int = Field(description="1 to 7 from Monday.")
-    name: str
+    name: str = Field(examples=["Monday"])
 
 
 class _Day(Answer):
@@ -89,17 +89,17 @@ class TypeRow(Cohort, _Type):
 class CountryRow(Answer):
     """Opens that came from one country."""
 
-    country: str | None = Field(description="ISO 3166 code; null is unknown, as for proxies always.")
-    opens: int
-    opened: int = Field(description="Messages that were opened for the first time.")
+    country: str | None = Field(description="ISO 3166 code; null is unknown, as for proxies always.", examples=["AT"])
+    opens: int = Field(description="That came from there.")
+    opened: int = Field(description="Messages whose first open came from there.")
 
 
 class OpenerRow(Answer):
     """Opens that came by one kind of opener."""
 
     opener: Opener
-    opens: int
-    opened: int = Field(description="Messages that were opened for the first time.")
+    opens: int = Field(description="Of this kind.")
+    opened: int = Field(description="Messages whose first open was of this kind.")
 
 
 Row = HourRow | WeekdayRow | DayRow | TypeRow | CountryRow | OpenerRow
@@ -119,7 +119,7 @@ class Figures(Answer):
     account: str | None = Field(description="Null: all accounts together.")
     tz: str
     since: Instant | None = Field(description="Midnight of the first day; null: from the beginning.")
-    total_sent: int
+    total_sent: int = Field(description="Deliveries: a message counts for each recipient.")
     total_tracked: int = Field(description="Of those: with a pixel.")
     total_opened: int = Field(description="Of those: opened.")
     open_rate: float = Field(description="Percent of the tracked ones.")
@@ -127,8 +127,8 @@ class Figures(Answer):
     never_opened: int = Field(description="Tracked, and not opened.")
     recent_24h: int = Field(description="Sent in the last 24 hours.")
     opened_24h: int = Field(description="Opened for the first time in the last 24 hours.")
-    failed: int
-    bounced: int
+    failed: int = Field(description="Given up.")
+    bounced: int = Field(description="Came back after they were sent.")
 
 
 class Statistics(Figures):

@@ -54,8 +54,8 @@ class Record(Answer):
     opened_at: Instant | None = Field(description="First.")
     open_count: int
     last_opened_at: Instant | None
-    first_ip_address: str | None
-    last_ip_address: str | None
+    first_ip_address: str | None = Field(examples=["198.51.100.7"])
+    last_ip_address: str | None = Field(examples=["198.51.100.7"])
     first_user_agent: str | None
     last_user_agent: str | None
     first_opener: Opener | None
@@ -103,7 +103,7 @@ class Fetch(Answer):
     opener: Opener
     client: str | None
     reason: str = Field(description="Why it was judged so.")
-    address: str | None
+    address: str | None = Field(examples=["198.51.100.7"])
     user_agent: str | None
     country: str | None
     city: str | None

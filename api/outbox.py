@@ -14,7 +14,7 @@ from api.problems import Problem
 from api.shapes import QUEUE_ID, AccountId, Answer, Body, Instant, Listing, Paging
 from api.times import read_time
 from relay.core.model import Priority
-from relay.store import db, outbox
+from relay.store import outbox
 
 Named = Annotated[str, Field(max_length=100, description="The message's queueId.")]
 """What is asked for may be a name that somebody else gave: there is no such message then, and nothing worse."""
@@ -132,7 +132,7 @@ async def show(call: Call, queue_id: Named) -> Entry:
 async def cancel(call: Call, queue_id: Named) -> Cancelled:
     """Cancel what has not begun. What is being sent or was sent stays, and is counted."""
     await _find(call, queue_id)
-    async with db.connection(call.house.pool) as conn:
+    async with call.turn() as conn:
         changed = await outbox.cancel(conn, UUID(queue_id))
     return Cancelled(queue_id=queue_id, deleted=changed.changed > 0, cancelled=changed.changed, **_others(changed))
 
@@ -142,7 +142,7 @@ async def move(call: Call, queue_id: Named, body: Move) -> Moved:
     now = datetime.now(UTC)
     send_at = max(read_time(body.send_at, now), now)
     entry = await _find(call, queue_id)
-    async with db.connection(call.house.pool) as conn:
+    async with call.turn() as conn:
         changed = await outbox.move(conn, entry.id, send_at, lifetime=call.house.settings.delivery_lifetime)
     if changed.changed and send_at <= now:
         call.house.waker.wake(entry.account)
@@ -157,7 +157,7 @@ async def _find(call: Call, queue_id: str) -> outbox.Entry:
     """404 alike for what is not there and for what is another account's."""
     entry = None
     if re.fullmatch(QUEUE_ID, queue_id):
-        async with db.connection(call.house.pool) as conn:
+        async with call.turn() as conn:
             entry = await outbox.get(conn, UUID(queue_id), account=call.token.account)
     if entry is None:
         raise Problem(404, f"There is no message {queue_id}", code="MessageNotFound")

@@ -7,7 +7,7 @@ from pydantic import Field
 from api.call import Call, unknown
 from api.shapes import AccountId, Answer, Body, Instant
 from relay.core.model import AccountState
-from relay.store import accounts, db, queue
+from relay.store import accounts, queue
 
 BY_HAND = "Paused over the API"
 
@@ -53,7 +53,7 @@ async def account_status(call: Call, account: AccountId) -> Status:
 
 
 async def _status(call: Call, account: str | None, paused: bool | None) -> Status:
-    async with db.connection(call.house.pool) as conn:
+    async with call.turn() as conn:
         found = await queue.status(conn, account)
     return Status(
         account=account,
@@ -74,7 +74,7 @@ async def pause(call: Call, account: AccountId, body: Pause) -> Flow:
 
     Resuming also tries a refused login at once.
     """
-    async with db.connection(call.house.pool) as conn:
+    async with call.turn() as conn:
         row = await accounts.find(conn, account)
         if row is None:
             raise unknown(account)

@@ -123,13 +123,12 @@ with told as (
         %b::text[], %b::int2[], %b::text[], %b::text[], %b::timestamptz[])
       as g(posting, endpoint, until, state, wait, seconds, url, status, error, response, at)
 ), free as materialized (
-    select p.id from told g join postings p on p.id = g.posting for update of p skip locked
+    select g.* from told g join postings p on p.id = g.posting for update of p skip locked
 ), settled as (
     update postings p set state = g.state, attempts = p.attempts + 1,
         due_at = case when g.state = 'pending' then clock_timestamp() + g.wait * interval '1 second' else p.due_at end,
         finished_at = case when g.state <> 'pending' then clock_timestamp() end
-    from told g join free on free.id = g.posting
-    where p.id = g.posting and p.state = 'pending' and p.due_at = g.until
+    from free g where p.id = g.posting and p.state = 'pending' and p.due_at = g.until
 ), logged as (
     insert into posts (posting_id, endpoint_id, at, seconds, url, status, error, response)
     select posting, endpoint, coalesce(at, clock_timestamp()), seconds, url, status, error, response from told

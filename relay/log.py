@@ -54,6 +54,7 @@ _TAMED = {
     "aiosmtplib": logging.WARNING,
     "aiohttp.access": logging.WARNING,
     "dramatiq": logging.WARNING,
+    "imapclient": logging.ERROR,
     "asyncio": logging.WARNING,
     "psycopg": logging.WARNING,
     "psycopg.pool": logging.ERROR,

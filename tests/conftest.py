@@ -23,6 +23,7 @@ from relay import local
 from relay.guardian import Guardian, Ward, stop
 from relay.settings import Settings, read
 from relay.store import db
+from tests.dovecot import Dovecot
 from tests.fakes.upstream import Upstream
 from tests.stack import ALL, Stack
 from tests.tenant import Tenant, living
@@ -224,6 +225,16 @@ async def upstream() -> AsyncIterator[Upstream]:
 async def tenant(stack: Stack, upstream: Upstream, make_tenant: MakeTenant) -> Tenant:
     """An account of the shared stack; its upstream is `upstream`."""
     return await make_tenant(stack, upstream)
+
+
+@pytest.fixture(scope="session")
+def dovecot(free_port: Callable[[], int]) -> Iterator[Dovecot]:
+    """A real mailbox server, one for each pytest process that asks for it."""
+    if why := Dovecot.missing():
+        pytest.skip(why)
+    dovecot = Dovecot(free_port(), free_port())
+    yield dovecot
+    dovecot.stop()
 
 
 @pytest.fixture

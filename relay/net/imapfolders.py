@@ -1,0 +1,89 @@
+"""The folders of a mailbox: LIST with special uses (RFC 6154), namespaces (RFC 2342), names out of modified UTF-7.
+
+It takes what servers send as it comes: a line that is no folder is left out and spoils no other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import imapclient  # type: ignore[import-untyped]
+from imapclient import imap_utf7
+
+from relay.core.folders import Folder
+from relay.net.imapwire import Wire
+
+UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+Namespaces = Sequence[tuple[str, bool]]
+"""(prefix, personal), the longest prefix first."""
+
+
+class Client(imapclient.IMAPClient):  # type: ignore[misc]
+    """imapclient on a wire that is logged in: it never sees a password."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        super().__init__(wire.host, ssl=False)
+        self.folder_encode = False  # names come as bytes: one that cannot be read spoils no other
+
+    def _create_IMAP4(self) -> Wire:
+        return self.wire
+
+    def words(self) -> frozenset[str]:
+        """The server's capabilities, now that we are logged in."""
+        return frozenset(word.decode("ascii", "replace") for word in self.capabilities())
+
+
+def listed(client: Client) -> list[Folder]:
+    """Every folder. Raises what imapclient does."""
+    capabilities = client.words()
+    namespaces = _namespaces(client) if "NAMESPACE" in capabilities else ()
+    found = (_folder(*line, namespaces) for line in _lines(client, capabilities))
+    return [folder for folder in found if folder is not None]
+
+
+def _lines(client: Client, capabilities: frozenset[str]) -> Sequence[tuple[Any, Any, Any]]:
+    """With special uses, which some servers tell only on request (RFC 6154 3); without, where that is a lie."""
+    if capabilities >= {"SPECIAL-USE", "LIST-EXTENDED"}:
+        typ, _ = client.wire.ask("LIST", '""', '"*"', "RETURN (SPECIAL-USE)")
+        lines = client.wire.untagged_responses.pop("LIST", [])
+        if typ == "OK":
+            return list(client._proc_folder_list(lines))
+    return list(client.list_folders())
+
+
+def _namespaces(client: Client) -> Namespaces:
+    """None where the answer makes no sense: then every folder is taken for the mailbox's own."""
+    try:
+        kinds = zip(client.namespace(), (True, False, False), strict=True)
+        found = [(decoded(prefix), personal) for kind, personal in kinds for prefix, _ in kind or ()]
+    except Wire.abort:
+        raise
+    except (Wire.error, ValueError, TypeError, AttributeError):
+        return ()
+    return sorted(found, key=lambda one: -len(one[0]))
+
+
+def _folder(flags: Any, delimiter: Any, name: Any, namespaces: Namespaces) -> Folder | None:
+    """None for what is no folder, or has a name that nobody could write."""
+    path = decoded(name) if isinstance(name, bytes | str) else ""
+    if not path or UNSPEAKABLE.search(path) or not isinstance(flags, tuple):
+        return None
+    return Folder(
+        path=path,
+        delimiter=decoded(delimiter) if isinstance(delimiter, bytes) else "",
+        flags=frozenset(flag.decode("ascii", "replace").lower() for flag in flags if isinstance(flag, bytes)),
+        personal=next((personal for prefix, personal in namespaces if path.startswith(prefix)), True),
+    )
+
+
+def decoded(name: bytes | str) -> str:
+    """A name out of modified UTF-7 (RFC 3501 5.1.3), or UTF-8, which some servers send without being asked."""
+    if isinstance(name, str):
+        return name
+    try:
+        return str(imap_utf7.decode(name)) if name.isascii() else name.decode()
+    except UnicodeDecodeError:
+        return name.decode("latin-1")

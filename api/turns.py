@@ -16,7 +16,8 @@ from relay.store import db
 
 CONNECTIONS = 3  # to PostgreSQL, of one process
 EACH = 2  # of them: of one tenant, so that the next one need not wait
-MOST = 50  # calls of one tenant, with those that wait for their turn
+MOST = 500  # calls of one tenant, with those that wait for their turn
+PATIENCE = 10.0  # s that a call waits for its turn
 SLOWEST = 5.0  # s for one statement
 
 Tenant = str | int
@@ -36,15 +37,31 @@ class Turns:
 
     @asynccontextmanager
     async def of(self, tenant: Tenant) -> AsyncIterator[db.Connection]:
-        """A connection; 429 where as many calls of the tenant wait as may, 503 for what takes too long."""
+        """A connection; 429 where too many calls of the tenant wait, or wait too long, 503 for what takes too long."""
         if self._calls[tenant] >= MOST:
-            message = f"{MOST} of your calls wait for their turn already; ask again in a second"
-            raise Problem(429, message, code="TooManyCalls", headers={"Retry-After": "1"})
+            raise _too_many(f"{MOST} of your calls wait for their turn already")
         self._calls[tenant] += 1
+        room = self._rooms.setdefault(tenant, asyncio.Semaphore(EACH))
         try:
-            async with self._rooms.setdefault(tenant, asyncio.Semaphore(EACH)), db.patient(self._pool) as conn:
-                yield conn
+            await _enter(room)
+            try:
+                async with db.patient(self._pool) as conn:
+                    yield conn
+            finally:
+                room.release()
         finally:
             self._calls[tenant] -= 1
             if not self._calls[tenant]:
                 del self._calls[tenant], self._rooms[tenant]
+
+
+async def _enter(room: asyncio.Semaphore) -> None:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await room.acquire()
+    except TimeoutError:
+        raise _too_many(f"Your earlier calls have kept this one waiting for {PATIENCE:g} s") from None
+
+
+def _too_many(what: str) -> Problem:
+    return Problem(429, f"{what}; ask again in a second", code="TooManyCalls", headers={"Retry-After": "1"})

@@ -56,12 +56,25 @@ async def test_another_tenant_need_not_wait(
         await admin.ok("GET", "/v1/webhooks")
 
 
-async def test_who_has_too_many_calls_waiting_is_told_so(house: House, pool: db.Pool, tenant: Client) -> None:
+async def test_who_has_too_many_calls_waiting_is_told_so(
+    house: House, pool: db.Pool, tenant: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "MOST", 20)
     async with asking(house, pool, tenant, turns.MOST):
         status, answer = await tenant.ask("GET", "/v1/stats")
     assert (status, answer["code"]) == (429, "TooManyCalls")
     assert not house.turns._calls
     assert not house.turns._rooms
+
+
+async def test_who_waits_too_long_is_told_so(
+    house: House, pool: db.Pool, tenant: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "PATIENCE", 0.05)
+    async with asking(house, pool, tenant, turns.EACH):
+        status, answer = await tenant.ask("GET", "/v1/stats")
+    assert (status, answer["code"]) == (429, "TooManyCalls")
+    assert await tenant.ok("GET", "/v1/stats")
 
 
 async def test_what_takes_too_long_is_ended(house: House, pool: db.Pool, tenant: Client) -> None:

@@ -1,92 +1,120 @@
-"""Verification: judge an account's upstream settings, then try them, up to the login. No mail is sent."""
+"""Verification: judge an account's servers, then try them, up to login and folders. No mail is sent."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
 
-from relay.core import hosts
 from relay.core.classify import classify
-from relay.core.hosts import Network
-from relay.core.model import Smtp, Tls
+from relay.core.folders import Folder, Use, special
+from relay.core.hints import advise
+from relay.core.masking import masked
+from relay.core.model import Imap, Smtp, Tls
 from relay.core.reply import Stage
+from relay.core.verification import SANDBOX, Result, imap_faults, smtp_faults
+from relay.net import imap as mailbox
 from relay.net import smtp as upstream
 from relay.settings import Settings
+from relay.trail import Failure, Telling, Trail
 
-PATIENCE = 15.0  # seconds a step may take: a person is waiting
-PLAIN_FIRST = ("settings", "resolve", "connect", "ehlo", "tls", "auth")
-TLS_FIRST = ("settings", "resolve", "connect", "tls", "ehlo", "auth")
-NAMES = {Stage.CONNECT: "connect", Stage.TLS: "tls", Stage.EHLO: "ehlo", Stage.AUTH: "auth"}
-
-
-class StepState(StrEnum):
-    """How a step went. SKIPPED: not asked for, or an earlier one failed."""
-
-    OK = "ok"
-    FAILED = "failed"
-    SKIPPED = "skipped"
+PATIENCE = 10.0  # seconds a step may take: a person is waiting
+WHOLE = 25.0  # ... and all of them
+BRIEF = 3.0  # ... and the goodbye
+SMTP_STEPS = ("settings", "resolve", "connect", "ehlo", "tls", "auth")
+SMTP_TLS_FIRST = ("settings", "resolve", "connect", "tls", "ehlo", "auth")
+IMAP_STEPS = ("settings", "resolve", "connect", "greeting", "tls", "login", "folders")
+IMAP_TLS_FIRST = ("settings", "resolve", "connect", "tls", "greeting", "login", "folders")
+CODES = {
+    "forbidden": "EFORBIDDEN",
+    "dns": "EDNS",
+    "unreachable": "ECONNECTION",
+    "lost": "ECONNECTION",
+    "tls": "ETLS",
+    "certificate": "ETLS",
+    "protocol": "EPROTOCOL",
+    "refused": "EPROTOCOL",
+}
+"""What went wrong, for programs: the words of the mail library that EmailEngine hands on, and one of ours."""
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One step of a verification; `advice` is for the person who made the settings."""
+class Report:
+    """What was found of each server; None where there is none to look at."""
 
-    name: str
-    state: StepState
-    detail: str = ""
-    advice: str = ""
+    smtp: Result | None
+    imap: Result | None
+
+    @property
+    def success(self) -> bool:
+        return all(result is None or result.success for result in (self.smtp, self.imap))
 
 
-async def verify(smtp: Smtp, settings: Settings) -> list[Step]:
-    """Each step in the order it is taken. Never raises for what the settings or the upstream do."""
-    judged = _settings(smtp, settings)
-    if judged.state is StepState.FAILED:
-        return _until([judged], smtp)
+async def verify(smtp: Smtp | None, imap: Imap | None, settings: Settings) -> Report:
+    """Both servers at once. Never raises for what settings or servers do; takes half a minute at most."""
+    found = await asyncio.gather(
+        verify_smtp(smtp, settings) if smtp else _nothing(), verify_imap(imap, settings) if imap else _nothing()
+    )
+    return Report(*found)
+
+
+async def verify_smtp(smtp: Smtp, settings: Settings) -> Result:
+    """The account's upstream, each step in the order it is taken."""
+    trail = _trail(smtp.tls, SMTP_STEPS, SMTP_TLS_FIRST)
+    if faults := list(smtp_faults(smtp, settings.allow_networks, sandbox=bool(settings.sandbox_port))):
+        return trail.misjudged(faults)
+    trail.passed("settings")
+    failure, extensions = None, ""
     try:
-        connection = await _connect(smtp, settings)
+        async with asyncio.timeout(WHOLE):
+            connection = await _connect(smtp, settings, trail)
+        extensions = " ".join(sorted(connection.extensions)).upper()
+        await connection.close()
+    except TimeoutError:
+        failure = _late(smtp, trail)
     except upstream.UpstreamError as error:
-        return _until([judged, *_failed(smtp, error)], smtp)
-    steps = [judged, *_passed(smtp, connection)]
-    await connection.close()
-    return steps
+        failure = _refused_by(smtp, error, trail)
+    details = _details(smtp) | {"ehlo": extensions, "auth": f"logged in as {smtp.user}"}
+    untaken = {"tls": _clear(smtp), "auth": ("no user set", "")}
+    return trail.ended(failure, Telling(details, passed_over=untaken))
 
 
-def faults(smtp: Smtp, allowed: Sequence[Network], *, sandbox: bool) -> Iterator[tuple[str, str]]:
-    """What is certainly wrong with these settings, each with advice; found without asking anybody."""
-    if not smtp.host:
-        yield "there is no host", "Set the name of the provider's SMTP server."
-    elif any(char.isspace() or char in "/@" for char in smtp.host):
-        yield f"{smtp.host!r} is not a host name", "Set the server's name alone, as in smtp.example.com."
-    elif not (sandbox and smtp.host == upstream.SANDBOX) and (reason := hosts.judge_literal(smtp.host, allowed)):
-        yield f"{smtp.host} refused: {reason}", "The operator may allow its network with POSTFERRY_ALLOW_NETWORKS."
-    if not 0 < smtp.port < 65536:
-        yield f"there is no port {smtp.port}", "Use 587 (STARTTLS) or 465 (TLS from the start)."
-    if smtp.user and not (smtp.password or smtp.access_token):
-        yield "there is a user, but neither password nor access token", "Set the password, or connect with OAuth2."
-    if not smtp.user and (smtp.password or smtp.access_token):
-        yield "there is a password or token, but no user", "Set the user: mostly the mailbox's full address."
-    if smtp.auth_method == "xoauth2" and not smtp.access_token:
-        yield "xoauth2 wants an access token", "Connect the account with OAuth2, or leave the login method open."
+async def verify_imap(imap: Imap, settings: Settings) -> Result:
+    """The account's mailbox, each step in the order it is taken."""
+    trail = _trail(imap.tls, IMAP_STEPS, IMAP_TLS_FIRST)
+    if faults := list(imap_faults(imap, settings.allow_networks)):
+        return trail.misjudged(faults)
+    trail.passed("settings")
+    failure, folders = None, None
+    try:
+        async with asyncio.timeout(WHOLE):
+            folders = await _folders(imap, settings, trail)
+        failure = _no_such_folder(imap, folders)
+    except TimeoutError:
+        failure = _late(imap, trail)
+    except mailbox.MailboxError as error:
+        failure = _barred(imap, error)
+    if failure is None:
+        trail.passed("folders")
+    details = _details(imap) | {"login": f"logged in as {imap.user}", "folders": _named(folders or ())}
+    remarks = {"folders": _unknown(imap, folders or ())}
+    return trail.ended(failure, Telling(details, remarks, {"tls": _clear(imap)}), folders)
 
 
-def doubt(smtp: Smtp) -> str:
-    """What is probably wrong: a port whose usual TLS is another. Worth a try all the same."""
-    if smtp.port == 465 and smtp.tls is not Tls.IMPLICIT:
-        return "Port 465 speaks TLS from the first byte: set secure to true, or use port 587."
-    if smtp.port in (25, 587) and smtp.tls is Tls.IMPLICIT:
-        return f"Port {smtp.port} starts in the clear: set secure to false (STARTTLS), or use port 465."
-    return ""
+async def _nothing() -> None:
+    return None
 
 
-def _settings(smtp: Smtp, settings: Settings) -> Step:
-    found = list(faults(smtp, settings.allow_networks, sandbox=bool(settings.sandbox_port)))
-    if not found:
-        return Step("settings", StepState.OK, advice=doubt(smtp))
-    return Step("settings", StepState.FAILED, "; ".join(fault for fault, _ in found), " ".join(tip for _, tip in found))
+def _trail(tls: Tls, usual: Sequence[str], tls_first: Sequence[str]) -> Trail:
+    names = tls_first if tls is Tls.IMPLICIT else usual
+    return Trail(names, asyncio.get_running_loop().time, never=("tls",) if tls is Tls.NONE else ())
 
 
-async def _connect(smtp: Smtp, settings: Settings) -> upstream.Connection:
+# -- SMTP ------------------------------------------------------------------------------------------------------------
+
+
+async def _connect(smtp: Smtp, settings: Settings, trail: Trail) -> upstream.Connection:
     timeouts = (settings.connect_timeout, settings.command_timeout, settings.data_timeout)
     return await upstream.connect(
         smtp,
@@ -94,48 +122,92 @@ async def _connect(smtp: Smtp, settings: Settings) -> upstream.Connection:
         allowed=settings.allow_networks,
         sandbox_port=settings.sandbox_port,
         timeouts=upstream.Timeouts(*(min(seconds, PATIENCE) for seconds in timeouts)),
+        passed=trail.passed,
     )
 
 
-def _order(smtp: Smtp) -> Sequence[str]:
-    return TLS_FIRST if smtp.tls is Tls.IMPLICIT else PLAIN_FIRST
+def _refused_by(smtp: Smtp, error: upstream.UpstreamError, trail: Trail) -> Failure:
+    if error.kind == "forbidden":
+        return _forbidden(smtp)
+    theirs = error.kind == "refused"
+    text = masked(str(error.reply) if theirs else error.reply.text, (smtp.password, smtp.access_token))
+    step = {Stage.TLS: "tls", Stage.AUTH: "auth"}.get(error.stage) or trail.next()
+    advice = advise(step, smtp.host, text) or classify(error.reply, error.stage).advice
+    code = "EAUTH" if theirs and step == "auth" else _code(error.kind, text)
+    return Failure(step, code, text, advice, text if theirs else "")
 
 
-def _failed(smtp: Smtp, error: upstream.UpstreamError) -> Iterator[Step]:
-    """The steps that went well before the one that did not, and that one."""
-    failed = "resolve" if error.kind in ("dns", "forbidden") else NAMES[error.stage]
-    for name in _order(smtp)[1:]:
-        if name == failed:
-            yield Step(name, StepState.FAILED, str(error.reply), classify(error.reply, error.stage).advice)
-            return
-        yield _tls(smtp, error.encrypted) if name == "tls" and error.stage is Stage.AUTH else Step(name, StepState.OK)
+# -- IMAP ------------------------------------------------------------------------------------------------------------
 
 
-def _passed(smtp: Smtp, connection: upstream.Connection) -> Iterator[Step]:
-    made = {
-        "resolve": Step("resolve", StepState.OK, smtp.host),
-        "connect": Step("connect", StepState.OK, f"port {smtp.port}"),
-        "ehlo": Step("ehlo", StepState.OK, " ".join(sorted(connection.extensions)).upper()),
-        "tls": _tls(smtp, connection.encrypted),
-        "auth": _auth(smtp),
-    }
-    return (made[name] for name in _order(smtp)[1:])
+async def _folders(imap: Imap, settings: Settings, trail: Trail) -> list[Folder]:
+    seconds = min(settings.connect_timeout, settings.command_timeout, PATIENCE)
+    connection = await mailbox.connect(imap, allowed=settings.allow_networks, seconds=seconds, passed=trail.passed)
+    try:
+        return await connection.folders()
+    finally:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BRIEF):
+                await connection.close()
 
 
-def _tls(smtp: Smtp, encrypted: bool) -> Step:
-    if encrypted:
-        return Step("tls", StepState.OK, "certificate valid" if smtp.verify_certificate else "certificate not checked")
-    detail = "switched off" if smtp.tls is Tls.NONE else "not offered"
-    readable = "Mail and password travel readable." if smtp.user else "Mail travels readable."
-    return Step("tls", StepState.SKIPPED, detail, "" if smtp.host == upstream.SANDBOX else readable)
+def _barred(imap: Imap, error: mailbox.MailboxError) -> Failure:
+    if error.kind == "forbidden":
+        return _forbidden(imap)
+    code = error.code or (
+        "EAUTH" if error.kind == "refused" and error.step == "login" else _code(error.kind, str(error))
+    )
+    return Failure(error.step, code, str(error), advise(error.step, imap.host, str(error)), error.said)
 
 
-def _auth(smtp: Smtp) -> Step:
-    if smtp.user:
-        return Step("auth", StepState.OK, f"logged in as {smtp.user}")
-    return Step("auth", StepState.SKIPPED, "no user set")
+def _no_such_folder(imap: Imap, folders: Sequence[Folder]) -> Failure | None:
+    """The account names a folder for sent mail that is not there."""
+    if not imap.sent_path or any(folder.path == imap.sent_path and folder.selectable for folder in folders):
+        return None
+    sent = special(folders).get(Use.SENT)
+    advice = (
+        f"Set imap.sentMailPath to {sent.folder.path!r}." if sent else "Set imap.sentMailPath to one that there is."
+    )
+    return Failure("folders", "NONEXISTENT", f"there is no folder {imap.sent_path!r}", advice)
 
 
-def _until(steps: list[Step], smtp: Smtp) -> list[Step]:
-    """With the steps that were not reached."""
-    return steps + [Step(name, StepState.SKIPPED) for name in _order(smtp)[len(steps) :]]
+def _named(folders: Sequence[Folder]) -> str:
+    found = special(folders)
+    return ", ".join(f"{use}: {found[use].folder.path}" for use in Use if use in found)
+
+
+def _unknown(imap: Imap, folders: Sequence[Folder]) -> str:
+    if imap.sent_path or Use.SENT in special(folders):
+        return ""
+    return "No folder for sent mail was found: name it in imap.sentMailPath."
+
+
+# -- Both ------------------------------------------------------------------------------------------------------------
+
+
+def _details(server: Smtp | Imap) -> dict[str, str]:
+    certificate = "certificate valid" if server.verify_certificate else "certificate not checked"
+    return {"resolve": server.host, "connect": f"port {server.port}", "tls": certificate}
+
+
+def _clear(server: Smtp | Imap) -> tuple[str, str]:
+    """Detail and advice where there is no TLS."""
+    detail = "switched off" if server.tls is Tls.NONE else "not offered"
+    readable = "Mail and password travel readable." if server.user else "Mail travels readable."
+    return detail, "" if server.host == SANDBOX else readable
+
+
+def _forbidden(server: Smtp | Imap) -> Failure:
+    """Nothing is said of the address: whoever asks must not learn our network from it."""
+    text = f"{server.host} may not be used as a host here"
+    return Failure("resolve", CODES["forbidden"], text, advise("resolve", server.host, text))
+
+
+def _late(server: Smtp | Imap, trail: Trail) -> Failure:
+    step, text = trail.next(), f"{server.host} took too long: all steps together have {WHOLE:g} seconds"
+    return Failure(step, "ETIMEDOUT", text, advise(step, server.host, text))
+
+
+def _code(kind: str, text: str) -> str:
+    late = kind in ("lost", "unreachable", "dns") and ("in time" in text or "too long" in text)
+    return "ETIMEDOUT" if late else CODES[kind]

@@ -1,4 +1,4 @@
-"""`postferry account`: look at accounts, try their upstream, pause and resume them; `add` is next door."""
+"""`postferry account`: look at accounts, try their servers, pause and resume them; `add` is next door."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from relay.commands.terminal import DATA, UNAVAILABLE, Stop, choose, clean, desc
 
 if TYPE_CHECKING:
     from relay.core.model import AccountState
+    from relay.core.verification import Step
     from relay.store.accounts import Row
     from relay.store.db import Connection
+
+SLOW = 0.5  # seconds of a step that are worth a word
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +27,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _list_arguments(commands.add_parser("list", help="the accounts there are"))
     one = {
         "show": (_show, "Show an account's settings as the API gives them; secrets are masked."),
-        "verify": (_verify, "Try an account's upstream step by step, up to its login. No mail is sent."),
+        "verify": (
+            _verify,
+            "Try an account's servers step by step, upstream and mailbox, up to their logins. No mail is sent.",
+        ),
         "pause": (_pause, "Hold an account's mail. What it hands over is still accepted, and goes when it is resumed."),
         "resume": (_resume, "Let a paused account send again, or one whose login was refused try at once."),
     }
@@ -76,18 +82,25 @@ async def _verify(args: argparse.Namespace) -> int:
     async with opened(args) as here:
         account = (await found(here.conn, args.account)).account(here.vault)
         given = here.settings
-    if account.smtp is None:
+    if account.smtp is None and account.imap is None:
         raise Stop(
             f"account {account.id} has no upstream yet",
             f"set one: postferry account add {account.id} --update --smtp-host HOST",
         )
-    print(f"{account.smtp.host}:{account.smtp.port} ({account.smtp.tls})")
-    steps = await verify.verify(account.smtp, given)
+    report = await verify.verify(account.smtp, account.imap, given)
+    for name, server, result in (("SMTP", account.smtp, report.smtp), ("IMAP", account.imap, report.imap)):
+        if server is not None and result is not None:
+            print(f"{name} {server.host}:{server.port} ({server.tls})")
+            _print_steps(result.steps)
+    return 0 if report.success else UNAVAILABLE
+
+
+def _print_steps(steps: Sequence[Step]) -> None:
     for step in steps:
-        print(f"  {mark(step.state)} {step.name:<9} {clean(step.detail)}".rstrip())
+        seconds = f"{step.seconds:.2f} s" if step.seconds >= SLOW else ""
+        print(f"  {mark(step.state)} {step.name:<9} {clean(' '.join(filter(None, (step.detail, seconds))))}".rstrip())
         if step.advice:
-            print(paint(f"    {step.advice}", "yellow"))
-    return UNAVAILABLE if any(step.state == "failed" for step in steps) else 0
+            print(paint(f"    {clean(step.advice)}", "yellow"))
 
 
 async def _pause(args: argparse.Namespace) -> int:

@@ -95,6 +95,7 @@ class Mailbox:
         self._imap, self._seconds = imap, seconds
         self._sock = sock
         self._wire: Wire | None = None
+        self._lost = False  # nothing more can be said over it
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="imap")
 
     async def folders(self) -> list[Folder]:
@@ -102,15 +103,16 @@ class Mailbox:
         return await self._run(self._folders)
 
     async def close(self) -> None:
-        """Says goodbye."""
+        """Says goodbye, where somebody listens. May be called again."""
         try:
-            if self._wire is not None:
+            if self._wire is not None and not self._lost:
                 await self._run(self._wire.leave)
         finally:
             self.abort()
 
     def abort(self) -> None:
         """Ends the connection at once. A thread that reads from it wakes up, and closes it."""
+        self._lost = True
         with suppress(OSError):  # below TLS, for its thread may be in the midst of TLS
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         with suppress(RuntimeError):  # it is ended already
@@ -203,6 +205,7 @@ class Mailbox:
 
     def _error(self, step: str, kind: str, text: str, said: str = "") -> MailboxError:
         """Without our secrets: there are servers that repeat what they are told."""
+        self._lost |= kind != "refused"
         secrets = (self._imap.password, self._imap.access_token)
         return MailboxError(step, kind, masked(text, secrets), masked(said, secrets))
 

@@ -14,7 +14,7 @@ from relay.core.masking import masked
     [
         ("no such password hunter2!", "no such password ***!"),
         ("hunter2hunter2", "******"),
-        (f"got {base64.b64encode(b'hunter2').decode()}", "got ***="),
+        (f"got {base64.b64encode(b'hunter2').decode()}", "got ***=="),
         ("nothing of ours", "nothing of ours"),
     ],
 )

@@ -574,6 +574,18 @@ async def test_a_server_that_takes_no_leave_is_left(how: str) -> None:
     await until(no_threads)
 
 
+async def test_nobody_says_goodbye_to_a_server_that_is_lost() -> None:
+    async with Mailserver() as server:
+        server.when("LIST").hang()
+        found = await connect(mailbox(server), allowed=LOCAL, seconds=HASTY)
+        with pytest.raises(MailboxError):
+            await found.folders()
+        await found.close()
+        await found.close()
+        assert server.said("LOGOUT") == []
+    await until(no_threads)
+
+
 async def test_each_step_is_told_when_it_is_taken(dovecot: Dovecot) -> None:
     for kind, expected in (
         (Tls.IMPLICIT, ["resolve", "connect", "tls", "greeting", "login"]),

@@ -202,6 +202,12 @@ class Settings:
     refused_retry: float = _option(
         "900", _seconds(0.1, 86400), "seconds between probes of an account whose login is refused"
     )
+    verify_accounts: int = _option(
+        "8", _whole(0, 1000), "accounts one notify process verifies at once, after a change; 0 = only when asked"
+    )
+    verify_retries: tuple[float, ...] = _option(
+        "300 900 3600 14400 43200 86400", _waits, "seconds until faulty servers of accounts are looked at again"
+    )
     retention_days: int = _option("30", _whole(0, 36500), "days that finished mail is kept; 0 = for ever")
 
     webhook_timeout: float = _option("10", _seconds(0.05, 60), "seconds an endpoint may take to answer")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from relay.core.classify import classify
 from relay.core.folders import Folder, Use, special
 from relay.core.hints import advise
 from relay.core.masking import masked
-from relay.core.model import Imap, Smtp, Tls
+from relay.core.model import Account, Imap, Smtp, Tls
 from relay.core.reply import Stage
 from relay.core.verification import SANDBOX, Result, imap_faults, smtp_faults
 from relay.net import imap as mailbox
@@ -57,6 +58,14 @@ async def verify(smtp: Smtp | None, imap: Imap | None, settings: Settings) -> Re
         verify_smtp(smtp, settings) if smtp else _nothing(), verify_imap(imap, settings) if imap else _nothing()
     )
     return Report(*found)
+
+
+def unopened(account: Account, why: str) -> Report:
+    """Of an account whose secrets cannot be opened, nothing can be tried."""
+    fault = [(why, "Give its secrets again, or bring back the key that they are sealed with (POSTFERRY_SECRET_KEYS).")]
+    smtp = _trail(account.smtp.tls, SMTP_STEPS, SMTP_TLS_FIRST).misjudged(fault) if account.smtp else None
+    imap = _trail(account.imap.tls, IMAP_STEPS, IMAP_TLS_FIRST).misjudged(fault) if account.imap else None
+    return Report(smtp, imap)
 
 
 async def verify_smtp(smtp: Smtp, settings: Settings) -> Result:
@@ -108,7 +117,7 @@ async def _nothing() -> None:
 
 def _trail(tls: Tls, usual: Sequence[str], tls_first: Sequence[str]) -> Trail:
     names = tls_first if tls is Tls.IMPLICIT else usual
-    return Trail(names, asyncio.get_running_loop().time, never=("tls",) if tls is Tls.NONE else ())
+    return Trail(names, time.monotonic, never=("tls",) if tls is Tls.NONE else ())
 
 
 # -- SMTP ------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
-"""The notify role: what follows once mail has gone. Webhooks, alerts about opens, and the books that statistics keep.
+"""The notify role: what follows once mail has gone, and whether accounts are well.
 
-Apart from the workers, so that slow endpoints and busy tenants take nothing from the mail.
+Webhooks, alerts about opens, the books that statistics keep, and the verification of accounts that were changed. Apart
+from the workers, so that slow endpoints and busy tenants take nothing from the mail.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from relay.alerts import Alerts
 from relay.books import Books
 from relay.core.vault import Vault
 from relay.notify import Notifier
+from relay.reverify import Verifier
 from relay.settings import Settings
 from relay.store import db
 
@@ -31,6 +33,8 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     posts = await db.open_pool(settings, most=4, generic=True)
     vault = Vault(settings.secret_keys)
     rooms: list[Room] = [Notifier(posts, settings, vault), Alerts(pool, settings), Books(pool, settings)]
+    if settings.verify_accounts:
+        rooms.append(Verifier(pool, settings, vault))
     ready.announce()
     try:
         await together(rooms, stopping)

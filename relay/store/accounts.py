@@ -16,7 +16,7 @@ from relay.core import account as settings_of
 from relay.core.account import MASK, SECRETS, Fields
 from relay.core.model import Account, AccountState, EventType
 from relay.core.vault import Vault, VaultError
-from relay.store import endpoints, facts, rollups
+from relay.store import endpoints, facts, rollups, verifications
 from relay.store.db import Connection
 
 COLUMNS = "id, name, email, state::text, reason, retry_at, config, secrets, had_upstream, created_at, updated_at"
@@ -123,7 +123,8 @@ async def save(conn: Connection, vault: Vault, id: str, change: Callable[[Fields
     """Store `change(the settings as they are)`, with secrets in the clear on both sides. True: the account is new.
 
     A secret whose key is lost is masked in them: it can be given anew, and stays sealed as it is when it is not.
-    Whatever `change` raises leaves everything as it was. When the upstream changes, past failures are forgotten.
+    Whatever `change` raises leaves everything as it was. When the upstream changes, past failures are forgotten; when
+    that or the mailbox does, they are to be verified.
     """
     async with conn.transaction():
         made = await conn.execute("insert into accounts (id) values (%s) on conflict do nothing", (id,))
@@ -149,6 +150,8 @@ async def save(conn: Connection, vault: Vault, id: str, change: Callable[[Fields
         )
         if _upstream(old) != _upstream(new):
             await _try_again(conn, id)
+        if _upstream(old) != _upstream(new) or _mailbox(old) != _mailbox(new):
+            await verifications.want(conn, id)
         if new.get(REMINDER) and not old.get(REMINDER):
             await _remind_from_now(conn, id, settings_of.build(id, row.state, "", new).alerts.unopened_days)
         if old.get("webhooks", "") != new.get("webhooks", ""):
@@ -273,6 +276,10 @@ async def _remind_from_now(conn: Connection, id: str, days: int) -> None:
 
 def _upstream(fields: Fields) -> Fields:
     return {key: value for key, value in fields.items() if key.startswith("smtp.")}
+
+
+def _mailbox(fields: Fields) -> Fields:
+    return {key: value for key, value in fields.items() if key.startswith("imap.")}
 
 
 async def _rows(conn: Connection, query: str, given: Mapping[str, Any] | Sequence[Any]) -> list[Row]:

@@ -10,13 +10,14 @@ from pydantic import Field
 from api.call import Call, unknown
 from api.problems import Problem
 from api.shapes import AccountId, Answer, Body, Instant, Listing, Paging, Words
+from api.verified import Known, known
 from relay import enrol
 from relay.core import account as settings_of
 from relay.core.model import Account, AccountState
-from relay.store import accounts, db
+from relay.store import accounts, db, verifications
 
 KEPT = "Write-only: shown as `******`; left out, or given as `******`, it stays as it is."
-MAILBOX = "Kept for the mailbox (the Sent copy, bounces), which this version does not read yet."
+MAILBOX = "Kept for the mailbox (the Sent copy, bounces), which this version verifies and does not read yet."
 
 
 class Auth(Body):
@@ -59,7 +60,7 @@ class Smtp(Body):
 
 
 class Imap(Body):
-    """The account's mailbox. Kept for a later version, which writes Sent copies and reads bounces there."""
+    """The account's mailbox. It is verified; a later version writes Sent copies and reads bounces there."""
 
     host: str | None = Field(None, description=MAILBOX)
     port: int | None = Field(None, description="993 where `secure` is true or left out, else 143, when left out.")
@@ -171,6 +172,12 @@ class Shown(Answer):
     updated: Instant
 
 
+class Whole(Shown):
+    """An account, and how its servers fare."""
+
+    verification: Known | None = Field(description="What the last verification found; null where there was none.")
+
+
 class Accounts(Listing):
     items: list[Shown]
 
@@ -218,13 +225,14 @@ async def _check_email(call: Call, id: str, email: str | None) -> None:
         raise Problem(403, why, code="BoundToken")
 
 
-async def show(call: Call, account: AccountId) -> Shown:
-    """An account's settings and state."""
+async def show(call: Call, account: AccountId) -> Whole:
+    """An account's settings and state, and what was found of its servers."""
     async with db.connection(call.house.pool) as conn:
         row = await accounts.find(conn, account)
+        found = await verifications.find(conn, account)
     if row is None:
         raise unknown(account)
-    return _shown(row)
+    return Whole(**dict(_shown(row)), verification=known(found))
 
 
 async def delete(call: Call, account: AccountId) -> Deleted:

@@ -25,6 +25,7 @@ from api import (
     submit,
     tokens,
     tracking,
+    verification,
     webhooks,
 )
 from api.call import HOUSE, House
@@ -46,6 +47,8 @@ OPERATIONS = (
     Operation("GET", "/v1/account/{account}", accounts.show),
     Operation("PUT", "/v1/account/{account}", accounts.change),
     Operation("DELETE", "/v1/account/{account}", accounts.delete),
+    Operation("POST", "/v1/account/{account}/verify", verification.verify_stored),
+    Operation("POST", "/v1/verifyAccount", verification.verify_account),
     Operation("GET", "/v1/tokens", tokens.page),
     Operation("POST", "/v1/tokens", tokens.create, errors=(404,)),
     Operation("DELETE", "/v1/tokens/{token}", tokens.revoke),

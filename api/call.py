@@ -11,6 +11,7 @@ from aiohttp import web
 
 from api.figures import Figures
 from api.problems import REQUEST_ID, Problem
+from api.quota import Quota
 from api.throttle import Throttle
 from api.turns import Turns
 from relay import metrics
@@ -39,6 +40,7 @@ class House:
     waker: Waker
     figures: Figures
     throttle: Throttle = field(default_factory=lambda: Throttle(asyncio.get_running_loop().time))
+    quota: Quota = field(default_factory=lambda: Quota(asyncio.get_running_loop().time))
 
 
 HOUSE = web.AppKey("house", House)

@@ -61,6 +61,9 @@ service imap-login {{
 }}
 service anvil {{
   chroot =
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
 }}
 service stats {{
   chroot =
@@ -127,7 +130,7 @@ class Dovecot:
         assert PROGRAM is not None
         command = [PROGRAM, "-F", "-c", str(self.folder / "dovecot.conf")]
         self._process = subprocess.Popen(command, start_new_session=True)
-        self._ward = Ward(0, self._process.pid, signal.SIGTERM, 5)
+        self._ward = Ward(0, self._process.pid, signal.SIGTERM, 1.0)  # nobody misses its mail
         self._guardian.watch(self._ward)
         self._wait()
 

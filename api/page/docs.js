@@ -5,7 +5,7 @@
 const TITLES = {
   submit: "submit", outbox: "outbox", deadletters: "dead letters", queue: "queue", tracking: "tracking", opens: "opens",
   statistics: "statistics", besttime: "best time", recipients: "recipients", webhooks: "webhooks", postlog: "webhook log",
-  accounts: "accounts", tokens: "tokens", health: "health", pixel: "pixel", docs: "docs",
+  accounts: "accounts", verification: "verification", tokens: "tokens", health: "health", pixel: "pixel", docs: "docs",
 };
 const ORDER = Object.keys(TITLES);
 const DEEPEST = 6;

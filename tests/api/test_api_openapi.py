@@ -18,6 +18,8 @@ WIRE = {
     ("put", "/v1/account/{account}"),
     ("delete", "/v1/account/{account}"),
     ("get", "/v1/accounts"),
+    ("post", "/v1/account/{account}/verify"),
+    ("post", "/v1/verifyAccount"),
     ("post", "/v1/account/{account}/submit"),
     ("get", "/v1/outbox"),
     ("get", "/v1/outbox/{queueId}"),

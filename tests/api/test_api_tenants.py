@@ -69,6 +69,11 @@ BODIES: Mapping[str, Callable[[Life], Any]] = {
     "webhooks.rotate": lambda life: {"validSeconds": 0},
     "postlog.replay": lambda life: {"eventIds": [f"evt_{life.event}"]},
     "postlog.test": lambda life: None,
+    "verification.verify_account": lambda life: {
+        "account": life.word,
+        "smtp": {"host": "smtp.example.com", "port": 993},
+    },
+    "verification.verify_stored": lambda life: None,
     "tracking.note": lambda life: {"notes": "mine"},
     "tracking.note_again": lambda life: {"notes": "mine"},
 }

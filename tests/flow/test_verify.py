@@ -138,13 +138,13 @@ async def test_the_sandbox_is_an_upstream_like_others(here: Settings) -> None:
 # -- The mailbox -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_real_mailbox_passes_every_step(dovecot: Dovecot, here: Settings) -> None:
+async def test_a_real_mailbox_passes_every_step(dovecot: Dovecot, settings: Settings) -> None:
     for tls, expected in (
         (Tls.IMPLICIT, "settings:ok resolve:ok connect:ok tls:ok greeting:ok login:ok folders:ok"),
         (Tls.STARTTLS, "settings:ok resolve:ok connect:ok greeting:ok tls:ok login:ok folders:ok"),
         (Tls.NONE, "settings:ok resolve:ok connect:ok greeting:ok tls:skipped login:ok folders:ok"),
     ):
-        result = await verify_imap(dovecot.imap("ann", tls, verify_certificate=False), here)
+        result = await verify_imap(dovecot.imap("ann", tls, verify_certificate=False), settings)
         assert states(result) == expected
     assert result.told()["folders"] == {
         "sent": "Verschickt & raus",
@@ -155,8 +155,8 @@ async def test_a_real_mailbox_passes_every_step(dovecot: Dovecot, here: Settings
     }
 
 
-async def test_a_refused_mailbox_login_says_what_to_do(dovecot: Dovecot, here: Settings) -> None:
-    result = await verify_imap(dovecot.imap("ann", password="not-this-one"), here)
+async def test_a_refused_mailbox_login_says_what_to_do(dovecot: Dovecot, settings: Settings) -> None:
+    result = await verify_imap(dovecot.imap("ann", password="not-this-one"), settings)
     assert states(result) == "settings:ok resolve:ok connect:ok greeting:ok tls:skipped login:failed folders:skipped"
     assert result.code == "AUTHENTICATIONFAILED"
     assert result.said == "[AUTHENTICATIONFAILED] Authentication failed."

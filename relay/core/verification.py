@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,6 +14,8 @@ from relay.core.hosts import Network
 from relay.core.model import Imap, Smtp, Tls
 
 SANDBOX = "sandbox"
+LONGEST = 1000  # characters of what a server says
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 ASSIGNED: Mapping[int, str] = {
     **dict.fromkeys((25, 465, 587), "SMTP"),
     **dict.fromkeys((143, 993), "IMAP"),
@@ -65,8 +68,8 @@ class Result:
         """As it is stored, and as the API tells it: EmailEngine's fields, then ours."""
         told: dict[str, Any] = {"success": self.success}
         if failed := self.failed:
-            told |= {"error": failed.detail, "code": self.code}
-            told |= {"responseText": self.said} if self.said else {}
+            told |= {"error": _text(failed.detail), "code": _text(self.code)}
+            told |= {"responseText": _text(self.said)} if self.said else {}
         told["steps"] = [_told(step) for step in self.steps]
         if self.folders is not None:
             told["folders"] = {str(use): found.folder.path for use, found in special(self.folders).items()}
@@ -75,7 +78,12 @@ class Result:
 
 def _told(step: Step) -> dict[str, Any]:
     told: dict[str, Any] = {"step": step.name, "state": str(step.state), "seconds": round(step.seconds, 3)}
-    return told | {key: value for key, value in (("detail", step.detail), ("advice", step.advice)) if value}
+    return told | {key: _text(value) for key, value in (("detail", step.detail), ("advice", step.advice)) if value}
+
+
+def _text(said: str) -> str:
+    """What a server said, as text that can be stored and shown: one line, not too long, no halves of characters."""
+    return UNPRINTABLE.sub(" ", said).strip()[:LONGEST]
 
 
 Fault = tuple[str, str]

@@ -122,3 +122,12 @@ def test_a_failure_is_told_in_emailengines_fields() -> None:
         "detail": "535 no",
         "advice": "Do this.",
     }
+
+
+def test_what_a_server_says_is_told_as_text() -> None:
+    step = Step("ehlo", StepState.FAILED, "a\x00b\x1b[2J\ud800c" + "x" * 5000)
+    told = Result((step,), "C\x00", "\r\nd\udfff").told()
+    assert told["error"].startswith("a b [2J c")
+    assert len(told["error"]) == 1000
+    assert (told["code"], told["responseText"]) == ("C", "d")
+    assert told["steps"][0]["detail"] == told["error"]

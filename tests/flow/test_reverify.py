@@ -179,6 +179,20 @@ async def test_secrets_that_cannot_be_opened_are_told_and_stop_nobody(bench: Ben
     assert len(told()) == 2
 
 
+@pytest.mark.parametrize("verb", ["EHLO", "CONNECT"])
+async def test_whatever_a_server_says_can_be_stored(bench: Bench, verb: str) -> None:
+    code = "250" if verb == "EHLO" else "554"
+    bench.upstream.when(verb).say(f"{code}-\x00\x1b[2J\x85 FAKE\r\n{code} {'x' * 3000}")
+    bench.server.when("CONNECT").say("* BYE \x00\x1b[31m\x85 no")
+    await bench.begin()
+    async with bench.running():
+        await until(lambda: seen(bench, (verb == "EHLO", False)))
+    found = await bench.found()
+    assert "\x1b" not in str(found)
+    assert found.imap is not None
+    assert "no" in found.imap["responseText"]
+
+
 async def test_an_account_that_goes_meanwhile_is_no_fault(bench: Bench, told: Any) -> None:
     gate = asyncio.Event()
     bench.server.when("CONNECT").wait(gate).say("* OK ready")

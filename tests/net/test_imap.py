@@ -249,9 +249,11 @@ async def test_opportunistic_goes_on_without_tls() -> None:
         assert not found.encrypted
 
 
-@pytest.mark.parametrize("kind", [Tls.STARTTLS, Tls.OPPORTUNISTIC])
-async def test_a_greeting_that_leaves_no_room_for_starttls_is_refused(kind: Tls) -> None:
-    async with Mailserver(starttls=True) as server:
+@pytest.mark.parametrize(
+    ("kind", "offered"), [(Tls.STARTTLS, True), (Tls.OPPORTUNISTIC, True), (Tls.OPPORTUNISTIC, False)]
+)
+async def test_a_greeting_that_leaves_no_room_for_starttls_is_refused(kind: Tls, offered: bool) -> None:
+    async with Mailserver(starttls=offered) as server:
         server.when("CONNECT").say("* PREAUTH welcome back")
         fault = await refusal(mailbox(server, kind))
     assert fault.step == "tls"
@@ -274,6 +276,14 @@ async def test_what_was_offered_before_tls_is_forgotten() -> None:
         async with reached(mailbox(server, Tls.STARTTLS, verify_certificate=False)) as found:
             assert found.encrypted
         assert server.said("AUTHENTICATE") == ["AUTHENTICATE PLAIN"]
+
+
+async def test_what_was_said_before_tls_is_forgotten() -> None:
+    # Given somebody in the middle who says before TLS what will be asked for behind it
+    async with Mailserver(starttls=True) as server:
+        server.when("STARTTLS").say('* LIST (\\Sent) "/" "Evil"\r\n{tag} OK go ahead')
+        async with reached(mailbox(server, Tls.STARTTLS, verify_certificate=False)) as found:
+            assert [folder.path for folder in await found.folders()] == ["INBOX", "Sent", "Bin"]
 
 
 async def test_a_refused_starttls_is_the_servers_word() -> None:
@@ -386,6 +396,8 @@ async def test_secrets_are_in_no_log_and_no_error(caplog: pytest.LogCaptureFixtu
         for user in ("ann", "ü"):
             async with reached(mailbox(server, user=user, password="hunter2-hunter2")) as found:
                 await found.folders()
+        server.when("LIST").say("nonsense")
+        await refusal(mailbox(server, password="hunter2-hunter2"))
         server.when("LOGIN").say(ECHO)
         fault = await refusal(mailbox(server, password="hunter2-hunter2"))
     shown = f"{fault!r} {fault} {fault.said} {fault.__cause__!r} {caplog.text}"
@@ -524,6 +536,14 @@ async def test_a_literal_that_is_too_large_is_not_begun(size: int) -> None:
         fault = await refusal(mailbox(server), HASTY)
     assert (fault.step, fault.kind) == ("folders", "protocol")
     assert str(size) in str(fault)
+
+
+async def test_an_answer_without_end_ends_by_its_size() -> None:
+    async with Mailserver() as server:
+        server.when("LIST").endless()
+        fault = await refusal(mailbox(server), PATIENT)
+    assert (fault.step, fault.kind) == ("folders", "protocol")
+    assert "without end" in str(fault)
 
 
 async def test_a_loop_goes_on_while_a_server_hangs() -> None:

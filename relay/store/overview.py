@@ -189,7 +189,8 @@ async def sealed(conn: Connection) -> list[tuple[str, str, str]]:
         select id, key, value from accounts, jsonb_each_text(secrets)
         union all
         select 'endpoint/' || id, key, value
-        from endpoints, lateral (values ('headers', headers), ('oldSecret', old_secret), ('secret', secret)) as t(key, value)
+        from endpoints,
+            lateral (values ('headers', headers), ('oldSecret', old_secret), ('secret', secret)) as t(key, value)
         where value <> ''
         order by 1, 2
         """

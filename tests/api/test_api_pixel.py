@@ -175,16 +175,17 @@ async def test_any_token_answers_the_picture(nobody: Client, house: House, pool:
 
 
 def damaged(token: str) -> Sequence[str]:
-    swapped = "B" if token[0] == "A" else "A"
-    return [
+    changed = [
         token[:-1],
         token[1:],
-        swapped + token[1:],
-        token[:-1] + swapped,
+        ("B" if token[0] == "A" else "A") + token[1:],
+        token[:-1] + ("B" if token[-1] == "A" else "A"),
         token + "A",
         token.swapcase(),
         token[::-1],
     ]
+    assert token not in changed
+    return changed
 
 
 async def test_a_token_that_was_cut_or_changed_records_nothing(

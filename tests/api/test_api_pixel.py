@@ -238,21 +238,24 @@ async def test_judging_takes_turns_with_whoever_else_is_served(
 ) -> None:
     """Agents that cost much to read, and many at a time: a picture does not wait for all of them."""
 
+    judged = 0
+
     def slowly(look: Look) -> Judgement:
-        time.sleep(0.02)
+        nonlocal judged
+        time.sleep(0.02)  # what it costs: the loop stands still
+        judged += 1
         return Judgement(Opener.UNKNOWN, "", "It took long.")
 
     monkeypatch.setattr("relay.opens.opener.judge", slowly)
     for number in range(50):
         house.opens.fetched(token, "GET", "192.0.2.1", f"{number}")
     recorded = asyncio.create_task(house.opens.close())
-    longest, clock = 0.0, time.perf_counter
+    seen = set()
     while not recorded.done():
-        begun = clock()
         await asyncio.sleep(0)
-        longest = max(longest, clock() - begun)
+        seen.add(judged)
     assert await rows(pool, "select fetches from opens") == [(50,)]
-    assert longest < 0.5
+    assert len(seen) > 10  # so often was it somebody else's turn
 
 
 async def test_one_delivery_does_not_take_the_room_of_others(

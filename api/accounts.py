@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -17,7 +17,6 @@ from relay.core.model import Account, AccountState
 from relay.store import accounts, db, verifications
 
 KEPT = "Write-only: shown as `******`; left out, or given as `******`, it stays as it is."
-MAILBOX = "Kept for the mailbox (the Sent copy, bounces), which this version verifies and does not read yet."
 
 
 class Auth(Body):
@@ -60,9 +59,9 @@ class Smtp(Body):
 
 
 class Imap(Body):
-    """The account's mailbox. It is verified; a later version writes Sent copies and reads bounces there."""
+    """The account's mailbox: Sent copies are written there, bounces and complaints read, messages answered."""
 
-    host: str | None = Field(None, description=MAILBOX)
+    host: str | None = None
     port: int | None = Field(None, description="993 where `secure` is true or left out, else 143, when left out.")
     secure: bool | None = Field(
         None, description="True: TLS from the first byte, the default for port 993. False: STARTTLS as `tls.mode` says."
@@ -70,7 +69,42 @@ class Imap(Body):
     auth: Auth | None = None
     tls: StartTls | None = None
     sent_mail_path: str | None = Field(None, description="Folder of sent mail, where it is not found by itself.")
+    watch: bool | None = Field(None, description="Look for bounces and complaints in INBOX and Junk. Default true.")
+    idle: bool | None = Field(
+        None, description="Watch by a connection that stays (IMAP IDLE), not now and then. Default false."
+    )
     disabled: bool | None = None
+
+
+class Mailgun(Body):
+    """The account's Mailgun domain, instead of `smtp`."""
+
+    domain: str | None = Field(None, description="The sending domain, e.g. `mg.example.com`.")
+    api_key: str | None = Field(None, description="Write-only: shown as `******`, which given back changes nothing.")
+    base_url: str | None = Field(
+        None, description="Of its region: `https://api.mailgun.net` or `https://api.eu.mailgun.net`."
+    )
+    webhook_signing_key: str | None = Field(None, description="Write-only. Checks the signature of Mailgun's webhooks.")
+    test: bool | None = Field(None, description="Mailgun takes the mail and delivers none of it.")
+
+
+class OAuth2User(Body):
+    user: str | None = Field(None, description="Whose mailbox it is; the account's `email` when left out.")
+
+
+class OAuth2(Body):
+    """Access tokens for `smtp` and `imap`, instead of passwords."""
+
+    provider: Literal["google", "microsoft", "custom"] | None = None
+    auth: OAuth2User | None = None
+    client_id: str | None = Field(None, description="Of your application; the installation's own when left out.")
+    client_secret: str | None = Field(None, description="Write-only.")
+    refresh_token: str | None = Field(None, description="Write-only. Given here, or had by `/oauth2/authorize`.")
+    tenant: str | None = Field(None, description="Microsoft: the directory. Default `common`.")
+    issuer: str | None = Field(None, description="Custom: the issuer, where both URLs are discovered.")
+    authorize_url: str | None = None
+    token_url: str | None = None
+    scopes: list[str] | None = Field(None, description="The provider's usual ones when left out.")
 
 
 class Limits(Body):
@@ -115,14 +149,19 @@ class Tracking(Body):
 class Change(Body):
     """An account's settings. What is left out stays as it is; null removes a field or a whole object."""
 
-    later: ClassVar = dict.fromkeys(settings_of.LATER, "is not available in this version")
     name: str | None = Field(None, description="Display name of mail that gives no `from`.")
     email: str | None = Field(
         None, description="Address of mail that gives no `from`; on SMTP, the sender that means it."
     )
     smtp: Smtp | None = None
     imap: Imap | None = None
-    copy_: bool | Literal["auto"] | None = Field(None, description=f"Whether to write Sent copies. {MAILBOX}")
+    mailgun: Mailgun | None = None
+    oauth2: OAuth2 | None = None
+    copy_: bool | Literal["auto", "append", "replace", "none"] | None = Field(
+        None,
+        description="The Sent copy: `auto` does as its provider needs, `append` writes one, `replace` has it take"
+        " the place of the provider's own, `none` writes none. True is `append`, false `none`. Default `auto`.",
+    )
     locale: str | None = Field(None, description="Language tag, e.g. `en` or `pt-BR`.")
     tz: str | None = Field(None, description="Time zone, e.g. `Europe/Berlin`.")
     webhooks: str | None = Field(

@@ -114,10 +114,10 @@ class Message(Body):
     track_opens: bool | None = Field(
         None, description="A pixel for each recipient in the HTML; as the account says, if null."
     )
-    copy_: bool | Literal["auto"] | None = Field(
-        None, description="Whether to write a Sent copy: kept for the mailbox."
+    copy_: bool | Literal["auto", "append", "replace", "none"] | None = Field(
+        None, description="The Sent copy of this message; as the account says, if null."
     )
-    sent_mail_path: Folder | None = Field(None, description="Folder of the Sent copy: kept for the mailbox.")
+    sent_mail_path: Folder | None = Field(None, description="Folder of the Sent copy, where it is another one.")
     email_type: Label | None = Field(None, description="A word of yours for this kind of mail.")
     reference_type: Label | None = Field(None, description="What it is about in your system: the kind of thing,")
     reference_id: Label | None = Field(None, description="and its id.")

@@ -19,7 +19,7 @@ from relay.core import address, mime, notice
 from relay.core.address import Mailbox
 from relay.core.compose import Draft, compose
 from relay.core.errors import Conflict, Refused, StoreAway
-from relay.core.model import Account, Options, Priority, Submission
+from relay.core.model import Account, Copy, Options, Priority, Submission
 from relay.core.notice import OPENED
 from relay.settings import Settings
 from relay.store import accounts, db, notices
@@ -110,7 +110,7 @@ class Alerts:
             mail=mime.tidy(content, now=now, domain=domain, unique=unique),
             options=Options(
                 track=False,
-                copy="never",
+                copy=Copy.NONE,
                 email_type="notice",
                 reference_type="delivery",
                 reference_id=str(told.delivery),

@@ -47,7 +47,8 @@ def roles(chosen: Settings, folder: DataFolder) -> list[Role]:
     found = [Role("sandbox", "relay.sandbox", sink, SINK_STAGE), Role("api", "api")]
     if chosen.smtp_port or (chosen.smtps_port and chosen.tls_certificate):
         found.append(Role("smtp", "relay.smtpd"))
-    return [*found, Role("worker", "workers"), Role("scheduler", "workers.scheduler"), Role("notify", "workers.notify")]
+    behind = [Role(name, f"workers.{name}") for name in ("scheduler", "notify", "mailbox")]
+    return [*found, Role("worker", "workers"), *behind]
 
 
 def servers(folder: DataFolder, environ: Mapping[str, str]) -> list[local.Server]:

@@ -208,6 +208,28 @@ class Settings:
     verify_retries: tuple[float, ...] = _option(
         "300 900 3600 14400 43200 86400", _waits, "seconds until faulty servers of accounts are looked at again"
     )
+    mailbox_connections: int = _option(
+        "100", _whole(0, 10_000), "mailboxes one mailbox process is connected to at once; 0 = none is touched"
+    )
+    mailbox_timeout: float = _option("60", _seconds(0.05, 600), "seconds to wait for a mailbox's answer")
+    mailbox_poll: float = _option(
+        "60", _seconds(0.05, 86400), "seconds between two looks at a mailbox whose account has just sent mail"
+    )
+    mailbox_poll_most: float = _option(
+        "900", _seconds(0.05, 86400), "seconds between two looks at a mailbox whose account has not sent mail for days"
+    )
+    copy_looks: tuple[float, ...] = _option(
+        "15 60 180", _waits, "seconds after which a provider's late copies of sent mail are looked for again"
+    )
+    copy_retries: tuple[float, ...] = _option(
+        "30 120 600 3600 10800 21600 43200 86400", _waits, "seconds to wait before each further try of a Sent copy"
+    )
+    google_client_id: str = _option("", _text, "OAuth2 application at Google, for accounts without one of their own")
+    google_client_secret: str = _option("", _text, "its secret", secret=True)
+    microsoft_client_id: str = _option(
+        "", _text, "OAuth2 application at Microsoft, for accounts without one of their own"
+    )
+    microsoft_client_secret: str = _option("", _text, "its secret", secret=True)
     retention_days: int = _option("30", _whole(0, 36500), "days that finished mail is kept; 0 = for ever")
 
     webhook_timeout: float = _option("10", _seconds(0.05, 60), "seconds an endpoint may take to answer")

@@ -22,6 +22,7 @@ MODULES = {
     "worker": "workers",
     "scheduler": "workers.scheduler",
     "notify": "workers.notify",
+    "mailbox": "workers.mailbox",
 }
 ALL = tuple(MODULES)
 PATIENCE = 20.0  # s for a role to be ready, or to end

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
-from typing import Protocol
 
 from relay import ready, role
 from relay.alerts import Alerts
@@ -19,12 +17,7 @@ from relay.notify import Notifier
 from relay.reverify import Verifier
 from relay.settings import Settings
 from relay.store import db
-
-
-class Room(Protocol):
-    """One job of the role. It waits PostgreSQL's absences out by itself."""
-
-    async def run(self, stopping: asyncio.Event) -> None: ...
+from workers.rooms import Room, together
 
 
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
@@ -41,18 +34,6 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     finally:
         await pool.close()
         await posts.close()
-
-
-async def together(rooms: Sequence[Room], stopping: asyncio.Event) -> None:
-    """All rooms at once. One that fails stops the others in good order, and then the process: it is started again."""
-    running = [asyncio.create_task(room.run(stopping)) for room in rooms]
-    for task in running:
-        task.add_done_callback(lambda done: stopping.set() if not done.cancelled() and done.exception() else None)
-    await stopping.wait()
-    if running:
-        await asyncio.wait(running)
-    for task in running:
-        task.result()
 
 
 def main() -> int:

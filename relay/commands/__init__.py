@@ -22,6 +22,7 @@ COMMANDS = (
     Command("worker", "run", "Start", "workers alone: they send"),
     Command("scheduler", "run", "Start", "a scheduler alone: it decides when"),
     Command("notify", "run", "Start", "a notifier alone: it posts webhooks and alerts, and keeps the books"),
+    Command("mailbox", "run", "Start", "the mailboxes alone: bounces and complaints, and the Sent copies"),
     Command("account", "account", "Set up", "add, list, show, verify, pause and resume accounts"),
     Command("token", "token", "Set up", "create, list and revoke API tokens"),
     Command("webhook", "webhook", "Set up", "tell endpoints what happens: add, list, show, test, log, replay"),

@@ -22,6 +22,11 @@ ROLES = {
         "Post webhooks and alerts, and keep what statistics are read from in order. Needs DATABASE_URL and "
         "POSTFERRY_SECRET_KEYS; several may run.",
     ),
+    "mailbox": (
+        "workers.mailbox",
+        "Watch accounts' mailboxes for bounces and complaints, and keep one copy of what was sent in each Sent folder. "
+        "Needs DATABASE_URL and POSTFERRY_SECRET_KEYS; several may run.",
+    ),
 }
 
 

@@ -14,19 +14,24 @@ from typing import Any
 
 from relay.core import address, hosts
 from relay.core.errors import Refused
-from relay.core.model import Account, AccountState, Alerts, Imap, Limits, Smtp, Tls
+from relay.core.model import MAILGUN, Account, AccountState, Alerts, Copy, Imap, Limits, Mailgun, OAuth2, Smtp, Tls
 
 Fields = dict[str, Any]
 
 MASK = "******"
 """What a secret looks like from outside. Given back, it means: as it was."""
 
-SECRETS = frozenset({"smtp.auth.pass", "smtp.auth.accessToken", "imap.auth.pass", "imap.auth.accessToken"})
-LATER = frozenset({"mailgun", "oauth2"})
+SECRETS = frozenset(
+    {
+        *("smtp.auth.pass", "smtp.auth.accessToken", "imap.auth.pass", "imap.auth.accessToken"),
+        *("mailgun.apiKey", "mailgun.webhookSigningKey", "oauth2.clientSecret", "oauth2.refreshToken"),
+    }
+)
 ID = r"^[A-Za-z0-9][A-Za-z0-9._@+=:-]{0,127}$"
-COPY = {True: "always", False: "never", "auto": "auto"}
+COPY: Mapping[bool | str, Copy] = {True: Copy.APPEND, False: Copy.NONE, **{copy.value: copy for copy in Copy}}
 MOST_NETWORKS = 100
-METHODS = ("plain", "login", "cram-md5", "xoauth2")
+METHODS = ("plain", "login", "cram-md5", "xoauth2", "oauthbearer")
+PROVIDERS = ("google", "microsoft", "custom")
 MODES = {"required": Tls.STARTTLS, "opportunistic": Tls.OPPORTUNISTIC, "none": Tls.NONE}
 
 
@@ -83,11 +88,9 @@ def _choice(*words: str) -> Callable[[Any], str]:
 
 
 def _copy(value: Any) -> bool | str:
-    if isinstance(value, bool):
+    if isinstance(value, bool | str) and value in COPY:
         return value
-    if value == "auto":
-        return "auto"
-    raise ValueError('must be true, false or "auto"')
+    raise ValueError('must be "auto", "append", "replace" or "none" (true is append, false is none)')
 
 
 def _matching(pattern: str, message: str) -> Callable[[Any], str]:
@@ -117,6 +120,12 @@ def _networks(value: Any) -> list[str]:
         raise ValueError('must be a list of addresses or networks such as ["198.51.100.7", "2001:db8::/48"]') from None
 
 
+def _texts(value: Any) -> list[str]:
+    if not isinstance(value, list) or len(value) > 50:
+        raise ValueError("must be a list of at most 50 words")
+    return [_text(1000, 1)(item) for item in value]
+
+
 _host = _matching(r"[\w.:-]{1,253}", "must be a host name or an address, without port or scheme")
 _locale = _matching(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8}){0,4}", "must be a language tag such as en or pt-BR")
 _most = _whole(1, 1_000_000_000)
@@ -144,6 +153,23 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "imap.tls.mode": _choice(*MODES),
     "imap.sentMailPath": _text(1024),
     "imap.disabled": _flag,
+    "imap.watch": _flag,
+    "imap.idle": _flag,
+    "mailgun.domain": _host,
+    "mailgun.apiKey": _text(256, 1),
+    "mailgun.baseUrl": _text(hosts.LONGEST_URL),
+    "mailgun.webhookSigningKey": _text(256, 1),
+    "mailgun.test": _flag,
+    "oauth2.provider": _choice(*PROVIDERS),
+    "oauth2.auth.user": _text(256),
+    "oauth2.clientId": _text(512),
+    "oauth2.clientSecret": _text(4096, 1),
+    "oauth2.refreshToken": _text(16384, 1),
+    "oauth2.tenant": _matching(r"[A-Za-z0-9.-]{1,128}", "must be a tenant's id or domain"),
+    "oauth2.issuer": _text(hosts.LONGEST_URL),
+    "oauth2.authorizeUrl": _text(hosts.LONGEST_URL),
+    "oauth2.tokenUrl": _text(hosts.LONGEST_URL),
+    "oauth2.scopes": _texts,
     "copy": _copy,
     "locale": _locale,
     "tz": _text(64),
@@ -185,8 +211,7 @@ def change(old: Fields, given: Mapping[str, Any], rules: Rules) -> Fields:
 def _set(fields: Fields, key: str, value: Any, faults: list[tuple[str, str]]) -> None:
     try:
         if key not in READERS:
-            later = key.split(".")[0] in LATER
-            raise ValueError("is not available in this version" if later else "is not a known field")
+            raise ValueError("is not a known field")
         fields[key] = READERS[key](value)
     except ValueError as fault:
         faults.append((key, str(fault)))
@@ -238,6 +263,8 @@ def build(account: str, state: AccountState, reason: str, fields: Fields) -> Acc
         state=state,
         smtp=_smtp(fields) if "smtp.host" in fields else None,
         imap=_imap(fields) if "imap.host" in fields and not fields.get("imap.disabled") else None,
+        mailgun=_mailgun(fields) if "mailgun.domain" in fields else None,
+        oauth2=_oauth2(fields) if "oauth2.provider" in fields else None,
         limits=_limits(fields),
         track_opens=fields.get("tracking.opens", True),
         tz=fields.get("tz", "UTC"),
@@ -275,6 +302,33 @@ def _imap(fields: Fields) -> Imap:
         access_token=fields.get("imap.auth.accessToken", ""),
         verify_certificate=fields.get("imap.tls.rejectUnauthorized", True),
         sent_path=fields.get("imap.sentMailPath", ""),
+        watch=fields.get("imap.watch", True),
+        idle=fields.get("imap.idle", False),
+    )
+
+
+def _mailgun(fields: Fields) -> Mailgun:
+    return Mailgun(
+        domain=fields["mailgun.domain"],
+        api_key=fields.get("mailgun.apiKey", ""),
+        base_url=fields.get("mailgun.baseUrl", MAILGUN).rstrip("/"),
+        signing_key=fields.get("mailgun.webhookSigningKey", ""),
+        test=fields.get("mailgun.test", False),
+    )
+
+
+def _oauth2(fields: Fields) -> OAuth2:
+    return OAuth2(
+        provider=fields["oauth2.provider"],
+        user=fields.get("oauth2.auth.user", ""),
+        client_id=fields.get("oauth2.clientId", ""),
+        client_secret=fields.get("oauth2.clientSecret", ""),
+        refresh_token=fields.get("oauth2.refreshToken", ""),
+        tenant=fields.get("oauth2.tenant", "common"),
+        issuer=fields.get("oauth2.issuer", ""),
+        authorize_url=fields.get("oauth2.authorizeUrl", ""),
+        token_url=fields.get("oauth2.tokenUrl", ""),
+        scopes=tuple(fields.get("oauth2.scopes", ())),
     )
 
 

@@ -15,7 +15,6 @@ from relay.core.model import EventType
 MOST = 20  # endpoints of one account, and as many for all accounts together
 LONGEST_DESCRIPTION = 1000
 EVENTS = tuple(event.value for event in EventType if event is not EventType.WEBHOOK_TEST)
-LATER = frozenset({"messageBounce", "messageComplaint"})
 ALL = ["*"]  # as EmailEngine spells it
 
 
@@ -86,9 +85,6 @@ def _events(value: Any) -> tuple[str, ...]:
         raise ValueError("must be a list of names of events; empty means all of them")
     if list(value) == ALL:
         return ()
-    later = [name for name in value if name in LATER]
-    if later:
-        raise ValueError(f"has {later[0]}, which this version does not tell yet")
     unknown = [name for name in value if name not in EVENTS]
     if unknown:
         raise ValueError(f"has {_shown(unknown[0])}, which is no event; there are: {', '.join(EVENTS)}")

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 
@@ -20,17 +21,24 @@ class State(StrEnum):
     SENT = "sent"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    BOUNCED = "bounced"
+    COMPLAINED = "complained"
 
 
 TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.LEASED, State.CANCELLED, State.FAILED}),
     State.LEASED: frozenset({State.SENT, State.DEFERRED, State.FAILED, State.QUEUED}),
     State.DEFERRED: frozenset({State.LEASED, State.CANCELLED, State.FAILED}),
-    State.SENT: frozenset(),
+    State.SENT: frozenset({State.BOUNCED, State.COMPLAINED}),
     State.FAILED: frozenset({State.QUEUED}),
     State.CANCELLED: frozenset(),
+    State.BOUNCED: frozenset(),
+    State.COMPLAINED: frozenset(),
 }
 """The one table. leased -> queued is a hold or an expired lease; failed -> queued is a replay."""
+
+DELIVERED = (State.SENT, State.BOUNCED, State.COMPLAINED)
+"""Upstream took it: what was reported after changes nothing of that."""
 
 
 def sources(target: State) -> tuple[State, ...]:
@@ -90,6 +98,11 @@ class EventType(StrEnum):
     CONNECT_ERROR = "connectError"
     TRACK_OPEN = "trackOpen"
     MESSAGE_UNOPENED = "messageUnopened"
+    MESSAGE_BOUNCE = "messageBounce"
+    MESSAGE_COMPLAINT = "messageComplaint"
+    LIST_UNSUBSCRIBE = "listUnsubscribe"  # a provider tells of a recipient who wants no more
+    MESSAGE_MISSING = "messageMissing"  # a message that was to be answered or flagged is gone
+    SENT_COPY_FAILED = "sentCopyFailed"  # given up: the Sent folder has none, or more than one
     WEBHOOK_DISABLED = "webhookDisabled"
     WEBHOOK_TEST = "webhookTest"  # asked for by hand, and posted to one endpoint alone
 
@@ -138,6 +151,10 @@ class Smtp:
     auth_method: str = ""  # "" = the best that upstream offers; else plain, login, cram-md5 or xoauth2
     name: str = ""  # what we say in EHLO; "" = this host's name
 
+    @property
+    def label(self) -> str:
+        return f"{self.host}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True)
 class Imap:
@@ -151,6 +168,52 @@ class Imap:
     access_token: str = field(default="", repr=False)
     verify_certificate: bool = True
     sent_path: str = ""  # the folder of sent mail; "" = it is found
+    watch: bool = True  # look for reports about sent mail
+    idle: bool = False  # ... by a connection that stays, rather than now and then
+
+
+class Copy(StrEnum):
+    """What becomes of the Sent copy."""
+
+    AUTO = "auto"  # as the provider does: replace where it files what is sent, append where it does not
+    APPEND = "append"
+    REPLACE = "replace"  # the provider's copies give way to one of ours
+    NONE = "none"
+
+
+MAILGUN = "https://api.mailgun.net"
+"""Its region in the US; that in the EU is https://api.eu.mailgun.net."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mailgun:
+    """An account's Mailgun domain. `api_key` and `signing_key` are secrets: never shown, never logged."""
+
+    domain: str
+    api_key: str = field(default="", repr=False)
+    base_url: str = MAILGUN
+    signing_key: str = field(default="", repr=False)  # of its webhooks; "" = none are taken
+    test: bool = False  # Mailgun takes the mail and delivers none of it
+
+    @property
+    def label(self) -> str:
+        return f"{urlsplit(self.base_url).hostname}:{urlsplit(self.base_url).port or 443}"
+
+
+@dataclass(frozen=True, slots=True)
+class OAuth2:
+    """How an account's access tokens are had. `client_secret` and `refresh_token` are secrets."""
+
+    provider: str  # google, microsoft or custom
+    user: str = ""
+    client_id: str = ""  # "" = the installation's own, for google and microsoft
+    client_secret: str = field(default="", repr=False)
+    refresh_token: str = field(default="", repr=False)
+    tenant: str = "common"  # Microsoft's
+    issuer: str = ""  # custom: its endpoints are discovered there, unless they are given
+    authorize_url: str = ""
+    token_url: str = ""
+    scopes: tuple[str, ...] = ()  # () = the provider's usual ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,18 +257,26 @@ class Account:
     track_opens: bool
     tz: str = "UTC"
     locale: str = "en"
-    copy: str = "auto"
+    copy: Copy = Copy.AUTO
     own: tuple[IPv4Network | IPv6Network, ...] = ()  # where the sender's own looks come from
     alerts: Alerts = Alerts()
     reason: str = ""  # why it is paused or refused
     updated_at: datetime | None = None  # of its settings
     imap: Imap | None = None  # None: there is none, or it is switched off
+    mailgun: Mailgun | None = None
+    oauth2: OAuth2 | None = None
+    suppresses: bool = False  # some address is suppressed, or was
     had_upstream: bool = False  # it was taken away since: mail is accepted, and waits for a new one
+
+    @property
+    def upstream(self) -> Smtp | Mailgun | None:
+        """Where its mail goes."""
+        return self.mailgun or self.smtp
 
     @property
     def never_configured(self) -> bool:
         """Nobody has ever said where its mail goes: it cannot be accepted."""
-        return self.smtp is None and not self.had_upstream
+        return self.upstream is None and not self.had_upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,13 +299,23 @@ class Options:
     attempts: int | None = None
     priority: Priority = Priority.NORMAL
     track: bool | None = None
-    copy: str | None = None
+    copy: Copy | None = None
     sent_mail_path: str | None = None
     email_type: str | None = None
     reference_type: str | None = None
     reference_id: str | None = None
     tz: str | None = None
     idempotency_key: str | None = None
+    answers: Answered | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The message in the account's mailbox that this one answers or forwards, to be flagged once it is sent."""
+
+    place: str  # its id in the API (core/place.py)
+    flag: str  # \\Answered or $Forwarded
+    message_id: str = ""  # its Message-ID: to find it by when it has moved
 
 
 @dataclass(frozen=True, slots=True)

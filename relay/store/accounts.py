@@ -19,7 +19,9 @@ from relay.core.vault import Vault, VaultError
 from relay.store import endpoints, facts, rollups, verifications
 from relay.store.db import Connection
 
-COLUMNS = "id, name, email, state::text, reason, retry_at, config, secrets, had_upstream, created_at, updated_at"
+COLUMNS = (
+    "id, name, email, state::text, reason, retry_at, config, secrets, had_upstream, suppresses, created_at, updated_at"
+)
 
 REMINDER = "tracking.alerts.unopened"
 
@@ -43,6 +45,7 @@ class Row:
     config: Mapping[str, Any]
     secrets: Mapping[str, str]
     had_upstream: bool
+    suppresses: bool
     created_at: datetime
     updated_at: datetime
 
@@ -60,7 +63,7 @@ class Row:
 
     def account(self, vault: Vault | None) -> Account:
         account = settings_of.build(self.id, self.state, self.reason, self.fields(vault))
-        return replace(account, had_upstream=self.had_upstream, updated_at=self.updated_at)
+        return replace(account, had_upstream=self.had_upstream, suppresses=self.suppresses, updated_at=self.updated_at)
 
 
 async def get(conn: Connection, vault: Vault | None, id: str) -> Account | None:
@@ -145,7 +148,7 @@ async def save(conn: Connection, vault: Vault, id: str, change: Callable[[Fields
             (
                 *(new.get("name", ""), new.get("email", "")),
                 *(Jsonb(settings_of.nest(plain)), Jsonb(sealed)),
-                *("smtp.host" in new, id),
+                *("smtp.host" in new or "mailgun.domain" in new, id),
             ),
         )
         if _upstream(old) != _upstream(new):
@@ -275,11 +278,11 @@ async def _remind_from_now(conn: Connection, id: str, days: int) -> None:
 
 
 def _upstream(fields: Fields) -> Fields:
-    return {key: value for key, value in fields.items() if key.startswith("smtp.")}
+    return {key: value for key, value in fields.items() if key.startswith(("smtp.", "mailgun.", "oauth2."))}
 
 
 def _mailbox(fields: Fields) -> Fields:
-    return {key: value for key, value in fields.items() if key.startswith("imap.")}
+    return {key: value for key, value in fields.items() if key.startswith(("imap.", "oauth2."))}
 
 
 async def _rows(conn: Connection, query: str, given: Mapping[str, Any] | Sequence[Any]) -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -148,7 +149,12 @@ async def _write(conn: Connection, batch: Sequence[Prepared], attempts: int, lif
 
 def _later(item: Prepared) -> str | None:
     """The options that other rooms read when their time comes."""
-    options = {"copy": item.options.copy, "sentMailPath": item.options.sent_mail_path, "tz": item.options.tz}
+    options = {
+        "copy": item.options.copy,
+        "sentMailPath": item.options.sent_mail_path,
+        "tz": item.options.tz,
+        "answers": asdict(item.options.answers) if item.options.answers else None,
+    }
     chosen = {key: value for key, value in options.items() if value is not None}
     return json.dumps(chosen) if chosen else None
 

@@ -121,8 +121,6 @@ REFUSED = [
     ({"smtp": {"host": "x.example", "auth": {"user": "a", "method": "ntlm"}}}, "smtp.auth.method", "plain"),
     ({"smtp": {"host": "x.example", "secure": True, "tls": {"mode": "none"}}}, "smtp.tls.mode", "leave it out"),
     ({"smtp": {"host": "x.example", "prot": 1}}, "smtp.prot", "not a known field"),
-    ({"mailgun": {"domain": "x"}}, "mailgun", "not available in this version"),
-    ({"oauth2": {}}, "oauth2", "not available in this version"),
     ({"webhooks": "ftp://x"}, "webhooks", "must begin with https:// or http://"),
     ({"email": "no address"}, "email", "address"),
     ({"email": "a@b.example\r\nRCPT TO:<x@y.example>"}, "email", "control"),

@@ -94,7 +94,7 @@ async def test_options_are_kept(admin: Client, shop: str, pool: db.Pool) -> None
     assert (message["email_type"], message["reference_type"], message["reference_id"]) == ("invoice", "order", "4711")
     assert message["splice"] is None
     assert message["priority"] == 2
-    assert set(message["options"].values()) >= {"Europe/Berlin", "Gesendet", "never"}
+    assert set(message["options"].values()) >= {"Europe/Berlin", "Gesendet", "none"}
     assert (await recipients(pool, queue_id))[0][4] == 3
 
 

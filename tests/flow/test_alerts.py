@@ -124,7 +124,7 @@ async def test_it_is_mail_without_a_pixel_that_goes_after_the_others(bench: Benc
     assert await bench.rows(
         "select splice, email_type, sender, priority, reference_type, reference_id, options ->> 'copy'"
         " from messages where ingress = 'notice'"
-    ) == [(None, "notice", "me@here.example", 2, "delivery", str(bench.delivery), "never")]
+    ) == [(None, "notice", "me@here.example", 2, "delivery", str(bench.delivery), "none")]
 
 
 async def test_it_goes_where_the_account_wants_it(bench: Bench) -> None:

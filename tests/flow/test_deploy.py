@@ -43,7 +43,7 @@ def test_only_commands_that_exist_are_run(path: Path) -> None:
 
 
 def test_the_procfile_and_the_target_have_every_role() -> None:
-    roles = {"smtp", "api", "worker", "scheduler", "notify"}
+    roles = {"smtp", "api", "worker", "scheduler", "notify", "mailbox"}
     assert {line.split(":")[0] for line in (ROOT / "Procfile").read_text().splitlines()} == roles
     assert set(re.findall(r"postferry@(\w+)", (DEPLOY / "systemd/postferry.target").read_text())) == roles
 

@@ -1,0 +1,33 @@
+"""The mailbox role: everything that is done in accounts' mailboxes, apart from the rest since their servers are slow.
+
+Watching for bounces and complaints, and the one copy of what was sent. Each connection has a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from relay import ready, role
+from relay.settings import Settings
+from relay.store import db
+from workers.rooms import Room, together
+
+
+async def serve(settings: Settings, stopping: asyncio.Event) -> None:
+    """The role, until `stopping`."""
+    pool = await db.open_pool(settings, most=6)
+    rooms: list[Room] = []
+    ready.announce()
+    try:
+        await together(rooms, stopping)
+    finally:
+        await pool.close()
+
+
+def main() -> int:
+    return role.run("mailbox", serve, keys=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

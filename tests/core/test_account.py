@@ -103,7 +103,9 @@ def test_defaults() -> None:
     )
 
 
-@pytest.mark.parametrize(("given", "means"), [(True, "append"), (False, "none"), ("auto", "auto"), ("replace", "replace"), ("none", "none")])
+@pytest.mark.parametrize(
+    ("given", "means"), [(True, "append"), (False, "none"), ("auto", "auto"), ("replace", "replace"), ("none", "none")]
+)
 def test_copy(given: bool | str, means: str) -> None:
     assert build("a", AccountState.ACTIVE, "", change({}, {"copy": given}, RULES)).copy == means
 

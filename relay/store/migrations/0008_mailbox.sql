@@ -74,7 +74,7 @@ create index reports_at on reports (at);
 -- Addresses that an account sends to no longer.
 create table suppressions (
     account_id      text not null references accounts on delete cascade,
-    address         text not null,                  -- lower case
+    address         text collate "C" not null,      -- lower case; byte by byte, so that its beginning is looked up
     reason          text not null check (reason in ('bounce', 'complaint', 'unsubscribe', 'manual')),
     detail          text not null default '',       -- why, in words: what the provider said
     delivery_id     bigint,                         -- that taught us
@@ -83,6 +83,7 @@ create table suppressions (
     primary key (account_id, address)
 );
 create index suppressions_since on suppressions (account_id, created_at desc, address);
+create index suppressions_reason on suppressions (account_id, reason, created_at desc, address);
 
 -- OAuth2: the access token of each account, refreshed ahead of its end by whoever has the claim.
 create table grants (

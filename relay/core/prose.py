@@ -12,13 +12,17 @@ from relay.core import phrases
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a report says of one recipient. `action` and `status` as in RFC 3464; "" is not told."""
+    """What a report says of one recipient. `action` and `status` as in RFC 3464; "" is not told.
+
+    `source` is the type of the diagnostic code: `smtp`, `x-unix`; "" where the words stand alone.
+    """
 
     recipient: str
     action: str = ""
     status: str = ""
     diagnostic: str = ""
     mta: str = ""
+    source: str = ""
 
 
 _ATOM = r"\w!#$%&'*+/=?^`{|}~-"

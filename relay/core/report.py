@@ -37,6 +37,7 @@ class Report:
     message_id: str = ""
     recipients: tuple[Told, ...] = ()
     feedback: Fields = field(default_factory=Fields)  # of a complaint
+    original: Fields = field(default_factory=Fields)  # header of what is complained about
 
 
 def read(raw: bytes) -> Report:
@@ -156,9 +157,8 @@ def _complaint(feedback: Fields, original: Fields) -> Report:
     names = told or [original.get("x-hmxmroriginalrecipient") or original.get("to") or original.get("delivered-to")]
     mta = feedback.get("reporting-mta").rpartition(";")[2].strip()
     found = dict.fromkeys(address for name in names for address in ADDRESS.findall(name))
-    return Report(
-        Kind.COMPLAINT, _message_id(original, ""), tuple(Told(address, mta=mta) for address in found), feedback
-    )
+    told_of = tuple(Told(address, mta=mta) for address in found)
+    return Report(Kind.COMPLAINT, _message_id(original, ""), told_of, feedback, original)
 
 
 # -- recipients --------------------------------------------------------------------------------------------------------

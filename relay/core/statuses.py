@@ -71,13 +71,14 @@ def _recipients(block: str) -> Iterator[Told]:
             continue
         action = fields.get("action").strip().lower().partition(" ")[0].rstrip(".;,")
         status = _CODE.search(fields.get("status"))
-        said = fields.get("diagnostic-code")
+        kind, typed, said = fields.get("diagnostic-code").partition(";")
         yield Told(
             names[0],
             _ACTIONS.get(action, ""),
             status[0] if status else "",
-            said.partition(";")[2].strip() or said.strip(),
+            said.strip() or fields.get("diagnostic-code").strip(),
             _last(fields.get("remote-mta")) or reporter,
+            kind.strip().lower() if typed else "",
         )
 
 

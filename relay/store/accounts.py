@@ -16,7 +16,7 @@ from relay.core import account as settings_of
 from relay.core.account import MASK, SECRETS, Fields
 from relay.core.model import Account, AccountState, EventType
 from relay.core.vault import Vault, VaultError
-from relay.store import endpoints, facts, rollups, verifications
+from relay.store import endpoints, facts, mailboxes, rollups, verifications
 from relay.store.db import Connection
 
 COLUMNS = (
@@ -155,6 +155,8 @@ async def save(conn: Connection, vault: Vault, id: str, change: Callable[[Fields
             await _try_again(conn, id)
         if _upstream(old) != _upstream(new) or _mailbox(old) != _mailbox(new):
             await verifications.want(conn, id)
+        if _mailbox(old) != _mailbox(new) or _owner(old) != _owner(new):
+            await _watch(conn, id, old, new)
         if new.get(REMINDER) and not old.get(REMINDER):
             await _remind_from_now(conn, id, settings_of.build(id, row.state, "", new).alerts.unopened_days)
         if old.get("webhooks", "") != new.get("webhooks", ""):
@@ -275,6 +277,19 @@ async def _remind_from_now(conn: Connection, id: str, days: int) -> None:
         " where id = %s",
         (days, id),
     )
+
+
+async def _watch(conn: Connection, id: str, old: Fields, new: Fields) -> None:
+    """As the settings of its mailbox want it from now on."""
+    if "imap.host" in old or "imap.host" in new:
+        imap = settings_of.build(id, AccountState.ACTIVE, "", new).imap
+        await mailboxes.want(conn, id, watched=bool(imap and imap.watch), moved=_owner(old) != _owner(new))
+
+
+def _owner(fields: Fields) -> tuple[Any, ...]:
+    """Whose mailbox it is, and where."""
+    user = fields.get("imap.auth.user") or fields.get("oauth2.auth.user") or fields.get("email")
+    return (fields.get("imap.host"), user) if "imap.host" in fields else ()
 
 
 def _upstream(fields: Fields) -> Fields:

@@ -17,21 +17,26 @@ alter table accounts
         and coalesce((config #>> '{imap,disabled}')::boolean, false) = false) stored,
     -- An address was suppressed once: accept asks. Never unset; where it is false, suppressions cost accept nothing.
     add column suppresses boolean not null default false;
+create index accounts_suppressing on accounts (id) where suppresses;
+-- Whom the first answer to a key said to be skipped.
+alter table idempotency add column suppressed jsonb;
 
 -- How each mailbox is watched. A claim ends by itself, so that a process that dies loses nothing.
 create table mailboxes (
     account_id      text primary key references accounts on delete cascade,
-    due_at          timestamptz default now(),      -- when it is to be looked at; null: it is not watched
+    due_at          timestamptz default now(),      -- when it is to be looked at, or a claim ends; null: it is not watched
     claim           bigint not null default 0,      -- counts the claims: the fence of whoever has it
     claimed_until   timestamptz,
     failures        integer not null default 0,     -- looks that failed in a row
     looked_at       timestamptz,                    -- the last look that succeeded
     error           text not null default '',       -- why the last one did not
     folders         jsonb not null default '{}',    -- {"INBOX": {"uidvalidity": 1, "uidnext": 7}}: seen up to there
+    listed_at       timestamptz,                    -- when its folders were last asked for
     files           boolean                         -- the provider files what is sent by itself; null: not known yet
 );
 create index mailboxes_due on mailboxes (due_at) where due_at is not null;
-insert into mailboxes (account_id) select id from accounts where mailbox;
+insert into mailboxes (account_id, due_at)
+    select id, case when coalesce((config #>> '{imap,watch}')::boolean, true) then now() end from accounts where mailbox;
 
 -- Sent copies that are owed: a row from the first recipient that a message was sent to (written with that outcome, for
 -- accounts with a mailbox), worked on after its last outcome. `original` is flagged by the same hand.

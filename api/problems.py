@@ -18,6 +18,7 @@ from api.shapes import PATTERNS, Answer
 from relay import metrics
 from relay.core.account import Faulty
 from relay.core.errors import Conflict, Refused, StoreAway
+from relay.core.suppression import AllSuppressed
 
 _log = logging.getLogger("postferry.api")
 MOST_FAULTS = 1000  # that are told one by one
@@ -113,6 +114,8 @@ def translate(error: Exception) -> Problem:
         case Conflict():
             after = {"Retry-After": str(error.retry_after)} if error.retry_after else None
             return Problem(409, error.message, code=error.code, headers=after)
+        case AllSuppressed():
+            return Problem(error.status, error.message, code=error.code, fields=error.fields)
         case Refused():
             fields = [(error.key, error.message)] if error.key else []
             return Problem(error.status, error.message, code=error.code or "Refused", fields=fields)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -16,8 +17,9 @@ from api.problems import Problem
 from api.shapes import ONE_LINE, AccountId, Answer, Body, Instant
 from api.submission import read
 from relay.accept import new_id
-from relay.core.model import Submission
+from relay.core.model import Reason, Submission, Suppressed
 from relay.core.options import LONGEST_KEY, MOST_ATTEMPTS
+from relay.core.suppression import AllSuppressed
 from relay.prepare import prepare
 
 KEY = re.compile(rf"[\x21-\x7e]{{1,{LONGEST_KEY}}}")
@@ -130,12 +132,21 @@ class Idempotency(Answer):
     status: Literal["MISS", "HIT"] = Field(description="HIT: this is the first answer again.")
 
 
+class Skipped(Answer):
+    recipient: str
+    reason: Reason
+    since: Instant
+
+
 class Submitted(Answer):
     response: str = Field(description="`Queued for delivery`, or `Dry run`.")
     message_id: str
     send_at: Instant
     queue_id: str | None = Field(default=None, description="The message's name here. None of a dry run.")
     idempotency: Idempotency | None = None
+    suppressed: list[Skipped] | None = Field(
+        default=None, description="Recipients that get nothing: the account sends to them no longer."
+    )
     preview: str | None = Field(default=None, description="Of a dry run: the message in base64, as it would be stored.")
 
     def json_bytes(self) -> bytes:
@@ -146,14 +157,14 @@ async def submit(call: Call, account: AccountId, body: Message) -> Submitted:
     """Hand over a message. The answer comes after it is stored; from then on it is sent, whatever happens here.
 
     Each recipient gets a copy, tried until it is sent or its attempts or lifetime end. Mail of a paused account is
-    accepted and waits. 422: the account has no server to send through yet.
+    accepted and waits. 422: the account has no server to send through yet, or every recipient is suppressed.
     """
     tenant = await call.account(account)
     now = datetime.now(UTC)
     sent, settings = call.request[reading.BODY], call.house.settings
     submission = read(body, tenant, now=now, key=_idempotency_key(call), sent=sent, settings=settings)
     if body.dry_run:
-        return _dry_run(call, submission, now)
+        return await _dry_run(call, submission, now)
     key = submission.options.idempotency_key
     accepted = await call.house.acceptor.accept(submission)
     _log.info(
@@ -166,17 +177,26 @@ async def submit(call: Call, account: AccountId, body: Message) -> Submitted:
         send_at=accepted.send_at,
         queue_id=accepted.queue_id,
         idempotency=Idempotency(key=key, status="HIT" if accepted.duplicate else "MISS") if key else None,
+        suppressed=_skipped(accepted.suppressed),
     )
 
 
-def _dry_run(call: Call, submission: Submission, now: datetime) -> Submitted:
-    prepared = prepare(submission, call.house.settings, now, new_id())
+async def _dry_run(call: Call, submission: Submission, now: datetime) -> Submitted:
+    (prepared,) = await call.house.acceptor.judge([prepare(submission, call.house.settings, now, new_id())])
+    if len(prepared.suppressed) == len(prepared.recipients):
+        raise AllSuppressed(prepared.account, prepared.suppressed)
     return Submitted(
         response="Dry run",
         message_id=prepared.message_id,
         send_at=prepared.send_at or now,
+        suppressed=_skipped(prepared.suppressed),
         preview=base64.b64encode(prepared.content).decode(),
     )
+
+
+def _skipped(suppressed: Sequence[Suppressed]) -> list[Skipped] | None:
+    """None where there are none, so that the field is left out."""
+    return [Skipped(recipient=one.recipient, reason=one.reason, since=one.since) for one in suppressed] or None
 
 
 def _idempotency_key(call: Call) -> str | None:

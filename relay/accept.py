@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -14,7 +15,8 @@ from relay.core.errors import Conflict, StoreAway
 from relay.core.model import Accepted, Prepared, Submission
 from relay.prepare import prepare as prepare
 from relay.settings import Settings
-from relay.store import db, messages
+from relay.store import db, messages, suppressions
+from relay.store.suppressions import Pair, Suppression
 from relay.wake import Waker
 
 SOON = timedelta(seconds=1)  # what is due later is found when its hour comes
@@ -54,6 +56,8 @@ class Acceptor:
         if not accepted.duplicate:
             metrics.ACCEPTED.labels(submission.ingress).inc()
             metrics.ACCEPT_SECONDS.labels(submission.ingress).observe(time.perf_counter() - begun)
+            if accepted.suppressed:
+                metrics.SUPPRESSED.labels(submission.ingress).inc(len(accepted.suppressed))
             if accepted.send_at - accepted.stored_at <= SOON:
                 self._waker.wake(submission.account.id)
         return accepted
@@ -63,15 +67,28 @@ class Acceptor:
         await self._batcher.drain()
         await self._waker.close()
 
+    async def judge(self, batch: Sequence[Prepared]) -> Sequence[Prepared]:
+        """The same, each with those of its recipients that are suppressed; accounts that suppress none cost nothing."""
+        asked = [(item.account, to) for item in batch if item.suppresses for to in item.recipients]
+        if not asked:
+            return batch
+        async with db.connection(self._pool) as conn:
+            found = await suppressions.among(conn, asked)
+        return [_judged(item, found) if item.suppresses and found else item for item in batch]
+
     async def _commit(self, batch: list[Prepared]) -> Sequence[Accepted | Exception]:
         """Stores a group. When the connection breaks, another is asked: the COMMIT may have come through, ids tell."""
         metrics.COMMIT_SIZE.labels("accept").observe(len(batch))
         try:
-            return await self._store(batch)
+            judged = await self.judge(batch)
         except StoreAway:
-            return await self._store(batch)
+            judged = await self.judge(batch)
+        try:
+            return await self._store(judged)
+        except StoreAway:
+            return await self._store(judged)
 
-    async def _store(self, batch: list[Prepared]) -> Sequence[Accepted | Exception]:
+    async def _store(self, batch: Sequence[Prepared]) -> Sequence[Accepted | Exception]:
         async with db.connection(self._pool) as conn:
             return await messages.insert(
                 conn,
@@ -79,6 +96,11 @@ class Acceptor:
                 attempts=self._settings.delivery_attempts,
                 lifetime=self._settings.delivery_lifetime,
             )
+
+
+def _judged(item: Prepared, found: Mapping[Pair, Suppression]) -> Prepared:
+    pairs = ((to, found.get((item.account, to))) for to in item.recipients)
+    return replace(item, suppressed=tuple(one.of(to) for to, one in pairs if one))
 
 
 def new_id() -> UUID:

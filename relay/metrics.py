@@ -27,6 +27,7 @@ _COUNT = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 ACCEPTED = Counter("accepted", "Messages stored and acknowledged", "ingress")
 ACCEPT_SECONDS = Histogram("accept_seconds", "From the last byte received to the COMMIT", "ingress", buckets=_QUICK)
 REFUSED = Counter("refused", "Submissions refused, by class of reason (its enhanced status code)", "ingress", "reason")
+SUPPRESSED = Counter("suppressed", "Recipients skipped at accept, for the account sends to them no longer", "ingress")
 AUTH_FAILURES = Counter("auth_failures", "Logins and tokens refused at our doors", "ingress")
 
 # -- and goes out ------------------------------------------------------------------------------------------------------

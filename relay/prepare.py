@@ -47,4 +47,5 @@ def prepare(submission: Submission, settings: Settings, now: datetime, message: 
         send_at=options.send_at if options.send_at and options.send_at > now else None,
         options=options,
         body_hash=submission.body_hash,
+        suppresses=account.suppresses and submission.ingress != "notice",  # whom to tell is not whom to write to
     )

@@ -13,8 +13,8 @@ class Refused(Exception):
         self.message, self.smtp, self.status, self.key, self.code = message, smtp, status, key, code
 
     def reply(self) -> str:
-        """The SMTP reply line, without its CRLF."""
-        return f"{self.smtp} {self.message}"
+        """The SMTP reply, without its CRLF. A line break is one between its lines: what is quoted brings none along."""
+        return f"{self.smtp} {self.message}".replace("\n", " ")
 
 
 class StoreAway(Exception):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -347,6 +347,20 @@ class Submission:
     body_hash: bytes = b""  # identifies the request, for idempotency
 
 
+Reason = Literal["bounce", "complaint", "unsubscribe", "manual"]
+"""Why an address is suppressed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suppressed:
+    """A recipient that the account sends to no longer, why, and since when."""
+
+    recipient: str  # as the message spells it
+    reason: Reason
+    since: datetime
+    detail: str = ""  # what the provider said
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A message ready to be stored: tidied, spliced, addressed. One row of `messages` and of `bodies`."""
@@ -367,6 +381,8 @@ class Prepared:
     send_at: datetime | None  # None: at once
     options: Options
     body_hash: bytes
+    suppresses: bool = False  # whether its recipients are suppressed is to be asked
+    suppressed: tuple[Suppressed, ...] = ()  # those of them that are: they get none of it
 
     @property
     def queue_id(self) -> str:
@@ -383,6 +399,7 @@ class Accepted:
     send_at: datetime  # when it becomes due
     stored_at: datetime
     duplicate: bool = False
+    suppressed: tuple[Suppressed, ...] = ()  # recipients that were skipped
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ import psycopg
 from relay.core import splice
 from relay.core.errors import Conflict, Refused
 from relay.core.model import Accepted, Prepared
+from relay.core.suppression import AllSuppressed
+from relay.store import skipped
 from relay.store.db import Connection
 
 IDEMPOTENCY = timedelta(hours=24)
@@ -44,14 +46,14 @@ select now()
 
 # A key of more than a day ago may be used anew; a key in use stays as it is, and is told apart by its queue_id.
 CLAIM_KEYS = """
-insert into idempotency (account_id, key, body_hash, queue_id, message_id, send_at)
-select account, key, hash, queue, message_id, greatest(send_at, now())
-from unnest(%b::text[], %b::text[], %b::bytea[], %b::uuid[], %b::text[], %b::timestamptz[])
-  as t(account, key, hash, queue, message_id, send_at)
+insert into idempotency (account_id, key, body_hash, queue_id, message_id, send_at, suppressed)
+select account, key, hash, queue, message_id, greatest(send_at, now()), suppressed::jsonb
+from unnest(%b::text[], %b::text[], %b::bytea[], %b::uuid[], %b::text[], %b::timestamptz[], %b::text[])
+  as t(account, key, hash, queue, message_id, send_at, suppressed)
 order by account, key
 on conflict (account_id, key) do update
     set body_hash = excluded.body_hash, queue_id = excluded.queue_id, message_id = excluded.message_id,
-        send_at = excluded.send_at, stored_at = excluded.stored_at
+        send_at = excluded.send_at, stored_at = excluded.stored_at, suppressed = excluded.suppressed
     where idempotency.stored_at < now() - %s
 returning queue_id
 """
@@ -97,16 +99,26 @@ async def _insert(
     conn: Connection, batch: Sequence[Prepared], attempts: int, lifetime: float
 ) -> list[Accepted | Exception]:
     keyed = [item for item in batch if item.options.idempotency_key]
-    if not keyed:
+    skipping = [item for item in batch if item.suppressed]
+    if not keyed and not skipping:
         stored_at = await _write(conn, batch, attempts, lifetime)
         return [_accepted(item, stored_at) for item in batch]
     async with conn.transaction():
-        answers = await _claim_keys(conn, keyed)
+        answers = {item.id: await _refusal(conn, item) for item in skipping if skipped.wholly(item)}
+        answers |= await _claim_keys(conn, [item for item in keyed if item.id not in answers])
         fresh = [item for item in batch if item.id not in answers]
         if fresh:
             now = await _write(conn, fresh, attempts, lifetime)
+            await skipped.write(conn, [item for item in fresh if item.suppressed], attempts, lifetime)
             answers |= {item.id: _accepted(item, now) for item in fresh}
     return [answers[item.id] for item in batch]
+
+
+async def _refusal(conn: Connection, item: Prepared) -> Accepted | Exception:
+    """The answer to a message that nobody is left to get; the first answer, where its key was taken before."""
+    key = item.options.idempotency_key
+    first = await _first_answer(conn, item) if key else None
+    return first or AllSuppressed(item.account, item.suppressed)
 
 
 async def _write(conn: Connection, batch: Sequence[Prepared], attempts: int, lifetime: float) -> datetime:
@@ -130,7 +142,7 @@ async def _write(conn: Connection, batch: Sequence[Prepared], attempts: int, lif
         [item.send_at for item in batch],
     )
     bodies = ([item.id for item in batch], [item.content for item in batch])
-    each = [(item, to) for item in batch for to in item.recipients]
+    each = [(item, to) for item in batch for to in skipped.others(item)]
     rows = (
         [item.id for item, _ in each],
         [item.account for item, _ in each],
@@ -161,11 +173,13 @@ def _later(item: Prepared) -> str | None:
 
 def _accepted(item: Prepared, stored_at: datetime) -> Accepted:
     due = max(item.send_at, stored_at) if item.send_at else stored_at
-    return Accepted(item.queue_id, item.message_id, due, stored_at)
+    return Accepted(item.queue_id, item.message_id, due, stored_at, suppressed=item.suppressed)
 
 
 async def _claim_keys(conn: Connection, keyed: Sequence[Prepared]) -> dict[UUID, Accepted | Exception]:
     """For each submission whose key was taken before: the first answer, or Conflict when the body is another."""
+    if not keyed:
+        return {}
     cursor = await conn.execute(
         CLAIM_KEYS,
         (
@@ -175,17 +189,25 @@ async def _claim_keys(conn: Connection, keyed: Sequence[Prepared]) -> dict[UUID,
             [item.id for item in keyed],
             [item.message_id for item in keyed],
             [item.send_at for item in keyed],
+            [skipped.dump(item.suppressed) for item in keyed],
             IDEMPOTENCY,
         ),
     )
     claimed = {row[0] for row in await cursor.fetchall()}
-    lost = [item for item in keyed if item.id not in claimed]
-    return {item.id: await _first_answer(conn, item) for item in lost}
+    answers: dict[UUID, Accepted | Exception] = {}
+    for item in keyed:
+        if item.id not in claimed:
+            first = await _first_answer(conn, item)
+            assert first is not None  # the key was taken, in a database transaction that has ended
+            answers[item.id] = first
+    return answers
 
 
-async def _first_answer(conn: Connection, item: Prepared) -> Accepted | Exception:
+async def _first_answer(conn: Connection, item: Prepared) -> Accepted | Exception | None:
+    """What the key was answered before; None where it was not taken."""
     found = await earlier(conn, item.account, item.options.idempotency_key or "")
-    assert found is not None  # the key was taken, in a database transaction that has ended
+    if found is None:
+        return None
     body_hash, accepted = found
     return accepted if body_hash == item.body_hash else different_body()
 
@@ -198,14 +220,14 @@ def different_body() -> Conflict:
 async def earlier(conn: Connection, account: str, key: str) -> tuple[bytes, Accepted] | None:
     """Body hash and answer of an earlier submission with this key, within its 24 hours."""
     cursor = await conn.execute(
-        "select body_hash, queue_id, message_id, send_at, stored_at from idempotency"
+        "select body_hash, queue_id, message_id, send_at, stored_at, suppressed from idempotency"
         " where account_id = %s and key = %s and stored_at >= now() - %s",
         (account, key, IDEMPOTENCY),
     )
     row = await cursor.fetchone()
     if row is None:
         return None
-    return bytes(row[0]), Accepted(row[1].hex, row[2], row[3], row[4], duplicate=True)
+    return bytes(row[0]), Accepted(row[1].hex, row[2], row[3], row[4], True, skipped.load(row[5]))
 
 
 async def bodies(conn: Connection, messages: Iterable[UUID]) -> dict[UUID, bytes]:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, get_args
-from typing import Literal as Word
+from typing import Any
 from uuid import UUID
 
 from psycopg.rows import class_row
 
 from relay.core import address as addresses
+from relay.core.model import Reason, Suppressed
 from relay.store.db import Connection
 
-Reason = Word["bounce", "complaint", "unsubscribe", "manual"]
-REASONS: tuple[Reason, ...] = get_args(Reason)
 STRONGER: Mapping[Reason, frozenset[Reason]] = {"bounce": frozenset({"complaint", "unsubscribe"})}
 """The first reason stays, but for these: what a person said goes before what a machine found."""
 
@@ -37,6 +35,11 @@ class Suppression:
     message_id: UUID | None = None
     created_at: datetime | None = None
     account: str = ""
+
+    def of(self, recipient: str) -> Suppressed:
+        """What the sender of a message is told of this recipient of it."""
+        assert self.created_at is not None  # it is stored
+        return Suppressed(recipient, self.reason, self.created_at, self.detail)
 
 
 @dataclass(frozen=True, slots=True)

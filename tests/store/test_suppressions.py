@@ -6,8 +6,9 @@ from datetime import datetime
 
 import pytest
 
+from relay.core.model import Reason
 from relay.store import accounts, db, suppressions
-from relay.store.suppressions import Filter, Reason, Suppression
+from relay.store.suppressions import Filter, Suppression
 from tests.store.mail import account
 
 BOUNCE = Suppression("Ada@Example.com", "bounce", "550 5.1.1 No such user", delivery_id=7)

@@ -24,7 +24,12 @@ def zones() -> frozenset[str]:
 
 def rules(settings: Settings) -> Rules:
     """What this installation allows in an account's settings."""
-    return Rules(allowed=settings.allow_networks, sandbox=bool(settings.sandbox_port), zones=zones())
+    return Rules(
+        allowed=settings.allow_networks,
+        sandbox=bool(settings.sandbox_port),
+        zones=zones(),
+        applications=frozenset(settings.applications),
+    )
 
 
 async def save(pool: db.Pool, vault: Vault, settings: Settings, id: str, given: Mapping[str, Any]) -> bool:

@@ -261,6 +261,13 @@ class Settings:
     log_level: str = _option("info", _text, "debug, info, warning or error")
     log_format: str = _option("auto", _text, "json, text, or auto: text on a terminal")
 
+    @property
+    def applications(self) -> dict[str, tuple[str, str]]:
+        """Id and secret of the installation's OAuth2 application at each provider that it has one with."""
+        google = (self.google_client_id, self.google_client_secret)
+        microsoft = (self.microsoft_client_id, self.microsoft_client_secret)
+        return {name: pair for name, pair in (("google", google), ("microsoft", microsoft)) if all(pair)}
+
 
 def read(environ: Mapping[str, str] | None = None, dotenv: Path | None = Path(".env")) -> Settings:
     """This process's settings; `.env` fills what the environment leaves out. Raises SettingsError with every fault."""
@@ -306,6 +313,10 @@ def _together(values: Mapping[str, Any]) -> list[str]:
             faults.append(f"POSTFERRY_TLS_CERTIFICATE does not load with its key: {fault}")
     if values["lease_budget"] >= values["lease_seconds"]:
         faults.append("POSTFERRY_LEASE_BUDGET must be less than POSTFERRY_LEASE_SECONDS")
+    for name in ("GOOGLE", "MICROSOFT"):
+        if bool(values[f"{name.lower()}_client_id"]) != bool(values[f"{name.lower()}_client_secret"]):
+            both = f"POSTFERRY_{name}_CLIENT_ID and POSTFERRY_{name}_CLIENT_SECRET"
+            faults.append(f"{both} go together: set both or neither")
     if values["log_level"] not in ("debug", "info", "warning", "error"):
         faults.append("POSTFERRY_LOG_LEVEL must be debug, info, warning or error")
     if values["log_format"] not in ("json", "text", "auto"):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
 
-from relay.core import address, hosts
+from relay.core import address, hosts, oauthsettings
 from relay.core.errors import Refused
 from relay.core.model import MAILGUN, Account, AccountState, Alerts, Copy, Imap, Limits, Mailgun, OAuth2, Smtp, Tls
 
@@ -31,6 +31,7 @@ ID = r"^[A-Za-z0-9][A-Za-z0-9._@+=:-]{0,127}$"
 COPY: Mapping[bool | str, Copy] = {True: Copy.APPEND, False: Copy.NONE, **{copy.value: copy for copy in Copy}}
 MOST_NETWORKS = 100
 METHODS = ("plain", "login", "cram-md5", "xoauth2", "oauthbearer")
+BEARER = ("xoauth2", "oauthbearer")
 PROVIDERS = ("google", "microsoft", "custom")
 MODES = {"required": Tls.STARTTLS, "opportunistic": Tls.OPPORTUNISTIC, "none": Tls.NONE}
 
@@ -45,11 +46,15 @@ class Faulty(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What this installation allows: private networks, the sandbox, and the time zones it knows."""
+    """What this installation allows: private networks, the sandbox, and the time zones it knows.
+
+    `applications`: the OAuth2 providers that it has an application of its own for.
+    """
 
     allowed: Sequence[hosts.Network]
     sandbox: bool
     zones: Container[str]
+    applications: frozenset[str] = frozenset()
 
 
 def _text(most: int, least: int = 0) -> Callable[[Any], str]:
@@ -165,7 +170,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "oauth2.clientId": _text(512),
     "oauth2.clientSecret": _text(4096, 1),
     "oauth2.refreshToken": _text(16384, 1),
-    "oauth2.tenant": _matching(r"[A-Za-z0-9.-]{1,128}", "must be a tenant's id or domain"),
+    "oauth2.tenant": _matching(r"[A-Za-z0-9][A-Za-z0-9.-]{0,127}", "must be a tenant's id or domain"),
     "oauth2.issuer": _text(hosts.LONGEST_URL),
     "oauth2.authorizeUrl": _text(hosts.LONGEST_URL),
     "oauth2.tokenUrl": _text(hosts.LONGEST_URL),
@@ -202,7 +207,10 @@ def change(old: Fields, given: Mapping[str, Any], rules: Rules) -> Fields:
             new = {name: kept for name, kept in new.items() if name != key and not name.startswith(key + ".")}
         elif not (key in SECRETS and value == MASK):
             _set(new, key, value, faults)
-    faults += [] if faults else list(_together(old, new, given, rules))
+    if not faults:
+        leaves = dict(flatten(given))
+        new = oauthsettings.filled(old, new, leaves)
+        faults += _together(old, new, leaves, rules)
     if faults:
         raise Faulty(faults)
     return new
@@ -217,7 +225,7 @@ def _set(fields: Fields, key: str, value: Any, faults: list[tuple[str, str]]) ->
         faults.append((key, str(fault)))
 
 
-def _together(old: Fields, new: Fields, given: Mapping[str, Any], rules: Rules) -> Iterator[tuple[str, str]]:
+def _together(old: Fields, new: Fields, given: Fields, rules: Rules) -> Iterator[tuple[str, str]]:
     """Faults that show only when fields are seen side by side, or against the rules of the installation."""
     if new.get("tz", "UTC") not in rules.zones:
         yield "tz", "is not a known time zone (example: Europe/Berlin)"
@@ -227,10 +235,16 @@ def _together(old: Fields, new: Fields, given: Mapping[str, Any], rules: Rules) 
         if secure and f"{server}.tls.mode" in new:
             fix = f"leave it out, or set {server}.secure to false"
             yield f"{server}.tls.mode", f"is for connections that start in the clear: {fix}"
-    if new.get("smtp.auth.method") == "xoauth2" and "smtp.auth.accessToken" not in new:
-        yield "smtp.auth.accessToken", "is needed for xoauth2"
+    if (method := new.get("smtp.auth.method")) in BEARER and not {
+        "smtp.auth.accessToken",
+        "oauth2.provider",
+    } & new.keys():
+        yield "smtp.auth.accessToken", f"is needed for {method}"
     for server in ("smtp", "imap"):
-        yield from _server(server, old, new, dict(flatten(given)), rules)
+        yield from _server(server, old, new, given, rules)
+    yield from oauthsettings.faults(
+        old, new, lambda key: given.get(key, MASK) != MASK, rules.allowed, rules.applications
+    )
 
 
 def _server(server: str, old: Fields, new: Fields, given: Fields, rules: Rules) -> Iterator[tuple[str, str]]:
@@ -239,7 +253,7 @@ def _server(server: str, old: Fields, new: Fields, given: Fields, rules: Rules) 
         if any(key.startswith(server + ".") for key in new) and not new.get(f"{server}.disabled"):
             yield f"{server}.host", "is missing"
         return
-    if secrets and not new.get(f"{server}.auth.user"):
+    if secrets and not (new.get(f"{server}.auth.user") or oauthsettings.login(new)):
         yield f"{server}.auth.user", "is missing"
     reason = "" if host == "sandbox" and rules.sandbox else hosts.judge_literal(host, rules.allowed)
     if reason:
@@ -282,7 +296,7 @@ def _smtp(fields: Fields) -> Smtp:
         host=fields["smtp.host"],
         port=fields.get("smtp.port", 465 if secure else 587),
         tls=Tls.IMPLICIT if secure else MODES[fields.get("smtp.tls.mode", "opportunistic")],
-        user=fields.get("smtp.auth.user", ""),
+        user=fields.get("smtp.auth.user") or oauthsettings.login(fields),
         password=fields.get("smtp.auth.pass", ""),
         access_token=fields.get("smtp.auth.accessToken", ""),
         verify_certificate=fields.get("smtp.tls.rejectUnauthorized", True),
@@ -297,7 +311,7 @@ def _imap(fields: Fields) -> Imap:
         host=fields["imap.host"],
         port=fields.get("imap.port", 993 if secure else 143),
         tls=Tls.IMPLICIT if secure else MODES[fields.get("imap.tls.mode", "opportunistic")],
-        user=fields.get("imap.auth.user", ""),
+        user=fields.get("imap.auth.user") or oauthsettings.login(fields),
         password=fields.get("imap.auth.pass", ""),
         access_token=fields.get("imap.auth.accessToken", ""),
         verify_certificate=fields.get("imap.tls.rejectUnauthorized", True),
@@ -320,7 +334,7 @@ def _mailgun(fields: Fields) -> Mailgun:
 def _oauth2(fields: Fields) -> OAuth2:
     return OAuth2(
         provider=fields["oauth2.provider"],
-        user=fields.get("oauth2.auth.user", ""),
+        user=oauthsettings.login(fields),
         client_id=fields.get("oauth2.clientId", ""),
         client_secret=fields.get("oauth2.clientSecret", ""),
         refresh_token=fields.get("oauth2.refreshToken", ""),

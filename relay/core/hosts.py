@@ -70,12 +70,18 @@ NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?")
 def judge(address: Address, allowed: Iterable[Network]) -> str:
     """Why this address may not be dialled; "" when it may. `allowed` are the networks that the operator opened."""
     inner = carried(address)
-    if any(candidate in network for network in allowed for candidate in (address, inner) if candidate is not None):
+    if opened(address, allowed):
         return ""
     if inner is None:
         return _reason(address)
     reason = _reason(inner)
     return reason and f"{reason} {inner} inside IPv6"
+
+
+def opened(address: Address, allowed: Iterable[Network]) -> bool:
+    """It is in a network that the operator opened by name."""
+    inner = carried(address)
+    return any(candidate in network for network in allowed for candidate in (address, inner) if candidate is not None)
 
 
 def judge_literal(host: str, allowed: Iterable[Network]) -> str:

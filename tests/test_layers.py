@@ -48,7 +48,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "cryptography": ("relay.core",),
     "dramatiq": ("workers",),
     "idna": ("relay.core.address",),
-    "imapclient": ("relay.net.imapfolders",),
+    "imapclient": ("relay.net.imapfolders", "relay.net.imapanswers", "relay.net.imapsearch", "relay.net.imapappend"),
     "maxminddb": ("relay.geo",),
     "prometheus_client": ("relay.meters", "relay.scrape"),
     "psycopg": ("relay.store",),

@@ -3,55 +3,30 @@
     mailbox = await connect(imap, allowed=settings.allow_networks, seconds=30)
     try:
         print(await mailbox.folders())
+        await mailbox.select("INBOX", readonly=True)
+        for uid in await mailbox.find("<7@example.com>"):
+            print(await mailbox.content(uid, 1 << 20))
     finally:
         await mailbox.close()
 
-TLS: `implicit` and `starttls` never go on without it; `opportunistic` takes it when offered; `none` never asks. The
-certificate must be valid for the configured host, unless the account says otherwise. A server that forbids the login
-(LOGINDISABLED) is told no password.
+All of it raises MailboxError and nothing else, is bounded in time and in size, and is not misled by what a server says
+unasked. UIDs are those of the folder that is selected, and of its UIDVALIDITY.
 """
 
 from __future__ import annotations
 
-import asyncio
-import re
-import socket
-import ssl
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from collections.abc import Collection, Sequence
+from datetime import datetime
 
 from relay.core.folders import Folder
 from relay.core.hosts import Network
-from relay.core.masking import masked
-from relay.core.model import Imap, Tls
-from relay.net import guard, tls
+from relay.core.model import Imap
+from relay.net import guard, imapappend, imapfolders, imapidle, imapmail, imapsearch
 from relay.net.dial import DialError, Passed, dial, unwatched
-from relay.net.imapfolders import Client, listed
-from relay.net.imaplogin import log_in
-from relay.net.imapwire import Ended, OutOfTurn, Silent, TooMuch, Wire
+from relay.net.imapanswers import Appended, Brief, Selected, Status
+from relay.net.imapconnection import Connection, MailboxError
 
-T = TypeVar("T")
-CODE = re.compile(r"\[([A-Z][A-Z0-9-]*)")
-
-
-class MailboxError(Exception):
-    """A mailbox that could not be reached, or did not do as asked.
-
-    `step`: resolve, connect, tls, greeting, login or folders. `kind`: forbidden, dns, unreachable, tls, certificate,
-    lost (it fell silent or hung up), refused (it said no) or protocol (it speaks no IMAP that we know). `said`: the
-    server's own words, "" where they are ours; `code`: their response code (RFC 5530), e.g. AUTHENTICATIONFAILED.
-    """
-
-    def __init__(self, step: str, kind: str, text: str, said: str = "") -> None:
-        super().__init__(text)
-        self.step, self.kind, self.said = step, kind, said
-
-    @property
-    def code(self) -> str:
-        found = CODE.search(self.said)
-        return found[1] if found else ""
+__all__ = ["Appended", "Brief", "Mailbox", "MailboxError", "Selected", "Status", "connect"]
 
 
 async def connect(
@@ -79,150 +54,96 @@ async def connect(
         raise MailboxError("connect" if reached else "resolve", fault.kind, str(fault)) from fault
     mailbox = Mailbox(imap, sock, seconds)
     try:
-        await mailbox._open(passed)
+        await mailbox.open(passed)
     except BaseException:
         mailbox.abort()
         raise
     return mailbox
 
 
-class Mailbox:
-    """A connection that is logged in. One call at a time; a call that is cancelled ends the connection."""
+class Mailbox(Connection):
+    """A connection that is logged in. One call at a time; a call that is cancelled ends the connection.
 
-    def __init__(self, imap: Imap, sock: socket.socket, seconds: float) -> None:
-        self.encrypted = False
-        self.capabilities: frozenset[str] = frozenset()
-        self._imap, self._seconds = imap, seconds
-        self._sock = sock
-        self._wire: Wire | None = None
-        self._lost = False  # nothing more can be said over it
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="imap")
-
-    async def folders(self) -> list[Folder]:
-        """Every folder, as the server lists them. Raises MailboxError."""
-        return await self._run(self._folders)
-
-    async def close(self) -> None:
-        """Says goodbye, where somebody listens. May be called again."""
-        try:
-            if self._wire is not None and not self._lost:
-                await self._run(self._wire.leave)
-        finally:
-            self.abort()
-
-    def abort(self) -> None:
-        """Ends the connection at once. A thread that reads from it wakes up, and closes it."""
-        self._lost = True
-        with suppress(OSError):  # below TLS, for its thread may be in the midst of TLS
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-        with suppress(RuntimeError):  # it is ended already
-            self._thread.submit(lambda: self._socket.close())
-        self._thread.shutdown(wait=False)
+    `capabilities`: in upper case. `uids` may be any number; those that are gone are passed over.
+    """
 
     @property
-    def _socket(self) -> socket.socket:
-        return self._wire.sock if self._wire is not None else self._sock
+    def gmail(self) -> bool:
+        """Folders are labels here, and a mail is one however many it has."""
+        return "X-GM-EXT-1" in self.capabilities
 
-    async def _open(self, passed: Passed) -> None:
-        loop = asyncio.get_running_loop()
-        await self._run(self._greet, lambda step: loop.call_soon_threadsafe(passed, step))
+    async def folders(self) -> list[Folder]:
+        """Every folder, as the server lists them."""
+        return await self.ask("folders", imapfolders.listed)
 
-    async def _run(self, work: Callable[..., T], *args: Any) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
-        except asyncio.CancelledError:
-            self.abort()
-            raise
+    async def status(self, path: str) -> Status:
+        """What is known of a folder without selecting it: cheap."""
+        return await self.ask("status", imapmail.status, path)
 
-    # What the thread does.
+    async def select(self, path: str, *, readonly: bool = False) -> Selected:
+        """The folder that all below are about. When it fails none is selected."""
+        return await self.ask("select", imapmail.select, path, readonly)
 
-    def _greet(self, passed: Passed) -> None:
-        """TLS from the first byte, greeting, STARTTLS, login: as the settings say."""
-        imap = self._imap
-        if imap.tls is Tls.IMPLICIT:
-            with self._faults("tls"):
-                self._shake_hands()
-            passed("tls")
-        with self._faults("greeting"):
-            wire = self._wire = Wire(self._sock, imap.host, self._seconds)
-        passed("greeting")
-        if imap.tls in (Tls.STARTTLS, Tls.OPPORTUNISTIC) and self._start_tls(wire):
-            passed("tls")
-        self.encrypted = isinstance(wire.sock, ssl.SSLSocket)
-        with self._faults("login"):
-            self._log_in(wire)
-            self._client = Client(wire)
-            self.capabilities = self._client.words()
-        passed("login")
+    async def find(self, message_id: str) -> list[int]:
+        """UIDs of the mail with this Message-ID, ascending; with or without its angle brackets."""
+        return await self.ask("search", imapsearch.find, message_id)
 
-    def _shake_hands(self) -> None:
-        self._sock.settimeout(self._seconds)
-        wrapped = self._context().wrap_socket(
-            self._sock, server_hostname=self._imap.host, do_handshake_on_connect=False
-        )
-        self._sock = wrapped
-        wrapped.do_handshake()
+    async def since(self, uid: int, most: int) -> list[int]:
+        """UIDs from this one on, ascending: the newest `most` of them."""
+        return await self.ask("search", imapsearch.since, uid, most)
 
-    def _start_tls(self, wire: Wire) -> bool:
-        host = self._imap.host
-        if wire.state == "AUTH":
-            raise self._error("tls", "refused", f"{host} logs us in unasked, before TLS could begin")
-        if "STARTTLS" not in wire.capabilities:
-            if self._imap.tls is Tls.STARTTLS:
-                raise self._error("tls", "tls", f"{host} does not offer STARTTLS")
-            return False
-        with self._faults("tls"):
-            wire.start_tls(self._context())
-        return True
+    async def deleted(self) -> list[int]:
+        r"""UIDs of the mail that is \Deleted, whoever wanted that."""
+        return await self.ask("search", imapsearch.deleted)
 
-    def _log_in(self, wire: Wire) -> None:
-        typ, said = ("OK", "") if wire.state == "AUTH" else log_in(wire, self._imap)  # PREAUTH
-        if typ != "OK":
-            raise self._error("login", "refused", said or "the server refuses the login without a word", said)
-        wire.state = "AUTH"
+    async def headers(self, uids: Collection[int], names: Collection[str] = ()) -> dict[int, bytes]:
+        """The whole header of each, or the fields of these names; as it is stored, each cut at 64 KiB."""
+        return await self.ask("fetch", imapmail.headers, uids, names)
 
-    def _folders(self) -> list[Folder]:
-        with self._faults("folders"):
-            return listed(self._client)
+    async def briefs(self, uids: Collection[int]) -> dict[int, Brief]:
+        """Size, flags and date of each."""
+        return await self.ask("fetch", imapmail.briefs, uids)
 
-    def _context(self) -> ssl.SSLContext:
-        return tls.context(self._imap.verify_certificate)
+    async def content(self, uid: int, most: int) -> bytes | None:
+        r"""The first `most` bytes of it, which does not make it \Seen; None: it is gone."""
+        return await self.ask("fetch", imapmail.content, uid, most)
 
-    @contextmanager
-    def _faults(self, step: str) -> Iterator[None]:
-        """What goes wrong becomes one MailboxError, in words that a person can act on."""
-        try:
-            yield
-        except MailboxError:
-            raise
-        except ssl.SSLError as fault:
-            if step != "tls":
-                raise self._broken(step, fault) from None
-            kind = "certificate" if isinstance(fault, ssl.SSLCertVerificationError) else "tls"
-            raise self._error(step, kind, tls.words(fault, self._imap.host)) from fault
-        except (Wire.error, OSError, ValueError, TypeError, LookupError, RecursionError) as fault:
-            raise self._broken(step, fault) from None  # a cause may hold what was sent
+    async def append(
+        self, path: str, content: bytes, *, flags: Collection[str] = (), date: datetime
+    ) -> Appended | None:
+        """Stores a mail, byte for byte; None: it did, and does not tell where (no UIDPLUS).
 
-    def _error(self, step: str, kind: str, text: str, said: str = "") -> MailboxError:
-        """Without our secrets: there are servers that repeat what they are told."""
-        self._lost |= kind != "refused"
-        secrets = (self._imap.password, self._imap.access_token)
-        return MailboxError(step, kind, masked(text, secrets), masked(said, secrets))
+        A refusal's `code` may be TRYCREATE (no such folder), OVERQUOTA or TOOBIG. `date`: aware.
+        """
+        return await self.ask("append", imapappend.append, path, content, flags, date)
 
-    def _broken(self, step: str, fault: Exception) -> MailboxError:
-        host = self._imap.host
-        match fault:
-            case Silent() | TimeoutError():
-                return self._error(step, "lost", f"{host} did not answer in time")
-            case TooMuch():
-                return self._error(step, "protocol", f"{host} answers without end: {fault}")
-            case OutOfTurn():
-                return self._error(step, "tls", f"{host}: {fault}")
-            case Ended() if said := str(fault):
-                return self._error(step, "lost", f"{host} ended the session: {said}", said)
-            case Ended() | OSError():
-                return self._error(step, "lost", f"{host} closed the connection")
-            case Wire.readonly() | Wire.abort() | ValueError() | TypeError() | LookupError() | RecursionError():
-                return self._error(step, "protocol", f"{host} does not speak IMAP that we understand")
-            case _:
-                return self._error(step, "refused", str(fault), str(fault))
+    async def flag(self, uids: Collection[int], *flags: str) -> None:
+        """Adds the flags."""
+        await self.ask("flag", imapmail.flag, uids, flags)
+
+    async def copy(self, uids: Collection[int], path: str) -> None:
+        """Copies them into another folder. A refusal's `code` may be TRYCREATE."""
+        await self.ask("copy", imapmail.copy, uids, path)
+
+    async def move(self, uids: Collection[int], path: str) -> None:
+        """Moves them into another folder. `unsupported` without MOVE (RFC 6851)."""
+        await self.ask("move", imapmail.move, uids, path)
+
+    async def expunge(self, uids: Collection[int]) -> None:
+        r"""Removes those of them that are \Deleted, and no others. `unsupported` without UIDPLUS (RFC 4315)."""
+        await self.ask("expunge", imapmail.expunge, uids)
+
+    async def expunge_all(self) -> None:
+        r"""Removes all mail that is \Deleted, the user's own too: see `deleted` first."""
+        await self.ask("expunge", imapmail.expunge_all)
+
+    async def idle(self, seconds: float) -> bool:
+        """Waits so long at most, 29 minutes in any case, for mail to come or go; whether some did.
+
+        What did since the folder was selected or last searched counts too. `unsupported` without IDLE (RFC 2177).
+        """
+        return await self.ask("idle", imapidle.wait, seconds)
+
+    async def noop(self) -> None:
+        """Asks whether the other side is still there."""
+        await self.ask("noop", imapmail.noop)

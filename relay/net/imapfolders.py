@@ -11,10 +11,12 @@ from typing import Any
 
 import imapclient  # type: ignore[import-untyped]
 from imapclient import imap_utf7
+from imapclient.exceptions import ProtocolError as Nonsense  # type: ignore[import-untyped]
 
 from relay.core.folders import Folder
-from relay.net.imapwire import Wire
+from relay.net.imapwire import Wire, spoken
 
+__all__ = ["Client", "Nonsense", "decoded", "listed"]
 UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 Namespaces = Sequence[tuple[str, bool]]
 """(prefix, personal), the longest prefix first."""
@@ -27,6 +29,7 @@ class Client(imapclient.IMAPClient):  # type: ignore[misc]
         self.wire = wire
         super().__init__(wire.host, ssl=False)
         self.folder_encode = False  # names come as bytes: one that cannot be read spoils no other
+        self.odd_names: dict[str, bytes] = {}  # of folders whose name came in no modified UTF-7
 
     def _create_IMAP4(self) -> Wire:
         return self.wire
@@ -35,12 +38,27 @@ class Client(imapclient.IMAPClient):  # type: ignore[misc]
         """The server's capabilities, now that we are logged in."""
         return frozenset(word.decode("ascii", "replace") for word in self.capabilities())
 
+    def _normalise_folder(self, path: str) -> bytes:
+        """Quoted, so that nothing in a name is taken for more of the command; a control character comes in Base64."""
+        try:
+            name = self.odd_names.get(path) or bytes(imap_utf7.encode(path))
+        except UnicodeEncodeError:
+            raise Wire.error("[NONEXISTENT] no folder has such a name") from None
+        return b'"' + name.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+
+    def _check_resp(self, expected: str, command: Any, typ: str, data: Any) -> None:
+        """As imapclient's, but with nothing said but what the server says."""
+        if typ != expected:
+            raise Wire.error(spoken(data))
+
 
 def listed(client: Client) -> list[Folder]:
     """Every folder. Raises what imapclient does."""
     capabilities = client.words()
     namespaces = _namespaces(client) if "NAMESPACE" in capabilities else ()
-    found = (_folder(*line, namespaces) for line in _lines(client, capabilities))
+    lines = _lines(client, capabilities)
+    client.odd_names = {decoded(name): name for *_, name in lines if isinstance(name, bytes) and _odd(name)}
+    found = (_folder(*line, namespaces) for line in lines)
     return [folder for folder in found if folder is not None]
 
 
@@ -77,6 +95,14 @@ def _folder(flags: Any, delimiter: Any, name: Any, namespaces: Namespaces) -> Fo
         flags=frozenset(flag.decode("ascii", "replace").lower() for flag in flags if isinstance(flag, bytes)),
         personal=next((personal for prefix, personal in namespaces if path.startswith(prefix)), True),
     )
+
+
+def _odd(name: bytes) -> bool:
+    """A name that must be said as it came, for our spelling of it is another."""
+    try:
+        return bytes(imap_utf7.encode(decoded(name))) != name and not UNSPEAKABLE.search(decoded(name))
+    except UnicodeEncodeError:
+        return False
 
 
 def decoded(name: bytes | str) -> str:

@@ -13,16 +13,18 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-MOST_BYTES = 1 << 20  # of all that answers one command
+MOST_BYTES = 1 << 20  # of all that answers one command, unless it is allowed more
 DEEPEST = 100  # parentheses inside each other: imapclient reads each level by calling itself
 CHUNK = 16 * 1024
 LONGEST = 500  # characters of what a server says
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+")
 BRIEF = 5.0  # seconds for LOGOUT, whose answer changes nothing
+KEPT = ("CAPABILITY", "BYE")  # what was said counts beyond the command that it came with
 
 
 class Ended(imaplib.IMAP4.abort):
@@ -37,6 +39,10 @@ class TooMuch(imaplib.IMAP4.abort):
     """An answer without end."""
 
 
+class Unsupported(imaplib.IMAP4.error):
+    """The server never learnt what we need."""
+
+
 class OutOfTurn(imaplib.IMAP4.abort):
     """Somebody spoke where only TLS may begin."""
 
@@ -47,15 +53,27 @@ class Wire(imaplib.IMAP4):
     literal: Any
 
     def __init__(self, sock: socket.socket, host: str, seconds: float) -> None:
-        self._given, self._seconds = sock, seconds
+        self._given, self._seconds, self._most = sock, seconds, MOST_BYTES
         self._buffer = bytearray()
+        self.exists = 0  # mails in the selected folder
+        self.changes = self.seen = 0  # how often mail came or went, as far as we were told, and as far as was looked
         self.renew()
         super().__init__(host)
 
-    def renew(self, seconds: float | None = None) -> None:
+    def renew(self) -> None:
         """A new command may take as long, and its answer be as large, as any."""
-        self._until = time.monotonic() + (self._seconds if seconds is None else seconds)
-        self._left = MOST_BYTES
+        self._until = time.monotonic() + self._seconds
+        self._left = self._most
+
+    @contextmanager
+    def granted(self, *, seconds: float | None = None, more: float = 0, most: int = MOST_BYTES) -> Iterator[None]:
+        """Commands within may take `seconds`, or so many `more`, and be answered with `most` bytes."""
+        kept = self._seconds, self._most
+        self._seconds, self._most = (self._seconds if seconds is None else seconds) + more, most
+        try:
+            yield
+        finally:
+            self._seconds, self._most = kept
 
     # What imaplib would do by itself: resolve, connect, buffer, log.
 
@@ -81,7 +99,11 @@ class Wire(imaplib.IMAP4):
         return self._cut(size)
 
     def send(self, data: Any) -> None:
-        self._patiently(lambda: self.sock.sendall(data))
+        """In pieces: below TLS, each that is written would have all the time anew."""
+        whole = memoryview(data)
+        for start in range(0, len(whole), CHUNK):
+            piece = whole[start : start + CHUNK]
+            self._patiently(lambda piece=piece: self.sock.sendall(piece))  # type: ignore[misc]
 
     def shutdown(self) -> None:
         self.sock.close()
@@ -97,10 +119,23 @@ class Wire(imaplib.IMAP4):
     def _log(self, line: str) -> None:
         """Nothing: imaplib would keep the last ten commands, the login among them."""
 
-    def _command(self, name: str, *args: Any) -> Any:
-        if name != "LOGOUT":
-            self.renew()
-        return super()._command(name, *args)  # type: ignore[misc]
+    def _new_tag(self) -> bytes:
+        """A command begins. What was told unasked before is no part of its answer."""
+        self.renew()
+        self.untagged_responses = {kind: said for kind, said in self.untagged_responses.items() if kind in KEPT}
+        return super()._new_tag()  # type: ignore[misc,no-any-return]
+
+    def _append_untagged(self, kind: str, data: Any) -> None:
+        """Any command's answer may tell that mail came or went (RFC 3501 7.3.1, 7.4.1).
+
+        That a folder may only be read is for the server to say, when we write: imaplib would end the connection.
+        """
+        if kind == "READ-ONLY":
+            return
+        if kind in ("EXISTS", "EXPUNGE") and isinstance(data, bytes) and data.isdigit():
+            before, self.exists = self.exists, int(data) if kind == "EXISTS" else max(0, self.exists - 1)
+            self.changes += before != self.exists
+        super()._append_untagged(kind, data)  # type: ignore[misc]
 
     def _connect(self) -> None:
         """The greeting, and what the server can. What imaplib does not take for IMAP is none."""
@@ -131,9 +166,9 @@ class Wire(imaplib.IMAP4):
         typ, data = self._get_tagged_response(self._command(name, *args))
         return typ, spoken(data)
 
-    def sasl(self, mechanism: str, answer: bytes) -> tuple[str, str, bytes]:
+    def sasl(self, mechanism: str, answer: bytes, last: bytes = b"") -> tuple[str, str, bytes]:
         """AUTHENTICATE's end, and the last challenge behind the first, which alone is given the `answer`."""
-        dialogue = _Dialogue(answer)
+        dialogue = _Dialogue(answer, last)
         self.literal = dialogue.answer  # imaplib knows by its being a method that it answers challenges
         typ, data = self._get_tagged_response(self._command("AUTHENTICATE", mechanism))
         return typ, spoken(data), dialogue.challenge
@@ -156,11 +191,24 @@ class Wire(imaplib.IMAP4):
         self.renew()
         self._get_capabilities()
 
+    def stirs(self, until: float) -> bool:
+        """Waits until somebody speaks, or until this time of the monotonic clock; whether somebody does."""
+        self._until = until
+        try:
+            while not self._buffer:
+                self._check_bye()
+                self._receive()
+        except Silent:
+            return False
+        finally:
+            self._until = time.monotonic() + self._seconds
+        return True
+
     def leave(self) -> None:
         """LOGOUT, briefly, and the end of the connection, whatever comes of it."""
         try:
-            self.renew(min(BRIEF, self._seconds))
-            self.logout()
+            with self.granted(seconds=min(BRIEF, self._seconds)):
+                self.logout()
         except (self.error, OSError, ValueError):
             pass
         finally:
@@ -173,7 +221,7 @@ class Wire(imaplib.IMAP4):
             raise Ended
         self._left -= len(data)
         if self._left < 0:
-            raise TooMuch(f"an answer of more than {MOST_BYTES} bytes")
+            raise TooMuch(f"an answer of more than {self._most} bytes")
         self._buffer += data
 
     def _cut(self, size: int) -> bytes:
@@ -197,17 +245,17 @@ class Wire(imaplib.IMAP4):
 
 
 class _Dialogue:
-    """What we say in AUTHENTICATE, in base64: the answer once, then nothing, which asks for the end."""
+    """What we say in AUTHENTICATE, in base64: the answer once, then `last`, which asks for the end."""
 
-    def __init__(self, answer: bytes) -> None:
-        self._answers = [base64.b64encode(answer)]
+    def __init__(self, answer: bytes, last: bytes) -> None:
+        self._answers, self._last = [base64.b64encode(answer)], base64.b64encode(last)
         self.challenge = b""
 
     def answer(self, challenge: bytes | None) -> bytes:
         if self._answers:
             return self._answers.pop()
         self.challenge = challenge or b""
-        return b""
+        return self._last
 
 
 def _depth(line: bytes) -> int:

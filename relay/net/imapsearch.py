@@ -1,0 +1,89 @@
+"""Mail in a mailbox, looked for: by Message-ID, by UID, by what is to be removed. Runs in the connection's thread.
+
+What SEARCH finds is what the server's index knows: some find parts of words, some whole words only, some ignore what
+they do not understand, and some need a while until they find what just came. So what is found is looked at, and so is
+the newest mail.
+"""
+
+from __future__ import annotations
+
+import re
+
+from imapclient.response_parser import parse_message_list  # type: ignore[import-untyped]
+
+from relay.net.imapanswers import number
+from relay.net.imapfolders import Client
+from relay.net.imapmail import LONG, headers, noop
+from relay.net.imapwire import Wire, spoken
+
+CANDIDATES = 200  # that are looked at, the newest: a server that finds more did not search
+NEWEST = 50  # mails that are looked at whether they are found or not
+CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+SINGULAR = re.compile(r"[^\s\"'(){}\\]+")  # a word of Gmail's search language
+FOLD = re.compile(rb"\r?\n(?=[ \t])")
+FIELD = re.compile(rb"^message-id[ \t]*:(.*)$", re.IGNORECASE | re.MULTILINE)
+
+
+def find(client: Client, message_id: str) -> list[int]:
+    """See Mailbox, here as below."""
+    wanted = _plain(message_id.encode("utf-8", "surrogateescape"))
+    if not wanted or CONTROLS.search(message_id):
+        return []
+    candidates = _candidates(client, message_id.strip().removeprefix("<").removesuffix(">"))
+    newest = since(client, 1, NEWEST)
+    told = headers(client, {*candidates[-CANDIDATES:], *newest}, ("Message-ID",))
+    return sorted(uid for uid, header in told.items() if wanted in _ids(header))
+
+
+def since(client: Client, uid: int, most: int) -> list[int]:
+    """One search for mail that is both new and among the last: no server lists a whole folder for it."""
+    if not client.wire.exists:
+        noop(client)
+    client.wire.seen, exists = client.wire.changes, client.wire.exists
+    if not exists or most < 1:
+        return []
+    among = [b"%d:*" % (exists - most + 1)] if exists > most else []
+    found = _search(client, *among, b"UID", b"%d:*" % number(uid, 1))
+    return [one for one in found if one >= uid][-most:]  # where all are older, * finds the last nevertheless
+
+
+def deleted(client: Client) -> list[int]:
+    return _search(client, b"DELETED")
+
+
+def _candidates(client: Client, plain: str) -> list[int]:
+    """First as a whole, then without the brackets, which are no word to an index of words."""
+    ways: list[tuple[bytes, ...]] = [
+        (b"HEADER", b"Message-ID", _string(f"<{plain}>")),
+        (b"HEADER", b"Message-ID", _string(plain)),
+    ]
+    if "X-GM-EXT-1" in client.words() and SINGULAR.fullmatch(plain):
+        ways.insert(0, (b"X-GM-RAW", _string(f"rfc822msgid:{plain}")))
+    return next((found for way in ways if (found := _search(client, *way))), [])
+
+
+def _search(client: Client, *criteria: bytes) -> list[int]:
+    """Ascending. imapclient sends what is not ASCII as a literal; some servers answer in several lines."""
+    charset = () if b"".join(criteria).isascii() else (b"CHARSET", b"UTF-8")
+    with client.wire.granted(most=LONG):
+        typ, data = client._raw_command(b"SEARCH", [*charset, *criteria])
+    if typ != "OK":
+        raise Wire.error(spoken(data))
+    lines = client.wire.untagged_responses.pop("SEARCH", ())
+    return sorted({number(uid, 1) for line in lines for uid in parse_message_list([line])})
+
+
+def _string(text: str) -> bytes:
+    """Quoted whenever it can be (RFC 3501 4.3): imapclient leaves parentheses bare."""
+    encoded = text.encode("utf-8", "surrogateescape")
+    return b'"' + encoded.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"' if encoded.isascii() else encoded
+
+
+def _ids(header: bytes) -> set[bytes]:
+    """Of a header, however it is folded, and whatever stands beside the brackets."""
+    values = FIELD.findall(FOLD.sub(b"", header))
+    return {_plain(id) for value in values for id in re.findall(rb"<[^<>]*>", value) or [value]}
+
+
+def _plain(message_id: bytes) -> bytes:
+    return b"".join(message_id.split()).removeprefix(b"<").removesuffix(b">")

@@ -120,7 +120,7 @@ def _parts(fields: Fields, body: bytes, depth: int, enclosed: bool) -> Iterator[
                 inner, rest = _split(piece.lstrip(b"\n")) if not piece.startswith(b"\n") else (Fields(), piece[1:])
                 yield from _parts(inner, rest, depth + 1, enclosed)
             return
-    content = _decoded(fields, body)
+    content = unpacked(fields.get("content-transfer-encoding").strip().lower(), body)
     if kind in ("message/rfc822", "message/global", "text/rfc822-headers", "message/rfc822-headers", "message/partial"):
         text = _text(content, parameters)
         yield Part(kind, fields, text, depth, True)
@@ -152,8 +152,8 @@ def _pieces(body: bytes, boundary: str) -> Iterator[bytes]:
         yield chunk.partition(b"\n")[2]
 
 
-def _decoded(fields: Fields, body: bytes) -> bytes:
-    encoding = fields.get("content-transfer-encoding").strip().lower()
+def unpacked(encoding: str, body: bytes) -> bytes:
+    """A part's content out of its transfer encoding (in lower case), as far as it can be read. Never raises."""
     try:
         if encoding == "base64":
             clean = re.sub(rb"[^A-Za-z0-9+/]", b"", body)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
 
-from relay.core import address, hosts, oauthsettings
+from relay.core import address, hosts, mailgunsettings, oauthsettings
 from relay.core.errors import Refused
 from relay.core.model import MAILGUN, Account, AccountState, Alerts, Copy, Imap, Limits, Mailgun, OAuth2, Smtp, Tls
 
@@ -115,6 +115,10 @@ def _email(value: Any) -> str:
         raise ValueError(f"is not an address: {refused.message}") from None
 
 
+def _base_url(value: Any) -> str:
+    return mailgunsettings.bare(_text(hosts.LONGEST_URL)(value))
+
+
 def _networks(value: Any) -> list[str]:
     """As text, in the one spelling that there is for each."""
     if not isinstance(value, list) or len(value) > MOST_NETWORKS:
@@ -160,9 +164,9 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "imap.disabled": _flag,
     "imap.watch": _flag,
     "imap.idle": _flag,
-    "mailgun.domain": _host,
+    "mailgun.domain": _matching(mailgunsettings.DOMAIN, "must be a domain such as mg.example.com, in ASCII"),
     "mailgun.apiKey": _text(256, 1),
-    "mailgun.baseUrl": _text(hosts.LONGEST_URL),
+    "mailgun.baseUrl": _base_url,
     "mailgun.webhookSigningKey": _text(256, 1),
     "mailgun.test": _flag,
     "oauth2.provider": _choice(*PROVIDERS),
@@ -242,9 +246,12 @@ def _together(old: Fields, new: Fields, given: Fields, rules: Rules) -> Iterator
         yield "smtp.auth.accessToken", f"is needed for {method}"
     for server in ("smtp", "imap"):
         yield from _server(server, old, new, given, rules)
-    yield from oauthsettings.faults(
-        old, new, lambda key: given.get(key, MASK) != MASK, rules.allowed, rules.applications
-    )
+
+    def again(key: str) -> bool:
+        return bool(given.get(key, MASK) != MASK)
+
+    yield from oauthsettings.faults(old, new, again, rules.allowed, rules.applications)
+    yield from mailgunsettings.faults(old, new, again, rules.allowed)
 
 
 def _server(server: str, old: Fields, new: Fields, given: Fields, rules: Rules) -> Iterator[tuple[str, str]]:
@@ -325,7 +332,7 @@ def _mailgun(fields: Fields) -> Mailgun:
     return Mailgun(
         domain=fields["mailgun.domain"],
         api_key=fields.get("mailgun.apiKey", ""),
-        base_url=fields.get("mailgun.baseUrl", MAILGUN).rstrip("/"),
+        base_url=fields.get("mailgun.baseUrl", MAILGUN),
         signing_key=fields.get("mailgun.webhookSigningKey", ""),
         test=fields.get("mailgun.test", False),
     )

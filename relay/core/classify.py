@@ -10,6 +10,9 @@ from relay.core.reply import Stage as Stage
 from relay.core.rules import HOST, RULES, Rule
 
 
+LONGEST = 86_400.0  # s that a reply may ask us to wait
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Our reading of a reply.
@@ -37,15 +40,27 @@ def classify(reply: Reply, stage: Stage) -> Verdict:
     if rule is None:
         return _by_code(reply, stage)
     outcome = rule.outcome or _outcome(reply, stage)
-    return Verdict(outcome, rule.category, rule.advice, rule.wait, rule.pauses, rule.rests)
+    return Verdict(outcome, rule.category, rule.advice, _wait(rule, reply), rule.pauses, rule.rests)
 
 
 def find(reply: Reply, stage: Stage) -> Rule | None:
     """The first rule that knows this reply."""
     if not 400 <= reply.code < 600:
         return None
-    said = f"{reply.code} {reply.enhanced} {reply.text}"
+    said = _said(reply)
     return next((rule for rule in RULES if stage in rule.stages and rule.regex.search(said)), None)
+
+
+def _said(reply: Reply) -> str:
+    return f"{reply.code} {reply.enhanced} {reply.text}"
+
+
+def _wait(rule: Rule, reply: Reply) -> float | None:
+    """As the rule says, or as long as the reply asks for."""
+    if "seconds" not in rule.regex.groupindex:
+        return rule.wait
+    found = rule.regex.search(_said(reply))
+    return min(float(found["seconds"]), LONGEST) if found else rule.wait
 
 
 def _outcome(reply: Reply, stage: Stage) -> Outcome:

@@ -148,7 +148,7 @@ class Smtp:
     password: str = field(default="", repr=False)
     access_token: str = field(default="", repr=False)
     verify_certificate: bool = True
-    auth_method: str = ""  # "" = the best that upstream offers; else plain, login, cram-md5 or xoauth2
+    auth_method: str = ""  # "" = the best that upstream offers; else plain, login, cram-md5, xoauth2, oauthbearer
     name: str = ""  # what we say in EHLO; "" = this host's name
 
     @property
@@ -181,8 +181,8 @@ class Copy(StrEnum):
     NONE = "none"
 
 
-MAILGUN = "https://api.mailgun.net"
-"""Its region in the US; that in the EU is https://api.eu.mailgun.net."""
+MAILGUN, MAILGUN_EU = "https://api.mailgun.net", "https://api.eu.mailgun.net"
+"""Its two regions: that in the US, and that in the EU."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,10 @@ HOST = frozenset({Stage.CONNECT, Stage.TLS, Stage.EHLO})  # before any mail: wha
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One meaning. `pattern` is searched, ignoring case, in "code enhanced text"; `outcome` None: as the code says."""
+    """One meaning. `pattern` is searched, ignoring case, in "code enhanced text"; `outcome` None: as the code says.
+
+    A group `seconds` in it is the wait that the reply itself asks for.
+    """
 
     category: str
     sample: str
@@ -37,6 +40,67 @@ class Rule:
 
 
 RULES: tuple[Rule, ...] = (
+    # -- Mailgun, in the words that core/mailgun.py puts its answers into ------------------------------------
+    Rule(
+        "mailgun_sandbox",
+        "550 5.7.1 Domain sandbox1.mailgun.org is not allowed to send: Sandbox subdomains are for test purposes only.",
+        r"sandbox subdomains are for test",
+        "Mailgun's sandbox writes to authorised recipients alone: add this address there, or use a domain of your own.",
+    ),
+    Rule(
+        "asked_to_wait",
+        "451 4.7.0 Too Many Requests; retry after 30 s",
+        r"^4.*; retry after (?P<seconds>\d{1,9}) s$",
+        "Upstream says when it takes mail again; it resumes by itself. Set the account's limits below upstream's.",
+        Outcome.HELD,
+        wait=MINUTE,
+        rests=True,
+    ),
+    Rule(
+        "mailgun_limit",
+        "452 4.7.0 Domain mg.example.com is not allowed to send: recipient limit exceeded",
+        r"^4.*(not allowed to send: .*limit exceeded|sending too fast|on probation|domains are limited to)",
+        "Mailgun's limit for this domain is used up (new accounts have low ones): mail resumes by itself.",
+        Outcome.HELD,
+        wait=HOUR,
+        rests=True,
+    ),
+    Rule(
+        "mailgun_key",
+        "535 5.7.8 Mailgun refuses the API key: Invalid private key",
+        r"mailgun refuses the api key",
+        "Set mailgun.apiKey to a key of the Mailgun account that has this domain, in the region of mailgun.baseUrl.",
+        Outcome.HELD,
+        stages=LOGIN,
+        pauses=True,
+    ),
+    Rule(
+        "mailgun_domain",
+        "550 5.7.1 Mailgun has no such domain here: Domain not found: mg.example.com",
+        r"mailgun has no such domain",
+        "Check mailgun.domain, and its region: domains of the EU want mailgun.baseUrl https://api.eu.mailgun.net.",
+        Outcome.HELD,
+        stages=LOGIN,
+        pauses=True,
+    ),
+    Rule(
+        "mailgun_disabled",
+        "550 5.7.1 Mailgun does not let this domain send: Domain a.example is not allowed to send: Account disabled",
+        r"mailgun does not let this domain send",
+        "Mailgun's dashboard says what is missing (activation, DNS records, a payment): mend it, then resume.",
+        Outcome.HELD,
+        stages=LOGIN,
+        pauses=True,
+    ),
+    Rule(
+        "not_mailgun",
+        "451 4.5.0 this is no answer of Mailgun's: 200 Mailgun Magnificent API",
+        r"^4.* no answer of mailgun's",
+        "Something else answers there: check mailgun.baseUrl, and proxies on the way.",
+        Outcome.HELD,
+        wait=15 * MINUTE,
+        rests=True,
+    ),
     # -- Login -----------------------------------------------------------------------------------------------
     Rule(
         "login_throttled",
@@ -86,7 +150,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "token_refused",
         '535 5.7.8 XOAUTH2 refused: {"status":"401","schemes":"Bearer","scope":"https://mail.google.com/"}',
-        r"xoauth2 refused|access ?token|oauth.*(expired|invalid)",
+        r"(xoauth2|oauthbearer) refused|access ?token|oauth.*(expired|invalid)",
         "The access token is expired, revoked or lacks the mail scope: connect the account again.",
         Outcome.HELD,
         stages=LOGIN,

@@ -43,7 +43,7 @@ class Rule:
         object.__setattr__(self, "regex", re.compile(self.pattern, re.IGNORECASE))
 
 
-_WHO = r"(?:users?|recipients?|mailbox(?:es)?|addressees?|(?:e-?mail )?address(?:es)?|(?:e-?mail )?accounts?|person|alias(?:es)?|name)"
+_WHO = r"(?:users?|recipients?|mailbox(?:es)?|addressees?|address(?:es)?|accounts?|person|alias(?:es)?)"
 
 RULES: tuple[Rule, ...] = (
     # -- Words: the sender, the message, the way ---------------------------------------------------------------------
@@ -60,8 +60,8 @@ RULES: tuple[Rule, ...] = (
         "5.1.1",
         "550 5.1.1 <ann@example.com> - 203.0.113.222 has sent to too many recipients this hour. IB607",
         r"too many (?:recipients|messages|e?-?mails|connections|requests|concurrent)|rate[- ]?limit|throttl"
-        r"|frequency limited|(?:daily|hourly|sending|message) (?:sending )?(?:limit|quota)|receiving mail (?:at a rate|too)"
-        r"|^[45]\.7\.28 ",
+        r"|frequency limited|(?:daily|hourly|sending|message) (?:sending )?(?:limit|quota)"
+        r"|receiving mail (?:at a rate|too)|^[45]\.7\.28 ",
     ),
     Rule(
         "greylisted",
@@ -112,7 +112,7 @@ RULES: tuple[Rule, ...] = (
         Advice.REMOVE_CONTENT,
         "5.7.1",
         "554 5.7.1 Email cannot be delivered. Reason: Email flagged as Spam.",
-        r"spam|unsolicited|\bUBE\b|\bUCE\b|\bjunk\b|bulk mail|content (?:rejected|was refused|filter)|content.{0,20}reject",
+        r"spam|unsolicited|\bUBE\b|\bUCE\b|\bjunk\b|bulk mail|content (?:was )?(?:rejected|refused|filter)",
     ),
     Rule(
         "too_large",
@@ -142,22 +142,25 @@ RULES: tuple[Rule, ...] = (
         Advice.FIX_CONFIGURATION,
         "5.1.0",
         "550 5.1.0 <ann@example.com> sender rejected.",
-        r"sender.{0,40}(?:reject|denied|failed|not (?:owned|allowed|verified)|blocked)|mail ?from.{0,40}(?:reject|denied)"
-        r"|send ?as\b|is not verified|not allowed to send from|^[45]\.1\.[78] |^[45]\.7\.60 ",
+        r"sender.{0,40}(?:reject|denied|failed|not (?:owned|allowed|verified|valid)|blocked|invalid|does not exist)"
+        r"|(?:unrout[e]?able|invalid|unknown|unverified) sender|mail ?from.{0,40}(?:reject|denied)|send ?as\b"
+        r"|is not verified|not allowed to send from|^[45]\.1\.[78] |^[45]\.7\.60 ",
     ),
     Rule(
         "relay_denied",
         Advice.REVIEW,
         "5.0.0",
         "550 5.7.54 SMTP; Unable to relay recipient in non-accepted domain",
-        r"relay(?:ing)?(?: access)?(?: is)? (?:denied|not (?:permitted|allowed)|prohibited)|unable to relay|not a relay",
+        r"relay(?:ing)?(?: access)?(?: is)? (?:denied|not (?:permitted|allowed)|prohibited)"
+        r"|unable to relay|not a relay",
     ),
     Rule(
         "restricted",
         Advice.REVIEW,
         "5.7.1",
         "550 5.7.1 RESOLVER.RST.AuthRequired; authentication required",
-        r"resolver\.rst|authentication required|not authori[sz]ed|only accepts? (?:mail|messages)|members only|moderated",
+        r"resolver\.rst|authentication required|not authori[sz]ed|only accepts? (?:mail|messages)|members only"
+        r"|moderated",
     ),
     # -- Words: the mailbox ------------------------------------------------------------------------------------------
     Rule(
@@ -175,7 +178,7 @@ RULES: tuple[Rule, ...] = (
         Advice.RETRY,
         "5.7.1",
         "550 5.7.1 <ann@example.com>: Recipient address rejected: User temporary locked. Please try again later!",
-        r"temporar|try again later|not found, try again|later please|please try later|internal (?:system|server)? ?error",
+        r"temporar|try (?:again )?later|not found, try again|internal (?:system|server)? ?error",
     ),
     Rule(
         "mailbox_suspended",
@@ -209,10 +212,10 @@ RULES: tuple[Rule, ...] = (
         Advice.REMOVE,
         "5.0.0",
         "550 <ann@example.org>... User unknown (in reply to RCPT TO command)",
-        rf"(?:unknown|no such|no|invalid|illegal|incorrect) (?:or illegal |local )?(?:{_WHO}|part)\b(?! (?:in|for) this)"
-        rf"|{_WHO}\b[^.;]{{0,40}}? (?:is |was |are |does |do |has |could )?"
-        r"(?:un(?:known|recognized)|not (?:be )?(?:found|known|recogni[sz]ed|exist|listed|valid|here)|invalid|moved\b)"
-        r"|(?:does(?: not|n't)|did not|do not) exist|not our (?:user|customer)|no longer (?:on|at|with) |has moved"
+        rf"(?:unknown|no such|invalid|illegal) (?:or illegal |local )?(?:e-?mail )?{_WHO}\b|\bno (?:mailbox|user)\b"
+        rf"|{_WHO}\b[^.;]{{0,60}}?\b(?:un(?:known|recognized)|invalid|has moved|(?:does(?: not|n't)|did not) exist"
+        r"|not (?:be )?(?:found|known|recogni[sz]ed|exist|listed|valid|here))"
+        r"|not our (?:user|customer)|no longer (?:on|at|with) "
         r"|doesn't have an? \S{1,100} account|recip(?:ient)?notfound|recipient not found"
         r"|^5\.4\.1 .{0,20}recipient address(?:es)? rejected ?: access denied"
         r"|unbekannt|existiert nicht|n'existe pas|inconnue?\b|destinataire invalide|no existe|desconocid[oa]"
@@ -232,9 +235,8 @@ RULES: tuple[Rule, ...] = (
         Advice.RETRY,
         "4.4.2",
         "lost connection with mx.example.com[192.0.2.86] while performing the HELO handshake",
-        phrases.UNREACHABLE.pattern
-        + r"|lost connection|not reachable|unable to contact|service (?:currently )?unavailable"
-        r"|multiple retries",
+        phrases.UNREACHABLE.pattern + r"|lost connection|not reachable|unable to contact|multiple retries"
+        r"|service (?:currently )?unavailable",
     ),
     # -- Statuses ----------------------------------------------------------------------------------------------------
     Rule("mailbox_full", Advice.RETRY, "4.2.2", "", r"^[45]\.2\.2 "),
@@ -259,7 +261,8 @@ RULES: tuple[Rule, ...] = (
         Advice.REVIEW,
         "5.7.9",
         "554 5.7.9 Message not accepted for policy reasons.",
-        r"^[45]\.7\.|policy|policies|access denied|not permitted|not allowed|prohibited|forbidden|reject|blocked|not accepted|refused",
+        r"^[45]\.7\.|polic(?:y|ies)|access denied|not (?:permitted|allowed|accepted)|prohibited|forbidden|reject"
+        r"|blocked|refused",
     ),
 )
 

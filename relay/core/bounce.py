@@ -21,7 +21,7 @@ _ADDRESSES = re.compile(rf"<[^<>\s]{{0,400}}@[^<>\s]{{0,400}}>|{ADDRESS.pattern}
 _PATHS = re.compile(r"(https?:/{0,2}\s?/{0,2}[\w.-]{1,200})\S*", re.IGNORECASE)
 _CONTINUED = re.compile(r"(?<=\s)[245]\d\d-(?:[245]\.\d{1,3}\.\d{1,3})?\s")
 _ENHANCED = re.compile(r"(?<![\d.])#?([245]\.\d{1,3}\.\d{1,3})(?![.]?\d)")
-_CODE = re.compile(r"(?<![\d.])([245])\d\d(?=[ -]|$)")
+_CODE = re.compile(r"(?<![\w.:/-])([45])\d\d(?=[ -]|$)")
 _TYPE = re.compile(r"(?:smtp|x-[\w-]{1,30})", re.IGNORECASE)
 
 
@@ -29,8 +29,8 @@ _TYPE = re.compile(r"(?:smtp|x-[\w-]{1,30})", re.IGNORECASE)
 class Finding:
     """What a report says of one recipient, and what we make of it.
 
-    `action` and `status` as in RFC 3464, "" is not told; `source` is what the diagnostic is written in: `smtp`, `x-...`,
-    or `text`. `suppresses`: no mail will ever arrive there, whoever sends it.
+    `action` and `status` as in RFC 3464, "" is not told; `source` is what the diagnostic is written in: `smtp`,
+    `x-...`, or `text`. `suppresses`: no mail will ever arrive there, whoever sends it.
     """
 
     recipient: str
@@ -127,6 +127,18 @@ def _final(status: str, said: str) -> bool:
     return (found[1] if found else status)[:1] in ("5", "")
 
 
+def held(value: Any) -> Any:
+    """What PostgreSQL can hold of data that others wrote."""
+    match value:
+        case str():
+            return _UNHELD.sub(" ", value)
+        case Mapping():
+            return {held(name): held(one) for name, one in value.items()}
+        case list() | tuple():
+            return [held(one) for one in value]
+    return value
+
+
 def _held(text: str, most: int = LONGEST) -> str:
     """On one line, within bounds, of what PostgreSQL can hold."""
-    return " ".join(_UNHELD.sub(" ", text[: 4 * most]).split())[:most]
+    return " ".join(held(text[: 4 * most]).split())[:most]

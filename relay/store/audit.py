@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from relay.store import rollups
+from relay.store import rollups, states
 from relay.store.db import Connection
 from relay.store.reckoning import OPEN_TALLIES, OPENS, OPENS_KEPT, RECIPIENTS, SINCE, TALLIES
 from relay.store.rollups import COUNTS, KEYS, SUMS
@@ -166,12 +166,12 @@ SENT = ("first_sent_at", "last_sent_at", "last_opened_at", "any_last_opened_at")
 
 MEND: Mapping[str, Sequence[str]] = {
     "opens": (
-        """
+        f"""
         insert into opens (delivery_id, account_id, fetches, judged, opens, any_opens, sent_at)
-        select id, account_id, 0, '{}', 0, 0, case when state = 'sent' then finished_at end
+        select id, account_id, 0, '{{}}', 0, 0, case when state {states.DELIVERED} then finished_at end
         from deliveries where id = any(%(chosen)s) and account_id = %(account)s order by id for key share
         on conflict do nothing
-        """,
+        """,  # noqa: S608 - the text is ours
         "select from opens where delivery_id = any(%(chosen)s) order by delivery_id for update",
         f"""
         update opens o set fetches = 0, judged = '{{}}', opens = 0, any_opens = 0,

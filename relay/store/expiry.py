@@ -77,7 +77,7 @@ with page as (
     delete from recipients r using page p where r.account_id = p.account_id and r.address = p.address
     and (r.gone ->> 'at')::timestamptz < now() - make_interval(days => %(days)s)
     and ({", ".join(f"r.{name}" for name in COUNTS)})
-        = ({", ".join(f"(r.gone ->> '{name}')::integer" for name in COUNTS)})
+        = ({", ".join(f"coalesce((r.gone ->> '{name}')::integer, 0)" for name in COUNTS)})
 )
 select account_id, address from page order by account_id desc, address desc limit 1
 """  # noqa: S608 - the text is ours

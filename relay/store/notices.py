@@ -8,6 +8,7 @@ from datetime import datetime
 
 from relay.core.model import EventType, Opener
 from relay.core.notice import OPENED, UNOPENED, Notice
+from relay.store import states
 from relay.store.db import Connection
 
 REMINDER_LOCK = 0x72656D69  # "remi": one reminder at a time, whoever runs it
@@ -15,7 +16,8 @@ REMINDER_LOCK = 0x72656D69  # "remi": one reminder at a time, whoever runs it
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A claimed notice. `notice` is None when there is nothing to tell any more: its mail is gone, or was opened."""
+    """A claimed notice. `notice` is None when there is nothing to tell any more: its mail is gone, was opened, or
+    came back."""
 
     delivery: int
     kind: str
@@ -45,7 +47,7 @@ with recursive turn as (
     from picked p where n.delivery_id = p.delivery_id and n.kind = p.kind
     returning n.delivery_id, n.kind, n.account_id, n.attempts
 )
-select c.*, d.recipient, d.name, m.subject, d.finished_at, o.first_at, f.opener::text, f.client, f.country, f.city,
+select c.*, case when d.state = 'sent' or c.kind = 'opened' then d.recipient end, d.name, m.subject, d.finished_at, o.first_at, f.opener::text, f.client, f.country, f.city,
     coalesce(o.opens, 0)
 from claimed c left join deliveries d on d.id = c.delivery_id left join messages m on m.id = d.message_id
 left join opens o on o.delivery_id = c.delivery_id left join fetches f on f.id = o.first_fetch
@@ -85,7 +87,7 @@ with asking as materialized (
 ), stretches as materialized (
     select a.*, coalesce(
         (select d.finished_at from deliveries d
-         where d.account_id = a.id and d.state in ('sent', 'failed') and d.finished_at > a.was
+         where d.account_id = a.id and d.state {states.DONE} and d.finished_at > a.was
            and d.finished_at <= a.horizon
          order by d.finished_at, d.id offset %(most)s - 1 limit 1), a.horizon) as until
     from asking a where a.was < a.horizon
@@ -94,7 +96,7 @@ with asking as materialized (
         m.message_id as header
     from stretches s
     cross join lateral (
-        select * from deliveries d where d.account_id = s.id and d.state in ('sent', 'failed')
+        select * from deliveries d where d.account_id = s.id and d.state {states.DONE}
             and d.finished_at > s.was and d.finished_at <= s.until offset 0) d
     join messages m on m.id = d.message_id
     left join opens o on o.delivery_id = d.id

@@ -10,7 +10,8 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
 
 from relay.core import account as settings_of
-from relay.core.model import AccountState, EventType, Opener, State
+from relay.core.model import DELIVERED, AccountState, EventType, Opener, State
+from relay.store import states
 from relay.store.db import Connection
 
 KEPT = 200  # fetches of a delivery that are kept as rows, with an event each; those after them are only counted
@@ -37,7 +38,7 @@ class Known:
         Whoever shows the pixel of what is just being sent is quicker than our own commit: no time has passed. One of
         what waits, failed or was cancelled was sent by a try whose reply was lost.
         """
-        if self.state is State.SENT and self.finished_at:
+        if self.state in DELIVERED and self.finished_at:
             return max((at - self.finished_at).total_seconds(), 0.0)
         return 0.0 if self.state is State.LEASED else None
 
@@ -135,7 +136,8 @@ with given as materialized (
     from given group by delivery
 ), mail as materialized (
     select s.*, d.account_id, d.message_id, d.recipient, m.message_id as header,
-        coalesce(m.email_type, '') as email_type, case when d.state = 'sent' then d.finished_at end as sent_at
+        coalesce(m.email_type, '') as email_type,
+        case when d.state {states.DELIVERED} then d.finished_at end as sent_at
     from summed s join deliveries d on d.id = s.delivery join messages m on m.id = d.message_id
     order by d.id for key share of d  -- what retention takes meanwhile is gone, and nothing is left behind
 ), merged as (

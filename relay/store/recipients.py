@@ -10,6 +10,7 @@ from psycopg.rows import class_row
 
 from relay.core import score
 from relay.core.score import Figures
+from relay.store import states
 from relay.store.db import Connection
 from relay.store.statistics import Span
 
@@ -62,7 +63,7 @@ def silence(machine: bool) -> str:
         r.sent = r.tracked or r.last_sent_at < %(young)s or coalesce((r.gone ->> 'tracked')::integer, 0) > 0
             or exists (
             select from deliveries d join messages m on m.id = d.message_id
-            where d.account_id = r.account_id and lower(d.recipient) = r.address and d.state = 'sent'
+            where d.account_id = r.account_id and lower(d.recipient) = r.address and d.state {states.DELIVERED}
                 and d.finished_at < %(young)s and m.splice is not null)))"""
 
 
@@ -98,7 +99,7 @@ async def looks(conn: Connection, span: Span, address: str) -> list[tuple[dateti
         f"""
         select d.finished_at at time zone %(zone)s, o.first_at at time zone %(zone)s
         from deliveries d join messages m on m.id = d.message_id left join opens o on o.delivery_id = d.id
-        where d.account_id = %(account)s and lower(d.recipient) = lower(%(address)s) and d.state = 'sent'
+        where d.account_id = %(account)s and lower(d.recipient) = lower(%(address)s) and d.state {states.DELIVERED}
             and d.finished_at >= %(since)s::timestamptz and d.finished_at < %(now)s and m.splice is not null {typed}
         order by d.finished_at desc limit {LATEST}
         """.encode(),  # noqa: S608 - the text is ours

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from relay.core.model import Opener
+from relay.store import states
 from relay.store.opens import KEPT
 from relay.store.rollups import COUNTS
 
@@ -34,7 +35,7 @@ select g.delivery_id, case when exact then n else greatest(fetches, n) end as fe
         as any_first_at,
     case when exact then r_any_last_at else greatest(any_last_at, r_any_last_at) end as any_last_at,
     r_first as first_fetch, r_last as last_fetch, r_any_first as any_first_fetch, r_any_last as any_last_fetch,
-    case when sent_at is not null and d.state = 'sent' then d.finished_at end as sent_at
+    case when sent_at is not null and d.state {states.DELIVERED} then d.finished_at end as sent_at
 from (
     select f.delivery_id, o.fetches, o.judged, o.opens, o.any_opens, o.first_at, o.last_at, o.any_first_at,
         o.any_last_at, o.sent_at, count(*) as n, count(*) filter (where {OPEN}) as r_opens,
@@ -56,22 +57,23 @@ from (
 join deliveries d on d.id = g.delivery_id
 """  # noqa: S608 - the text is ours
 
-OPENS_KEPT = """
+OPENS_KEPT = f"""
 select o.* from opens o where o.delivery_id in (
-    select id from deliveries where account_id = %(account)s and state in ('sent', 'failed')
+    select id from deliveries where account_id = %(account)s and state {states.DONE}
     union select delivery_id from fetches where account_id = %(account)s)
-"""
+"""  # noqa: S608 - the text is ours
 
 TALLIES = f"""
 select date_bin('15 minutes', d.finished_at, 'epoch') as quarter, coalesce(m.email_type, '') as email_type,
-    count(*) filter (where d.state = 'sent') as sent,
-    count(*) filter (where d.state = 'sent' and m.splice is not null) as tracked,
-    count(*) filter (where d.state = 'failed') as failed, 0 as bounced, count(*) filter (where o.opens > 0) as opened,
+    count(*) filter (where d.state {states.DELIVERED}) as sent,
+    count(*) filter (where d.state {states.DELIVERED} and m.splice is not null) as tracked,
+    count(*) filter (where d.state = 'failed') as failed, count(*) filter (where d.state = 'bounced') as bounced,
+    count(*) filter (where o.opens > 0) as opened,
     count(*) filter (where o.any_opens > 0) as any_opened, coalesce(sum(o.opens), 0) as opens,
     coalesce(sum(o.any_opens), 0) as any_opens
 from deliveries d join messages m on m.id = d.message_id
 left join opens o on o.delivery_id = d.id and o.sent_at is not null
-where d.account_id = %(account)s and d.state in ('sent', 'failed') and d.finished_at >= {SINCE}
+where d.account_id = %(account)s and d.state {states.DONE} and d.finished_at >= {SINCE}
 group by 1, 2
 """  # noqa: S608 - the text is ours
 
@@ -104,16 +106,18 @@ select address, {
     case when (r.gone ->> 'any_opened')::int > 0 then greatest(m.any_last_opened_at, r.any_last_opened_at)
         else m.any_last_opened_at end as any_last_opened_at
 from (
-    select lower(d.recipient) as address, count(*) filter (where d.state = 'sent') as sent,
-        count(*) filter (where d.state = 'sent' and m.splice is not null) as tracked,
-        count(*) filter (where d.state = 'failed') as failed, count(*) filter (where o.opens > 0) as opened,
+    select lower(d.recipient) as address, count(*) filter (where d.state {states.DELIVERED}) as sent,
+        count(*) filter (where d.state {states.DELIVERED} and m.splice is not null) as tracked,
+        count(*) filter (where d.state = 'failed') as failed, count(*) filter (where d.state = 'bounced') as bounced,
+        count(*) filter (where o.opens > 0) as opened,
         count(*) filter (where o.any_opens > 0) as any_opened, coalesce(sum(o.opens), 0) as opens,
-        coalesce(sum(o.any_opens), 0) as any_opens, min(d.finished_at) filter (where d.state = 'sent') as first_sent_at,
-        max(d.finished_at) filter (where d.state = 'sent') as last_sent_at, max(o.last_at) as last_opened_at,
+        coalesce(sum(o.any_opens), 0) as any_opens,
+        min(d.finished_at) filter (where d.state {states.DELIVERED}) as first_sent_at,
+        max(d.finished_at) filter (where d.state {states.DELIVERED}) as last_sent_at, max(o.last_at) as last_opened_at,
         max(o.any_last_at) as any_last_opened_at
     from deliveries d join messages m on m.id = d.message_id
     left join opens o on o.delivery_id = d.id and o.sent_at is not null
-    where d.account_id = %(account)s and d.state in ('sent', 'failed')
+    where d.account_id = %(account)s and d.state {states.DONE}
         and (%(chosen)s::text[] is null or lower(d.recipient) = any(%(chosen)s::text[]))
     group by 1) m
 full join (

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from relay.store import states
 from relay.store.db import Connection
 from relay.store.rollups import COUNTS
 
@@ -59,12 +60,13 @@ with going as (
         select from deliveries d where d.message_id = m.id
         and (d.finished_at is null or d.finished_at > now() - make_interval(days => %(days)s)))
 ), {REMOVED}, fewer as (
-    select account_id, address, count(*) filter (where state = 'sent') as sent,
-        count(*) filter (where state = 'sent' and tracked) as tracked,
-        count(*) filter (where state = 'failed') as failed, count(*) filter (where opens > 0) as opened,
+    select account_id, address, count(*) filter (where state {states.DELIVERED}) as sent,
+        count(*) filter (where state {states.DELIVERED} and tracked) as tracked,
+        count(*) filter (where state = 'failed') as failed, count(*) filter (where state = 'bounced') as bounced,
+        count(*) filter (where opens > 0) as opened,
         count(*) filter (where any_opens > 0) as any_opened,
         coalesce(sum(opens), 0) as opens, coalesce(sum(any_opens), 0) as any_opens
-    from mine where state in ('sent', 'failed') group by 1, 2
+    from mine where state {states.DONE} group by 1, 2
 ), known as (
     select r.account_id, r.address, f.{", f.".join(COUNTS)}
     from recipients r join fewer f using (account_id, address)
@@ -76,7 +78,7 @@ with going as (
     from known k where r.account_id = k.account_id and r.address = k.address
 ), until as (
     update books set purged_until = greatest(purged_until, (
-        select max(finished_at) from mine where state in ('sent', 'failed'))) returning purged_until
+        select max(finished_at) from mine where state {states.DONE})) returning purged_until
 ), rowless as (
     insert into rowless_opens (account_id, quarter, email_type, opener, client, country, opens, firsts, any_firsts)
     select account_id, date_bin('15 minutes', at, 'epoch') as quarter, email_type, opener, client, country, count(*),

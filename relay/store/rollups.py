@@ -7,9 +7,10 @@ on them at a time; facts take no lock at all. Recipients are one row each, met i
 
 from __future__ import annotations
 
+from relay.store import states
 from relay.store.db import Connection
 
-COUNTS = ("sent", "tracked", "failed", "opened", "any_opened", "opens", "any_opens")
+COUNTS = ("sent", "tracked", "failed", "bounced", "opened", "any_opened", "opens", "any_opens")
 """What a recipient's row counts, and retention remembers in its `gone`."""
 
 BOOKS = 0x626F6F6B  # "book"; the advisory lock of whoever takes rows from the sums
@@ -59,15 +60,33 @@ tallied as (
 )
 """
 
+# The same for deliveries that came back: `applied` holds them with the time at which they were sent (account_id,
+# message_id, recipient, state, finished_at). They bounce in the quarter of an hour in which they were sent.
+BOUNCED = """
+fallen as (
+    select a.account_id, lower(a.recipient) as address, coalesce(m.email_type, '') as email_type,
+        date_bin('15 minutes', a.finished_at, 'epoch') as quarter
+    from applied a join messages m on m.id = a.message_id where a.state = 'bounced'
+), tallied as (
+    insert into tallies (account_id, quarter, email_type, bounced)
+    select coalesce(account_id, ''), quarter, email_type, count(*) from fallen
+    group by grouping sets ((account_id, quarter, email_type), (quarter, email_type))
+), met as (
+    insert into recipients as r (account_id, address, bounced)
+    select account_id, address, count(*) from fallen group by account_id, address order by account_id, address
+    on conflict (account_id, address) do update set bounced = r.bounced + excluded.bounced
+)
+"""
+
 # Opens of deliveries that were not known as sent when their pixel came. Their row of `opens` is locked: fetches that
 # come meanwhile wait, and then find where they count.
-EARLY = """
+EARLY = f"""
 with early as (
     select o.delivery_id, o.account_id, o.opens, o.any_opens, o.last_at, o.any_last_at, d.finished_at as sent_at,
         lower(d.recipient) as address, coalesce(m.email_type, '') as email_type,
         date_bin('15 minutes', d.finished_at, 'epoch') as quarter
     from opens o join deliveries d on d.id = o.delivery_id join messages m on m.id = d.message_id
-    where o.sent_at is null and d.state = 'sent'
+    where o.sent_at is null and d.state {states.DELIVERED}
     order by o.delivery_id limit %s for update of o
 ), placed as (
     update opens o set sent_at = e.sent_at from early e where o.delivery_id = e.delivery_id
@@ -89,7 +108,7 @@ with early as (
         any_last_opened_at = greatest(r.any_last_opened_at, excluded.any_last_opened_at)
 )
 select count(*) from early
-"""
+"""  # noqa: S608 - the text is ours
 
 KEYS = {
     "tallies": ("account_id", "quarter", "email_type"),

@@ -14,6 +14,8 @@ from typing import Any
 import psycopg
 
 from relay.core.errors import Refused
+from relay.core.model import DELIVERED, State
+from relay.store import states
 from relay.store.db import Connection
 
 COUNTED = 10_000  # matches are counted up to here
@@ -23,7 +25,8 @@ MOST = 100_000  # ... in no more than so many
 SECONDS = 2  # for one statement; then all is tried anew in a window of a tenth
 DEEPEST = 1_000_000  # rows that a page number may skip
 
-DONE = "d.account_id = %(account)s and d.state in ('sent', 'failed')"
+DONE = f"d.account_id = %(account)s and d.state {states.DONE}"
+STATES = (*DELIVERED, State.FAILED)
 NEWEST = "order by d.finished_at desc, d.id desc"
 
 # Each row's own look-up, whatever the planner thinks: so no more is read than the search comes to.
@@ -36,12 +39,21 @@ cross join lateral (
 OPENS = "left join lateral (select {opens} as n from opens x where x.delivery_id = d.id limit 1) o on true"
 NOTES = "left join lateral (select x.pinned from notes x where x.delivery_id = d.id limit 1) n on true"
 
-# Sums outlive the mail that they are about: those older than the oldest that is left do not count.
+# Sums outlive the mail that they are about: those older than the oldest that is left do not count. Complaints are in
+# no sum; they are few, and an index has them.
 TALLIED = """
-select coalesce(sum({sums}), 0) from tallies where account_id = %(account)s {typed} and quarter >= (
-    select date_bin('15 minutes', greatest(d.finished_at, now() - make_interval(days => %(days)s)), 'epoch')
-    from deliveries d where {done} order by d.finished_at, d.id limit 1)
+with since as materialized (
+    select date_bin('15 minutes', greatest(d.finished_at, now() - make_interval(days => %(days)s)), 'epoch') as quarter
+    from deliveries d where {done} order by d.finished_at, d.id limit 1
+)
+select coalesce(sum({sums}), 0) - {others} from tallies
+where account_id = %(account)s {typed} and quarter >= (select quarter from since)
 """
+COMPLAINED = """(
+    select count(*) from deliveries d join messages m on m.id = d.message_id
+    where d.account_id = %(account)s and d.state = 'complained' and d.finished_at >= (select quarter from since) {typed})
+"""
+SUMS = {State.SENT: "sent - bounced", State.FAILED: "failed", State.BOUNCED: "bounced"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +72,7 @@ class Filter:
     account: str
     machine: bool = False  # opens by machines count too
     days: int | None = None
-    status: str | None = None  # sent or failed
+    status: str | None = None  # sent, failed, bounced or complained
     recipient: str = ""
     email_type: str = ""
     reference_type: str = ""
@@ -74,7 +86,7 @@ class Filter:
         """What indexes of `deliveries d` know. States are no parameters: the indexes are partial."""
         conditions = {
             DONE: True,
-            f"d.state = '{self.status}'": self.status in ("sent", "failed"),
+            f"d.state = '{self.status}'": self.status in STATES,
             "d.finished_at >= now() - make_interval(days => %(days)s)": self.days is not None,
             "lower(d.recipient) = lower(%(recipient)s)": bool(self.recipient),
         }
@@ -119,10 +131,12 @@ class Filter:
     def tallied(self) -> str:
         """How many there are by the sums that statistics are read from; "" where they do not tell."""
         others = (self.recipient, self.reference_type, self.reference_id, self.words)
-        if any(others) or self.opened is not None or self.pinned is not None:
+        if any(others) or self.opened is not None or self.pinned is not None or self.status == State.COMPLAINED:
             return ""
         typed = "and email_type = %(email_type)s" if self.email_type else ""
-        return TALLIED.format(sums=self.status or "sent + failed", typed=typed, done=DONE)
+        sums = SUMS[State(self.status)] if self.status else "sent + failed"
+        few = COMPLAINED.format(typed=typed) if self.status == State.SENT else "0"
+        return TALLIED.format(sums=sums, others=few, typed=typed, done=DONE)
 
     @property
     def given(self) -> dict[str, Any]:

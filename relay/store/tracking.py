@@ -12,6 +12,7 @@ from uuid import UUID
 from psycopg.rows import class_row
 
 from relay.core.model import Opener
+from relay.store import states
 from relay.store.db import Connection
 
 Address = IPv4Address | IPv6Address
@@ -56,22 +57,22 @@ class Record:
     notes: str
 
 
-RECORDS = """
+RECORDS = f"""
 select d.id, d.message_id as message, m.message_id, d.recipient, d.name, m.subject, m.email_type, m.reference_type,
     m.reference_id, d.state::text, d.finished_at, d.attempts, m.splice is not null as tracked, d.code, d.enhanced,
-    d.reply, d.category, a.upstream, coalesce(o.{any}opens, 0) as opens, o.{any}first_at as first_at,
-    o.{any}last_at as last_at, coalesce(o.judged, '{{}}') as judged, f.address as first_address,
+    d.reply, d.category, a.upstream, coalesce(o.{{any}}opens, 0) as opens, o.{{any}}first_at as first_at,
+    o.{{any}}last_at as last_at, coalesce(o.judged, '{{{{}}}}') as judged, f.address as first_address,
     f.user_agent as first_agent, f.opener::text as first_opener, f.country, f.city, l.address as last_address,
     l.user_agent as last_agent, coalesce(n.pinned, false) as pinned, coalesce(n.notes, '') as notes
 from unnest(%(ids)s::bigint[]) with ordinality as t(id, place)
-join deliveries d on d.id = t.id and d.account_id = %(account)s and d.state in ('sent', 'failed')
+join deliveries d on d.id = t.id and d.account_id = %(account)s and d.state {states.DONE}
 join messages m on m.id = d.message_id
 left join opens o on o.delivery_id = d.id
-left join fetches f on f.id = o.{any}first_fetch left join fetches l on l.id = o.{any}last_fetch
+left join fetches f on f.id = o.{{any}}first_fetch left join fetches l on l.id = o.{{any}}last_fetch
 left join notes n on n.delivery_id = d.id
 left join lateral (select upstream from attempts x where x.delivery_id = d.id order by x.id desc limit 1) a on true
 order by t.place
-"""
+"""  # noqa: S608 - the text is ours
 
 
 async def records(conn: Connection, account: str, ids: Sequence[int], *, machine: bool) -> list[Record]:
@@ -142,13 +143,13 @@ async def fetches(conn: Connection, delivery: int) -> list[Fetch]:
 async def annotate(conn: Connection, account: str, delivery: int, *, pinned: bool | None, notes: str | None) -> bool:
     """Writes what is not None. False: there is no such record."""
     cursor = await conn.execute(
-        """
+        f"""
         insert into notes as n (delivery_id, account_id, pinned, notes)
         select id, account_id, coalesce(%(pinned)s, false), coalesce(%(notes)s, '') from deliveries
-        where id = %(id)s and account_id = %(account)s and state in ('sent', 'failed') for share
+        where id = %(id)s and account_id = %(account)s and state {states.DONE} for share
         on conflict (delivery_id) do update set pinned = coalesce(%(pinned)s, n.pinned),
             notes = coalesce(%(notes)s, n.notes), updated_at = now()
-        """,
+        """.encode(),  # noqa: S608 - the text is ours
         {"id": delivery, "account": account, "pinned": pinned, "notes": notes},
     )
     return cursor.rowcount == 1

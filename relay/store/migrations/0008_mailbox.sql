@@ -10,6 +10,8 @@ create index deliveries_done on deliveries (account_id, finished_at desc, id des
 drop index deliveries_recipient;
 create index deliveries_recipient on deliveries (account_id, lower(recipient), finished_at)
     where state in ('sent', 'failed', 'bounced', 'complained');
+create index deliveries_reported on deliveries (account_id, finished_at desc, id desc)
+    where state in ('bounced', 'complained');
 
 alter table accounts
     -- There is a mailbox, and it is switched on.
@@ -69,12 +71,14 @@ create table reports (
     source          text not null,                  -- imap, mailgun
     place           text,                           -- the id of the report's own message in the mailbox
     message_id      text not null default '',       -- of the original, as the report names it
-    recipients      jsonb not null default '[]',    -- as read, at most 100 of them
-    matched         integer not null default 0,     -- deliveries that it changed
+    recipients      jsonb not null default '[]',    -- as read and understood, at most 100 of them
+    matched         integer not null default 0,     -- deliveries of ours that it is about
+    changed         integer not null default 0,     -- ... and that it changed
     at              timestamptz not null default now(),
     unique (account_id, key)
 );
 create index reports_at on reports (at);
+create index reports_account on reports (account_id, at desc, id desc);
 
 -- Addresses that an account sends to no longer.
 create table suppressions (

@@ -99,8 +99,11 @@ def smtp_faults(smtp: Smtp, allowed: Sequence[Network], *, sandbox: bool) -> Ite
         yield "there is a user, but neither password nor access token", "Set the password, or connect with OAuth2."
     if not smtp.user and (smtp.password or smtp.access_token):
         yield "there is a password or token, but no user", "Set the user: mostly the mailbox's full address."
-    if smtp.auth_method == "xoauth2" and not smtp.access_token:
-        yield "xoauth2 wants an access token", "Connect the account with OAuth2, or leave the login method open."
+    if smtp.auth_method in ("xoauth2", "oauthbearer") and not smtp.access_token:
+        yield (
+            f"{smtp.auth_method} wants an access token",
+            "Connect the account with OAuth2, or leave the login method open.",
+        )
 
 
 def imap_faults(imap: Imap, allowed: Sequence[Network]) -> Iterator[Fault]:

@@ -1,9 +1,11 @@
-"""Log in to a mailbox: AUTHENTICATE PLAIN (RFC 4616), XOAUTH2 (Google, Microsoft), LOGIN: the best that is offered."""
+"""Log in to a mailbox: AUTHENTICATE PLAIN (RFC 4616), XOAUTH2 (Google, Microsoft), OAUTHBEARER (RFC 7628), LOGIN.
+
+The best that is offered.
+"""
 
 from __future__ import annotations
 
-import base64
-
+from relay.core import bearer
 from relay.core.model import Imap
 from relay.net.imapwire import Wire
 
@@ -15,8 +17,8 @@ Answer = tuple[str, str]
 def log_in(wire: Wire, imap: Imap) -> Answer:
     """How the login ended. A password that is refused is not tried again in another way: some providers count."""
     offered = {word.removeprefix("AUTH=") for word in wire.capabilities if word.startswith("AUTH=")}
-    if imap.access_token and ("XOAUTH2" in offered or not imap.password):
-        return _xoauth2(wire, imap, offered)
+    if imap.access_token and (offered & {*bearer.MECHANISMS} or not imap.password):
+        return _bearer(wire, imap, offered)
     typ, said = _plain(wire, imap) if "PLAIN" in offered else ("BAD", CLEAR)
     if typ == "BAD" and "LOGINDISABLED" not in wire.capabilities:
         return _login(wire, imap)
@@ -35,21 +37,14 @@ def _login(wire: Wire, imap: Imap) -> Answer:
     return wire.ask("LOGIN", quoted(imap.user), literal=imap.password.encode())
 
 
-def _xoauth2(wire: Wire, imap: Imap, offered: set[str]) -> Answer:
-    """A refusal comes as JSON in a challenge, which wants an empty answer before the NO that counts."""
-    if "XOAUTH2" not in offered:
-        return "NO", "the server takes no access token: it does not offer XOAUTH2"
-    answer = f"user={imap.user}\x01auth=Bearer {imap.access_token}\x01\x01"
-    typ, said, challenge = wire.sasl("XOAUTH2", answer.encode())
-    return typ, said if typ == "OK" else " ".join(f"XOAUTH2 refused: {_decoded(challenge)} {said}".split())
-
-
-def _decoded(challenge: bytes) -> str:
-    """JSON in base64."""
-    try:
-        return base64.b64decode(challenge, validate=True).decode("utf-8", "replace")
-    except ValueError:
-        return challenge.decode("utf-8", "replace")
+def _bearer(wire: Wire, imap: Imap, offered: set[str]) -> Answer:
+    """A refusal comes as JSON in a challenge, which wants an answer of nothing before the NO that counts."""
+    name = next((name for name in bearer.MECHANISMS if name in offered), None)
+    if name is None:
+        return "NO", "the server takes no access token: it does not offer XOAUTH2 or OAUTHBEARER"
+    answer = bearer.response(name, imap.user, imap.access_token, imap.host, imap.port)
+    typ, said, challenge = wire.sasl(name, answer, bearer.MECHANISMS[name])
+    return typ, said if typ == "OK" else " ".join(f"{name} refused: {bearer.reason(challenge)} {said}".split())
 
 
 def quoted(text: str) -> bytes:

@@ -1,13 +1,17 @@
-"""AUTH: PLAIN (RFC 4616), LOGIN, CRAM-MD5 (RFC 2195), XOAUTH2 (Google, Microsoft): the best that upstream offers."""
+"""AUTH: the best that upstream offers of PLAIN (RFC 4616), LOGIN, CRAM-MD5 (RFC 2195), and for access tokens of
+XOAUTH2 (Google, Microsoft) and OAUTHBEARER (RFC 7628).
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import hmac
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
+from relay.core import bearer
 from relay.core.model import Smtp
 from relay.core.reply import Reply
 
@@ -16,6 +20,7 @@ Say = Callable[[bytes], Awaitable[Reply]]  # one line to upstream, its reply
 # In the clear a challenge is better than a password; under TLS it buys nothing and fails where passwords are hashed.
 UNDER_TLS = ("plain", "login", "cram-md5")
 IN_THE_CLEAR = ("cram-md5", "plain", "login")
+BEARER = tuple(name.lower() for name in bearer.MECHANISMS)
 UNSUPPORTED = frozenset({500, 501, 502, 503, 504})  # about the mechanism, not about the password
 
 
@@ -38,7 +43,7 @@ def _methods(smtp: Smtp, offered: Sequence[str], *, encrypted: bool) -> Sequence
     if smtp.auth_method:
         return [smtp.auth_method] if smtp.auth_method in METHODS else []
     usual = (UNDER_TLS if encrypted else IN_THE_CLEAR) if smtp.password else ()
-    best = ("xoauth2", *usual) if smtp.access_token else usual
+    best = (*BEARER, *usual) if smtp.access_token else usual
     return [method for method in best if method in offered]
 
 
@@ -67,25 +72,24 @@ async def _cram_md5(say: Say, smtp: Smtp) -> Reply:
     return await say(_encoded(f"{smtp.user} {digest}"))
 
 
-async def _xoauth2(say: Say, smtp: Smtp) -> Reply:
-    """A refusal comes as a 334 with JSON inside, which wants an empty answer before the reply that counts."""
-    reply = await say(b"AUTH XOAUTH2 " + _encoded(f"user={smtp.user}\x01auth=Bearer {smtp.access_token}\x01\x01"))
+async def _bearer(name: str, say: Say, smtp: Smtp) -> Reply:
+    """A refusal comes as a 334 with JSON inside, which wants an answer of nothing before the reply that counts."""
+    answer = bearer.response(name, smtp.user, smtp.access_token, smtp.host, smtp.port)
+    reply = await say(f"AUTH {name} ".encode() + base64.b64encode(answer))
     if reply.code != 334:
         return reply
-    reason = _decoded(reply.text)
-    reply = await say(b"")
-    return reply if reply.code < 400 else replace(reply, text=f"XOAUTH2 refused: {reason} {reply.text}".strip())
+    reason = bearer.reason(reply.text)
+    reply = await say(base64.b64encode(bearer.MECHANISMS[name]))
+    return reply if reply.code < 400 else replace(reply, text=f"{name} refused: {reason} {reply.text}".strip())
 
 
-METHODS = {"plain": _plain, "login": _login, "cram-md5": _cram_md5, "xoauth2": _xoauth2}
+METHODS: Mapping[str, Callable[[Say, Smtp], Awaitable[Reply]]] = {
+    "plain": _plain,
+    "login": _login,
+    "cram-md5": _cram_md5,
+    **{name: partial(_bearer, name.upper()) for name in BEARER},
+}
 
 
 def _encoded(text: str) -> bytes:
     return base64.b64encode(text.encode())
-
-
-def _decoded(text: str) -> str:
-    try:
-        return base64.b64decode(text, validate=True).decode("utf-8", "replace")
-    except (binascii.Error, ValueError):
-        return text

@@ -14,12 +14,14 @@ import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import cast
 
 import aiosmtplib
 
 from relay.core.hosts import Network
+from relay.core.masking import masked
 from relay.core.model import Smtp, Tls
 from relay.core.reply import Reply, Stage, compose
 from relay.net import dial, guard, tls
@@ -135,7 +137,8 @@ async def _log_in(client: aiosmtplib.SMTP, smtp: Smtp) -> None:
     with _faults(Stage.AUTH, smtp.host):
         encrypted = client.get_transport_info("sslcontext") is not None
         reply = await login(say, smtp, client.server_auth_methods, encrypted=encrypted)
-    if reply.code != 235:
+    if reply.code != 235:  # there are servers that repeat what they are told
+        reply = replace(reply, text=masked(reply.text, (smtp.password, smtp.access_token)))
         raise UpstreamError(Stage.AUTH, reply, "refused", encrypted=encrypted)
 
 

@@ -253,13 +253,17 @@ class _Session:
         answer = base64.b64decode(await self._line()).decode()
         if rest.upper() == "PLAIN":
             _, user, password = answer.split("\0")
+        elif rest.upper() == "OAUTHBEARER":
+            header, *pairs = answer.split("\x01")
+            user = header.removeprefix("n,a=").removesuffix(",").replace("=2C", ",").replace("=3D", "=")
+            password = dict(pair.split("=", 1) for pair in pairs if pair)["auth"].removeprefix("Bearer ")
         else:
             fields = dict(part.split("=", 1) for part in answer.split("\x01") if part)
             user, password = fields["user"], fields["auth"].removeprefix("Bearer ")
         good = self.server.users.get(user) == password
-        if rest.upper() == "XOAUTH2" and not good:
+        if rest.upper() in ("XOAUTH2", "OAUTHBEARER") and not good:
             await self._write(b"+ " + base64.b64encode(b'{"status":"400","schemes":"Bearer"}') + b"\r\n")
-            await self._line()
+            assert await self._line() == ("AQ==" if rest.upper() == "OAUTHBEARER" else "")
         await self._end("AUTH", tag, good)
 
     async def _end(self, verb: str, tag: str, good: bool) -> None:

@@ -7,7 +7,7 @@
 
     Upstream(pipelining=False, size=1000, smtputf8=False, eightbit=False)
     Upstream(starttls=True)  Upstream(implicit=True)              # self-signed certificate for localhost and 127.0.0.1
-    Upstream(auth=("PLAIN", "XOAUTH2"), users={"ann": "secret"})  # the token is the password of XOAUTH2
+    Upstream(auth=("PLAIN", "XOAUTH2"), users={"ann": "secret"})  # the token is the password of XOAUTH2, OAUTHBEARER
 
 Moods answer in place of the usual reply, the one added last first. The verbs are those of SMTP, and CONNECT (the
 greeting), AUTH (the end of the login), CONTENT (while the content is read) and DOT (after it):
@@ -367,7 +367,16 @@ class _Session:
         user = fields["user"]
         if self._knows(user, fields["auth"].removeprefix("Bearer ")):
             return user
-        await self._challenge('{"status":"401","schemes":"Bearer","scope":"mail"}')
+        assert await self._challenge('{"status":"401","schemes":"Bearer","scope":"mail"}') == ""
+        return ""
+
+    async def _oauthbearer_login(self, initial: list[str]) -> str:
+        header, *pairs = _decoded(initial[0]).split("\x01")
+        fields = dict(pair.split("=", 1) for pair in pairs if pair)
+        user = header.removeprefix("n,a=").removesuffix(",").replace("=2C", ",").replace("=3D", "=")
+        if self._knows(user, fields["auth"].removeprefix("Bearer ")):
+            return user
+        assert await self._challenge('{"status":"invalid_token","scope":"mail"}') == "AQ=="
         return ""
 
     def _knows(self, user: str, password: str) -> bool:

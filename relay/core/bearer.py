@@ -1,0 +1,30 @@
+"""How an access token is said to a mail server: XOAUTH2 and OAUTHBEARER, as SASL's initial response.
+
+XOAUTH2: https://developers.google.com/workspace/gmail/imap/xoauth2-protocol; OAUTHBEARER: RFC 7628.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+
+MECHANISMS: Mapping[str, bytes] = {"XOAUTH2": b"", "OAUTHBEARER": b"\x01"}
+"""Those there are, the one that large providers know longest first; and what is said to the challenge of a refusal."""
+
+
+def response(mechanism: str, user: str, token: str, host: str, port: int) -> bytes:
+    """Before its base64. `host` and `port`: of the server, as the account names it (RFC 7628 3.1)."""
+    if mechanism == "XOAUTH2":
+        return f"user={user}\x01auth=Bearer {token}\x01\x01".encode()
+    name = user.replace("=", "=3D").replace(",", "=2C")  # RFC 5801 4, saslname
+    return f"n,a={name},\x01host={host}\x01port={port}\x01auth=Bearer {token}\x01\x01".encode()
+
+
+def reason(challenge: str | bytes) -> str:
+    """Why it was refused, as the server's challenge says: JSON in base64, or whatever it is."""
+    raw = challenge.encode("utf-8", "replace") if isinstance(challenge, str) else challenge
+    try:
+        return base64.b64decode(raw, validate=True).decode("utf-8", "replace")
+    except (binascii.Error, ValueError):
+        return raw.decode("utf-8", "replace")

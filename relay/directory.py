@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-from relay.core.errors import StoreAway
+from relay.core.errors import Refused, StoreAway
 from relay.core.model import Account
 from relay.settings import Settings
 from relay.store import accounts, db, tokens
 from relay.store.tokens import Token
+from relay.suppressors import Suppressors
 
 KEPT_SECONDS = 1.0
 KEPT = 10_000
@@ -30,6 +31,7 @@ class Directory:
         self._accounts = _Memory(self._find_account, seconds)
         self._senders = _Memory(self._find_sender, seconds)
         self._tokens = _Memory(self._find_token, seconds)
+        self._suppressors = Suppressors(pool)
 
     async def account(self, id: str) -> Account | None:
         return await self._accounts.get(id)
@@ -37,6 +39,10 @@ class Directory:
     async def account_for_sender(self, email: str) -> Account | None:
         """The one account that sends as this address; None when there is none, or several."""
         return await self._senders.get(email.lower()) if email else None
+
+    async def suppressed(self, account: str | None, sender: str, recipient: str) -> Refused | None:
+        """Why mail of this login, else of this sender, to the recipient is refused; None where that is not known."""
+        return await self._suppressors.refusal(account, sender, recipient)
 
     async def token(self, plaintext: str) -> Token | None:
         """The token, if it is one of ours. What does not look like one costs no query."""

@@ -40,6 +40,12 @@ def refused(account: str, one: Suppressed) -> Refused:
     return Refused(text, smtp=f"550 {ENHANCED}", status=422, code="RecipientsSuppressed")
 
 
+def left_out(suppressed: Sequence[Suppressed]) -> str:
+    """Who of a message's recipients is skipped, in a line that follows its acceptance."""
+    first, more = suppressed[0], len(suppressed) - 1
+    return f"not to <{first.recipient}>, {words(first)}" + (f", nor to {more} more" if more else "")
+
+
 class AllSuppressed(Refused):
     """Every recipient of a message is suppressed: nothing was stored. `suppressed` has each, one at least."""
 

@@ -28,6 +28,7 @@ class Envelope:
     sender: str | None = None
     smtputf8: bool = False
     recipients: dict[str, None] = field(default_factory=dict)  # a set that keeps its order
+    named: dict[str, None] = field(default_factory=dict)  # with those that are left out
 
     def mail(self, argument: str, *, max_size: int) -> None:
         """MAIL: `argument` is what follows the verb. Raises Refused."""
@@ -36,15 +37,20 @@ class Envelope:
         self.sender = _address(path, smtputf8) if path else ""
         self.smtputf8 = smtputf8
 
-    def rcpt(self, argument: str, *, most: int) -> None:
-        """RCPT, the same. A recipient named twice gets one copy."""
+    def rcpt(self, argument: str, *, most: int) -> str:
+        """RCPT, the same; tells the recipient. One named twice gets one copy."""
         path, given = _split(argument, "TO:", "RCPT TO:<address>")
         for name in _parameters(given):
             raise Refused(f"RCPT parameter {name} is not supported", smtp="555 5.5.4")
         recipient = _address(path, self.smtputf8)
         if len(self.recipients) >= most and recipient not in self.recipients:
             raise Refused(f"Too many recipients: {most} a message at most", smtp="452 4.5.3")
-        self.recipients[recipient] = None
+        self.recipients[recipient] = self.named[recipient] = None
+        return recipient
+
+    def leave_out(self, recipient: str) -> None:
+        """It was named, and gets none of the message."""
+        del self.recipients[recipient]
 
 
 def _split(argument: str, word: str, syntax: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Protocol
 
-from relay.core import mime
+from relay.core import mime, suppression
 from relay.core.errors import Refused, StoreAway
 from relay.core.model import Accepted, Account, Mail, Submission
 from relay.core.options import spelled
@@ -52,7 +52,8 @@ class Intake:
             _log.exception("a message could not be taken", extra={"requestId": request, "client": client})
             return f"451 4.3.0 Internal error, try again later (request {request})"
         _tell(submission, accepted, client)
-        return f"250 2.0.0 Message queued for delivery as {accepted.queue_id} ({spelled(accepted.send_at)})"
+        queued = f"250 2.0.0 Message queued for delivery as {accepted.queue_id} ({spelled(accepted.send_at)})"
+        return f"{queued}; {suppression.left_out(accepted.suppressed)}" if accepted.suppressed else queued
 
     async def _submission(self, envelope: Envelope, content: bytes, login: Login | None) -> Submission:
         now = self._clock()
@@ -68,7 +69,7 @@ class Intake:
             mail=mail,
             options=options,
             bcc=mail.bcc,
-            body_hash=_hash(sender, envelope.recipients, content) if options.idempotency_key else b"",
+            body_hash=_hash(sender, envelope.named, content) if options.idempotency_key else b"",
         )
 
     async def _account(self, mail: Mail, sender: str, login: Login | None) -> Account:

@@ -27,11 +27,12 @@ class Token(Protocol):
 
 
 class Directory(Protocol):
-    """Who is who. Each call raises StoreAway when it cannot know."""
+    """Who is who, and who is written to no longer. Each call but the last raises StoreAway when it cannot know."""
 
     async def account(self, id: str) -> Account | None: ...
     async def account_for_sender(self, email: str) -> Account | None: ...
     async def token(self, plaintext: str) -> Token | None: ...
+    async def suppressed(self, account: str | None, sender: str, recipient: str) -> Refused | None: ...
 
 
 @dataclass(frozen=True, slots=True)

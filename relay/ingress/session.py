@@ -148,8 +148,18 @@ class Session(Connection):
     async def smtp_RCPT(self, argument: str) -> None:
         if self.transaction.sender is None:
             raise Refused("MAIL comes first", smtp="503 5.5.1")
-        self.transaction.rcpt(argument, most=self.door.settings.max_recipients)
+        recipient = self.transaction.rcpt(argument, most=self.door.settings.max_recipients)
+        await self._leave_out_suppressed(recipient)
         self.say("250 2.1.5 OK")
+
+    async def _leave_out_suppressed(self, recipient: str) -> None:
+        """Raises Refused for one that the account sends to no longer; accept asks again, whoever's mail it is then."""
+        whose = self.login.user if self.login else None
+        found = await self.door.directory.suppressed(whose, self.transaction.sender or "", recipient)
+        if found is not None:
+            self.transaction.leave_out(recipient)
+            metrics.SUPPRESSED.labels("smtp").inc()
+            raise found
 
     async def smtp_DATA(self, argument: str) -> None:
         if self.transaction.sender is None:
@@ -166,7 +176,8 @@ class Session(Connection):
             self.bad = self.idle = 0
         else:
             _count(reply)
-        self.say(reply)
+        for line in reply.split("\n"):
+            self.say(line)
 
     async def _receive(self) -> bytes:
         """The content, up to its end. Raises Refused when it was too large, and hangs up when there is no end to it."""

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from relay.core.errors import Refused
 from relay.core.model import Accepted, Account, AccountState, Limits, Smtp, Submission
 from relay.ingress.door import Door
 from relay.settings import Settings, read
@@ -44,6 +45,7 @@ class Directory:
 
     accounts: dict[str, Account] = field(default_factory=dict)
     tokens: dict[str, Token] = field(default_factory=dict)
+    suppressions: dict[tuple[str, str], Refused] = field(default_factory=dict)  # by account and recipient
     error: Exception | None = None
 
     async def account(self, id: str) -> Account | None:
@@ -58,6 +60,11 @@ class Directory:
     async def token(self, plaintext: str) -> Token | None:
         self._fail()
         return self.tokens.get(plaintext)
+
+    async def suppressed(self, account: str | None, sender: str, recipient: str) -> Refused | None:
+        if account is None:
+            account = next((one.id for one in self.accounts.values() if one.email and one.email == sender), "")
+        return self.suppressions.get((account, recipient))
 
     def _fail(self) -> None:
         if self.error is not None:

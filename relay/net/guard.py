@@ -59,10 +59,16 @@ async def resolve(
     raise Forbidden(host, found[0].address, _reason(found[0], allowed))
 
 
-def check(family: int, sockaddr: SockAddr, allowed: Sequence[Network]) -> None:
-    """The last look at an address, where a library resolves names by itself. Raises Forbidden."""
+def check(family: int, sockaddr: SockAddr, allowed: Sequence[Network], *, inside: bool = False) -> None:
+    """The last look at an address, where a library resolves names by itself. Raises Forbidden.
+
+    `inside`: what is said is for networks that the operator opened, and for no other.
+    """
     target = Target(family, sockaddr)
-    if reason := _reason(target, allowed):
+    reason = _reason(target, allowed)
+    if not reason and inside and not hosts.opened(_address(target), allowed):
+        reason = "without TLS (http://) it is for networks that the operator allows"
+    if reason:
         raise Forbidden(target.address, target.address, reason)
 
 
@@ -82,4 +88,8 @@ def _target(address: str, port: int) -> Target:
 def _reason(target: Target, allowed: Sequence[Network]) -> str:
     if target.family not in (socket.AF_INET, socket.AF_INET6):
         return "not an Internet address"
-    return hosts.judge(ip_address(target.address.partition("%")[0]), allowed)
+    return hosts.judge(_address(target), allowed)
+
+
+def _address(target: Target) -> hosts.Address:
+    return ip_address(target.address.partition("%")[0])

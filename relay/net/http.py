@@ -61,7 +61,11 @@ class Answer:
 
 
 class Poster:
-    """Keeps connections. Made inside a running loop; `seconds` bound a post as a whole, `resolver` is for tests."""
+    """Keeps connections. Made inside a running loop; `seconds` bound a post as a whole, `resolver` is for tests.
+
+    `most`: bytes that are read of an answer, `kept`: characters of them that are told; `inside`: it goes to networks
+    that the operator opened by name, and to no other.
+    """
 
     def __init__(
         self,
@@ -70,8 +74,12 @@ class Poster:
         allowed: Sequence[Network],
         resolver: guard.Resolver | None = None,
         tls: ssl.SSLContext | None = None,
+        most: int = MOST_READ,
+        kept: int = KEPT,
+        inside: bool = False,
     ) -> None:
         self._seconds, self._allowed = seconds, allowed
+        self._most, self._kept, self._inside = most, kept, inside
         self._loop = asyncio.get_running_loop()
         tracing = aiohttp.TraceConfig()
         tracing.on_connection_reuseconn.append(_reused)
@@ -83,7 +91,7 @@ class Poster:
                 socket_factory=self._socket,
                 keepalive_timeout=IDLE_SECONDS,
             ),
-            response_class=_Patient,
+            response_class=Patient,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept-Encoding": "identity"},
@@ -95,9 +103,16 @@ class Poster:
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         """Posts and tells what came of it; that is never an exception but Exhausted. `url` is ASCII, as it is sent."""
+        return await self._ask("POST", url, body, headers)
+
+    async def get(self, url: str, headers: Mapping[str, str]) -> Answer:
+        """The same, asking for what is there."""
+        return await self._ask("GET", url, None, headers)
+
+    async def _ask(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
         begun = self._loop.time()
         try:
-            response = await self._send(URL(url, encoded=True), body, headers, begun + self._seconds)
+            response = await self._send(method, URL(url, encoded=True), body, headers, begun + self._seconds)
         except Exception as fault:
             why = storable(self._why(fault)[:LONGEST_ERROR])
             return Answer(None, why, self._loop.time() - begun, "")
@@ -110,14 +125,16 @@ class Poster:
     async def close(self) -> None:
         await self._session.close()
 
-    async def _send(self, url: URL, body: bytes, headers: Mapping[str, str], deadline: float) -> aiohttp.ClientResponse:
+    async def _send(
+        self, method: str, url: URL, body: bytes | None, headers: Mapping[str, str], deadline: float
+    ) -> aiohttp.ClientResponse:
         """The answer's status and headers. A kept connection that the other side has closed meanwhile is replaced."""
         async with asyncio.timeout_at(deadline):
             for attempt in range(AGAIN + 1):
                 seen = SimpleNamespace(reused=False)
                 try:
-                    return await self._session.post(
-                        url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=seen
+                    return await self._session.request(
+                        method, url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=seen
                     )
                 except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as fault:
                     if not seen.reused or isinstance(fault, aiohttp.ClientConnectorError) or attempt == AGAIN:
@@ -129,15 +146,15 @@ class Poster:
         got = bytearray()
         with suppress(TimeoutError, aiohttp.ClientError, OSError):
             async with asyncio.timeout_at(min(deadline, self._loop.time() + BODY_SECONDS)):
-                while len(got) < MOST_READ and (part := await response.content.readany()):
+                while len(got) < self._most and (part := await response.content.readany()):
                     got += part
-        return storable(bytes(got[:MOST_READ]).decode("utf-8", "replace"))[:KEPT]
+        return storable(bytes(got[: self._most]).decode("utf-8", "replace"))[: self._kept]
 
     def _socket(self, info: Any) -> socket.socket:
         """The last look: literals in a URL come here without passing a resolver."""
         family, kind, protocol, _, sockaddr = info
         try:
-            guard.check(family, sockaddr, self._allowed)
+            guard.check(family, sockaddr, self._allowed, inside=self._inside)
         except guard.Forbidden as fault:
             raise _NotAllowed(fault) from fault
         made = socket.socket(family, kind, protocol)
@@ -174,7 +191,7 @@ class Poster:
                 return f"it cannot be posted: {fault or type(fault).__name__}"
 
 
-class _Patient(aiohttp.ClientResponse):
+class Patient(aiohttp.ClientResponse):
     """An answer that others may precede, but not for ever: reading them keeps everybody else waiting."""
 
     async def start(self, connection: Any) -> aiohttp.ClientResponse:

@@ -11,7 +11,7 @@ MASK = "***"
 
 
 def masked(text: str, secrets: Iterable[str]) -> str:
-    """`text` without these secrets, in the clear or in base64, by themselves or amid something else (as SASL has them)."""
+    """`text` without these secrets, in the clear or in base64, alone or amid something else (as SASL has them)."""
     told = [secret for secret in secrets if len(secret) >= SHORTEST]
     encoded = [form for secret in told for form in _encoded(secret.encode())]
     for secret in sorted(told + encoded, key=len, reverse=True):
@@ -20,7 +20,7 @@ def masked(text: str, secrets: Iterable[str]) -> str:
 
 
 def _encoded(secret: bytes) -> Iterator[str]:
-    """Its forms in base64. Amid other bytes it begins at one of three places in a group, and shares its outer letters."""
+    """Its forms in base64. Amid other bytes it begins at one of three places, and shares its outer letters."""
     yield base64.b64encode(secret).decode().rstrip("=")
     for shift in range(3):
         letters = base64.b64encode(b"\0" * shift + secret).decode()

@@ -143,7 +143,7 @@ def refresh_form(refresh_token: str, scopes: Sequence[str] = ()) -> dict[str, st
 
 def request(form: Mapping[str, str], client: Client) -> tuple[bytes, dict[str, str]]:
     """Body and headers of a token request; who asks is in the one or the other (RFC 6749 2.3.1)."""
-    headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
     if client.basic and client.secret:
         pair = f"{quote_plus(client.id)}:{quote_plus(client.secret)}"
         headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"

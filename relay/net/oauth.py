@@ -17,11 +17,13 @@ from relay.core.oauth import Client, Denied, Granted
 from relay.net import guard
 from relay.net.http import Answer, Exhausted, Poster
 
+# A kept connection that breaks would be asked again, and some issuers take a refresh token once.
+ONCE = {"Connection": "close", "Accept": "application/json"}
 MOST = 65_536  # bytes of an answer: tokens of a few KB, and metadata of some dozen
 
 
 class Asker:
-    """Keeps connections. Made inside a running loop; `seconds` bound each request, `resolver` and `tls` are for tests."""
+    """Made inside a running loop; `seconds` bound each request, `resolver` and `tls` are for tests."""
 
     def __init__(
         self,
@@ -80,13 +82,13 @@ class Asker:
 
     async def _get(self, url: str) -> Answer:
         try:
-            return await self._by(url).get(url, {"Accept": "application/json"})
+            return await self._by(url).get(url, ONCE)
         except Exhausted as fault:
             raise _no_socket(fault) from None
 
     async def _posted(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         try:
-            return await self._by(url).post(url, body, headers)
+            return await self._by(url).post(url, body, {**headers, **ONCE})
         except Exhausted as fault:
             raise _no_socket(fault) from None
 

@@ -9,7 +9,7 @@ COMPILE := pyproject.toml --universal --python-version 3.11 --generate-hashes --
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench lock env clean
+.PHONY: help install run test check bench chaos lock env clean
 
 help: ## this page
 	@echo "Postferry, a self-hosted email relay. Two commands are enough:"
@@ -48,6 +48,9 @@ check: $(STAMP) ## style and types: ruff, mypy --strict
 
 bench: $(STAMP) ## speed on this machine, beside Postfix where it is installed; writes bench.json
 	$(BIN)/python -m tests.bench
+
+chaos: $(STAMP) ## two minutes of storms, then both ledgers are reconciled; CHAOS_SECONDS, CHAOS_SEED
+	$(BIN)/python -m tests.chaos
 
 lock: ## deploy/*.lock anew from pyproject.toml (needs uv): all of it, and what a running Postferry needs
 	$(UV) pip compile $(COMPILE) --upgrade --extra embedded --extra dev --output-file deploy/requirements.lock

@@ -140,6 +140,15 @@ class Machine:
         self._guardian.forget(self._process.pid)
         self._process = None
 
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def forget(self) -> None:
+        """It ended by itself."""
+        if self._process is not None and self._process.poll() is not None:
+            self._guardian.forget(self._process.pid)
+            self._process = None
+
     def freeze(self, frozen: bool) -> None:
         """It keeps its connections, and answers nothing."""
         assert self._process is not None

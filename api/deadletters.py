@@ -11,9 +11,11 @@ from api.call import Call
 from api.problems import Problem
 from api.shapes import AccountId, Answer, Body, Instant, Listing, Paging, QueueId, RowId, Words
 from api.times import read_time
+from relay.core.model import Reason, Suppressed
 from relay.store import deadletters
 from relay.store.deadletters import Filter
 
+MOST_TOLD = 100  # dead letters that an answer names as suppressed
 AT_ONCE = 5000  # rows of one database transaction: a bulk replay must not lock the queue
 REASON = "A category (`unknown_user`), an enhanced code (`5.1.1`), an SMTP code (`550`), or words of the reply."
 
@@ -60,9 +62,18 @@ class Replay(Body):
     all_: bool = Field(False, description="Every dead letter that this token may see.")
 
 
+class StillSuppressed(Answer):
+    id: int
+    recipient: str
+    reason: Reason
+    since: Instant
+
+
 class Replayed(Answer):
     replayed: int = Field(description="Deliveries that are queued anew, with all their attempts and a new lifetime.")
     skipped: int | None = Field(default=None, description="Of `ids`: not dead (any more), or not there.")
+    suppressed: int = Field(description="Left as they are, for their recipients are suppressed: lift that first.")
+    suppressions: list[StillSuppressed] = Field(description=f"Of those: the first {MOST_TOLD}.")
 
 
 async def page(call: Call, query: Search) -> DeadLetters:
@@ -99,22 +110,32 @@ async def replay(call: Call, body: Replay) -> Replayed:
         since=_time(body.since, "from"),
         until=_time(body.until, "to"),
     )
-    replayed = await _replay(call, wanted)
-    return Replayed(replayed=replayed, skipped=None if wanted.ids is None else len(wanted.ids) - replayed)
+    answer = await _replay(call, wanted)
+    if wanted.ids is not None:
+        answer.skipped = len(wanted.ids) - answer.replayed - answer.suppressed
+    return answer
 
 
-async def _replay(call: Call, wanted: Filter) -> int:
+async def _replay(call: Call, wanted: Filter) -> Replayed:
     """Piece by piece, in the order of ids: what fails again meanwhile is behind us, and not caught a second time."""
-    total, last, lifetime = 0, 0, call.house.settings.delivery_lifetime
-    while True:
+    answer = Replayed(replayed=0, suppressed=0, suppressions=[])
+    lifetime = call.house.settings.delivery_lifetime
+    last: int | None = 0
+    while last is not None:
         async with call.turn() as conn:
-            revived = await deadletters.replay(conn, wanted, after=last, lifetime=lifetime, most=AT_ONCE)
-        for account in {account for _, account in revived}:
+            piece = await deadletters.replay(conn, wanted, after=last, lifetime=lifetime, most=AT_ONCE)
+        for account in {account for _, account in piece.revived}:
             call.house.waker.wake(account)
-        total += len(revived)
-        if len(revived) < AT_ONCE:
-            return total
-        last = max(id for id, _ in revived)
+        answer.replayed += len(piece.revived)
+        answer.suppressed += len(piece.suppressed)
+        answer.suppressions += map(_still, piece.suppressed[: MOST_TOLD - len(answer.suppressions)])
+        last = piece.last
+    return answer
+
+
+def _still(letter: tuple[int, Suppressed]) -> StillSuppressed:
+    id, one = letter
+    return StillSuppressed(id=id, recipient=one.recipient, reason=one.reason, since=one.since)
 
 
 def _time(value: str | int | float | None, key: str) -> datetime | None:

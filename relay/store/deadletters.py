@@ -10,8 +10,8 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
-from relay.core.model import EventType
-from relay.store import facts, rollups
+from relay.core.model import EventType, Suppressed
+from relay.store import facts, rollups, suppressions
 from relay.store.db import Connection
 
 
@@ -97,35 +97,58 @@ async def page(
         return total, await cursor.fetchall()
 
 
-async def replay(
-    conn: Connection, wanted: Filter, *, after: int = 0, lifetime: float, most: int
-) -> list[tuple[int, str]]:
-    """Give the first `most` dead letters above the id `after` a life of `lifetime` seconds from now: (id, account).
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What became of a piece of a replay. `last`: the id above which the next one begins; None: that was the end."""
 
-    Rows are taken in one order and those of another replay are left to it: two of them never wait for each other.
+    revived: Sequence[tuple[int, str]]  # (id, account)
+    suppressed: Sequence[tuple[int, Suppressed]]  # (id, why its recipient is written to no longer)
+    last: int | None
+
+
+async def replay(conn: Connection, wanted: Filter, *, after: int = 0, lifetime: float, most: int) -> Replayed:
+    """Give the first `most` dead letters above the id `after` a life of `lifetime` seconds from now.
+
+    Those whose recipients are suppressed stay as they are. Rows are taken in one order and those of another replay are
+    left to it: two of them never wait for each other.
     """
-    cursor = await conn.execute(
-        f"""
-        with chosen as (
-            select d.id, d.finished_at from deliveries d where {wanted.where()} and d.id > %(after)s
-            order by d.id limit %(most)s for update skip locked
-        ), changed as (
-            update deliveries d set state = 'queued', ready = true, attempts = 0, due_at = now(), finished_at = null,
-                expires_at = now() + %(lifetime)s * interval '1 second'
-            from chosen where d.id = chosen.id and d.state = 'failed'
-            returning d.id, d.account_id, d.message_id, d.recipient, chosen.finished_at as failed_at
-        ), revived as (
-            select account_id, message_id, recipient, failed_at from changed
-        ), {rollups.REVIVED}, told as (
-            insert into events (account_id, type, delivery_id, message_id, data)
-            select d.account_id, %(event)s, d.id, d.message_id, {facts.DELIVERY}
-            from changed d join messages m on m.id = d.message_id
+    async with conn.transaction():
+        cursor = await conn.execute(
+            f"""
+            select d.id, d.account_id, d.recipient, coalesce(a.suppresses, false)
+            from deliveries d left join accounts a on a.id = d.account_id
+            where {wanted.where()} and d.id > %(after)s order by d.id limit %(most)s for update of d skip locked
+            """.encode(),  # noqa: S608 - the text is ours
+            {**wanted.given(), "after": after, "most": most},
         )
-        select id, account_id from changed
-        """.encode(),  # noqa: S608 - the text is ours
-        {**wanted.given(), "after": after, "lifetime": lifetime, "most": most, "event": EventType.MESSAGE_REPLAYED},
-    )
-    return [(row[0], row[1]) for row in await cursor.fetchall()]
+        chosen = await cursor.fetchall()
+        found = await suppressions.among(conn, [(account, to) for _, account, to, asked in chosen if asked])
+        revived = [(id, account) for id, account, to, _ in chosen if (account, to) not in found]
+        await _revive(conn, [id for id, _ in revived], lifetime)
+    suppressed = [(id, found[account, to].of(to)) for id, account, to, _ in chosen if (account, to) in found]
+    return Replayed(revived, suppressed, chosen[-1][0] if len(chosen) == most else None)
+
+
+async def _revive(conn: Connection, ids: Sequence[int], lifetime: float) -> None:
+    """Rows that are locked, and dead: they have failed no more, and are told of."""
+    if ids:
+        await conn.execute(REVIVE, {"ids": ids, "lifetime": lifetime, "event": EventType.MESSAGE_REPLAYED})
+
+
+REVIVE = f"""
+with changed as (
+    update deliveries d set state = 'queued', ready = true, attempts = 0, due_at = now(), finished_at = null,
+        expires_at = now() + %(lifetime)s * interval '1 second'
+    from (select id, finished_at from deliveries where id = any(%(ids)s)) was
+    where d.id = was.id and d.state = 'failed'
+    returning d.id, d.account_id, d.message_id, d.recipient, was.finished_at as failed_at
+), revived as (
+    select account_id, message_id, recipient, failed_at from changed
+), {rollups.REVIVED}
+insert into events (account_id, type, delivery_id, message_id, data)
+select d.account_id, %(event)s, d.id, d.message_id, {facts.DELIVERY}
+from changed d join messages m on m.id = d.message_id
+"""  # noqa: S608 - the text is ours
 
 
 async def _count(conn: Connection, where: str, given: Mapping[str, Any]) -> int:

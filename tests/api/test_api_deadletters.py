@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from relay.store import db
+from relay.store import db, suppressions
+from relay.store.suppressions import Suppression
 from tests.api.client import Client
 from tests.api.test_api_outbox import become, submit
 
@@ -77,7 +78,8 @@ async def test_the_list_goes_on_by_cursor(admin: Client, dead: list[int]) -> Non
 
 
 async def test_one_is_replayed_with_a_new_life(admin: Client, dead: list[int], pool: db.Pool) -> None:
-    assert await admin.ok("POST", REPLAY, {"ids": [dead[0], 10**6]}) == {"replayed": 1, "skipped": 1}
+    answer = await admin.ok("POST", REPLAY, {"ids": [dead[0], 10**6]})
+    assert answer == {"replayed": 1, "skipped": 1, "suppressed": 0, "suppressions": []}
     assert (await states(pool))[-1] == ALIVE
     assert (await admin.ok("GET", "/v1/deadletters"))["total"] == 2
 
@@ -116,3 +118,17 @@ async def test_a_replay_leaves_an_event(admin: Client, dead: list[int], pool: db
 async def test_a_replay_of_nothing_in_particular_is_a_400(admin: Client, dead: list[int], body: object) -> None:
     assert (await admin.ask("POST", REPLAY, body))[0] == 400
     assert (await admin.ok("GET", "/v1/deadletters"))["total"] == 3
+
+
+async def test_one_that_is_still_suppressed_is_not_replayed_and_told(
+    admin: Client, dead: list[int], pool: db.Pool
+) -> None:
+    async with db.connection(pool) as conn:
+        await suppressions.add(conn, "shop", [Suppression("c@example.com", "complaint")])
+    answer = await admin.ok("POST", REPLAY, {"ids": dead})
+    assert (answer["replayed"], answer["skipped"], answer["suppressed"]) == (2, 0, 1)
+    (told,) = answer["suppressions"]
+    assert (told["id"], told["recipient"], told["reason"]) == (dead[0], "c@example.com", "complaint")
+    async with db.connection(pool) as conn:
+        await suppressions.lift(conn, "shop", "c@example.com")
+    assert (await admin.ok("POST", REPLAY, {"all": True}))["replayed"] == 1

@@ -223,7 +223,7 @@ class Life:
         await stored(self.conn, message)
         assert (await outbox.cancel(self.conn, message.id)).changed == 1
         wanted = deadletters.Filter(ids=[failed])
-        assert len(await deadletters.replay(self.conn, wanted, lifetime=60, most=1)) == 1
+        assert len((await deadletters.replay(self.conn, wanted, lifetime=60, most=1)).revived) == 1
 
     async def trouble(self) -> None:
         await accounts.set_state(self.conn, "a", AccountState.PAUSED, "By hand")

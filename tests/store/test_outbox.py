@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from relay.core.model import Outcome, State
-from relay.store import db, deadletters, leases, outbox, outcomes, turns
+from relay.store import db, deadletters, leases, outbox, outcomes, suppressions, turns
 from relay.store.db import Connection
 from relay.store.deadletters import Filter
 from relay.store.outcomes import Report
+from relay.store.suppressions import Suppression
 from tests.store.mail import account, prepared, stored
 
 EACH = 20
@@ -84,7 +85,7 @@ async def test_a_replay_is_sent_again_and_a_late_report_changes_nothing(pool: db
         assert row is not None
         failed = Report(row[0], first.id, State.FAILED, Outcome.FAILED, "rcpt", 0.1, code=550)
         assert await outcomes.commit(conn, [failed]) == [True]
-        assert await deadletters.replay(conn, Filter(), lifetime=3600, most=10) == [(row[0], "a")]
+        assert (await deadletters.replay(conn, Filter(), lifetime=3600, most=10)).revived == [(row[0], "a")]
         (second,) = await turns.grant(conn, {"a": 1}, seconds=60)
         assert await outcomes.commit(conn, [failed]) == [False]
         assert second.size == 1
@@ -96,8 +97,24 @@ async def test_a_replay_goes_on_after_the_last_id(pool: db.Pool) -> None:
         await message(conn, 5)
         await conn.execute("update deliveries set state = 'failed', finished_at = now()")
         first = await deadletters.replay(conn, Filter(), lifetime=3600, most=3)
-        second = await deadletters.replay(conn, Filter(), after=first[-1][0], lifetime=3600, most=3)
-    assert (len(first), len(second)) == (3, 2)
+        assert first.last == first.revived[-1][0]
+        second = await deadletters.replay(conn, Filter(), after=first.last, lifetime=3600, most=3)
+    assert (len(first.revived), len(second.revived), second.last) == (3, 2, None)
+
+
+async def test_a_replay_leaves_what_is_suppressed(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn)
+        await stored(conn, prepared("Ada@example.com", "bob@example.com", "eve@example.com"))
+        await conn.execute("update deliveries set state = 'failed', finished_at = now()")
+        await suppressions.add(conn, "a", [Suppression("ada@example.com", "bounce")])
+        first = await deadletters.replay(conn, Filter(), lifetime=3600, most=2)
+        assert [(told.recipient, told.reason) for _, told in first.suppressed] == [("Ada@example.com", "bounce")]
+        assert (len(first.revived), first.last) == (1, first.revived[0][0])
+        await deadletters.replay(conn, Filter(), after=first.last or 0, lifetime=3600, most=2)
+        await suppressions.lift(conn, "a", "ada@example.com")
+        last = await deadletters.replay(conn, Filter(), lifetime=3600, most=2)
+    assert ([id for id, _ in last.revived], last.suppressed) == ([first.suppressed[0][0]], [])
 
 
 async def test_a_move_to_later_waits_again(pool: db.Pool) -> None:

@@ -47,8 +47,8 @@ with recursive turn as (
     from picked p where n.delivery_id = p.delivery_id and n.kind = p.kind
     returning n.delivery_id, n.kind, n.account_id, n.attempts
 )
-select c.*, case when d.state = 'sent' or c.kind = 'opened' then d.recipient end, d.name, m.subject, d.finished_at, o.first_at, f.opener::text, f.client, f.country, f.city,
-    coalesce(o.opens, 0)
+select c.*, case when d.state = 'sent' or c.kind = 'opened' then d.recipient end, d.name, m.subject, d.finished_at,
+    o.first_at, f.opener::text, f.client, f.country, f.city, coalesce(o.opens, 0)
 from claimed c left join deliveries d on d.id = c.delivery_id left join messages m on m.id = d.message_id
 left join opens o on o.delivery_id = c.delivery_id left join fetches f on f.id = o.first_fetch
 order by c.delivery_id

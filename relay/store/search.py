@@ -51,7 +51,8 @@ where account_id = %(account)s {typed} and quarter >= (select quarter from since
 """
 COMPLAINED = """(
     select count(*) from deliveries d join messages m on m.id = d.message_id
-    where d.account_id = %(account)s and d.state = 'complained' and d.finished_at >= (select quarter from since) {typed})
+    where d.account_id = %(account)s and d.state = 'complained' {typed}
+    and d.finished_at >= (select quarter from since))
 """
 SUMS = {State.SENT: "sent - bounced", State.FAILED: "failed", State.BOUNCED: "bounced"}
 

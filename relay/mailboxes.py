@@ -44,18 +44,20 @@ class Mailboxes:
         self._closed = False
 
     @asynccontextmanager
-    async def borrow(self, account: Account, most: int = 1) -> AsyncIterator[Mailbox]:
+    async def borrow(self, account: Account, most: int | None = None) -> AsyncIterator[Mailbox]:
         """The account's mailbox, logged in; which folder is selected nobody knows.
 
         Waits for its turn: until fewer than `most` tasks have a connection of this account, and this process fewer than
-        it may. Raises MailboxError, and what the tokens raise (TokenError).
+        it may. Raises MailboxError, and what the tokens raise (TokenError). By default one, and beside it the one that
+        stays where the account wants its mailbox watched so.
         """
         if account.imap is None:
             raise MailboxError("connect", "unsupported", "the account has no mailbox: set imap.host")
         if not self._settings.mailbox_connections:
             raise MailboxError("connect", "forbidden", "POSTFERRY_MAILBOX_CONNECTIONS is 0: no mailbox is touched")
         async with self._turn:
-            await self._turn.wait_for(lambda: self._free(account.id, most))
+            least = 2 if account.imap.idle else 1
+            await self._turn.wait_for(lambda: self._free(account.id, most or least))
             self._lent[account.id] += 1
         try:
             async with self._connection(account, account.imap) as mailbox:

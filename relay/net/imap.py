@@ -88,9 +88,9 @@ class Mailbox(Connection):
         """UIDs of the mail with this Message-ID, ascending; with or without its angle brackets."""
         return await self.ask("search", imapsearch.find, message_id)
 
-    async def since(self, uid: int, most: int) -> list[int]:
-        """UIDs from this one on, ascending: the newest `most` of them."""
-        return await self.ask("search", imapsearch.since, uid, most)
+    async def since(self, uid: int, most: int, below: int | None = None) -> list[int]:
+        """UIDs from this one on, or up to before `below`, ascending: the newest `most` of them."""
+        return await self.ask("search", imapsearch.since, uid, most, below)
 
     async def deleted(self) -> list[int]:
         r"""UIDs of the mail that is \Deleted, whoever wanted that."""

@@ -35,7 +35,7 @@ KEPT = {
     "a limit is a sliding window": replace(GOOD, taken=[COPY, replace(COPY, at=160.0)], fates=[UNKNOWN], in_doubt=1),
 }
 BROKEN = {
-    "lost by the store": replace(GOOD, taken=[], fates=[]),
+    "the store knows nothing of it": replace(GOOD, taken=[], fates=[]),
     "upstream never took it": replace(GOOD, taken=[]),
     "unfinished": replace(GOOD, fates=[replace(SENT, state="leased")]),
     "silent": replace(GOOD, taken=[], fates=[replace(SENT, state="failed", reason="")]),

@@ -42,7 +42,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
 NEVER: Mapping[str, tuple[str, ...]] = {"workers": ("relay.net",), "api": ("relay.net",)}
 
 HOMES: Mapping[str, tuple[str, ...]] = {
-    "aiohttp": ("api", "relay.net.http"),
+    "aiohttp": ("api", "relay.net.http", "relay.net.exchange"),
     "aiosmtpd": ("relay.ingress", "relay.smtpd"),
     "aiosmtplib": ("relay.net.smtp",),
     "cryptography": ("relay.core",),
@@ -50,13 +50,14 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "idna": ("relay.core.address",),
     "imapclient": ("relay.net.imapfolders", "relay.net.imapanswers", "relay.net.imapsearch", "relay.net.imapappend"),
     "maxminddb": ("relay.geo",),
+    "nh3": ("relay.core.cleaning",),
     "prometheus_client": ("relay.meters", "relay.scrape"),
     "psycopg": ("relay.store",),
     "psycopg_pool": ("relay.store",),
     "pydantic": ("api",),
     "redis": ("workers.broker",),
     "uvloop": ("relay.processes",),
-    "yarl": ("relay.net.http",),
+    "yarl": ("relay.net.http", "relay.net.exchange"),
 }
 
 IMPURE_MODULES = (

@@ -1,0 +1,89 @@
+"""HTML of a mail made fit to stand in another one: no scripts, styles of its own, forms, or pictures that tell on people.
+
+`nh3` knows what browsers make of HTML; here is said what mail may have: what mail programs show, and nothing that acts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+import nh3
+
+from relay.core.tags import trimmed
+
+Replaced = Callable[[str], str | None]
+"""From a picture's URL to the one that is to stand there; None takes the picture out."""
+
+LONGEST = 1 << 20  # characters that are read
+_GENERAL = frozenset({"align", "bgcolor", "dir", "height", "lang", "style", "title", "valign", "width"})
+_MORE: Mapping[str, frozenset[str]] = {
+    "a": frozenset({"href"}),
+    "img": frozenset({"src", "alt", "border", "hspace", "vspace"}),
+    "font": frozenset({"color", "face", "size"}),
+    "blockquote": frozenset({"type"}),
+    "ol": frozenset({"start", "type"}),
+    "ul": frozenset({"type"}),
+    "hr": frozenset({"size", "color", "noshade"}),
+    "table": frozenset({"border", "cellpadding", "cellspacing", "role"}),
+    **dict.fromkeys(("td", "th"), frozenset({"colspan", "rowspan", "nowrap"})),
+    **dict.fromkeys(("col", "colgroup"), frozenset({"span"})),
+}
+TAGS = frozenset(nh3.ALLOWED_TAGS - {"area", "map"} | {"address", "big", "font", "main", "section", "tfoot"})
+ALLOWED = {name: _GENERAL | _MORE.get(name, frozenset()) for name in TAGS}
+SCHEMES = frozenset({"http", "https", "mailto", "tel", "cid", "data"})
+STYLES = frozenset(
+    {"background", "background-color", "clear", "color", "direction", "display", "float", "height", "letter-spacing"}
+    | {"line-height", "list-style", "list-style-type", "max-width", "min-width", "opacity", "overflow-wrap", "width"}
+    | {"table-layout", "text-align", "text-decoration", "text-indent", "text-transform", "vertical-align"}
+    | {"white-space", "word-break", "word-spacing", "word-wrap", "border-collapse", "border-spacing", "border-radius"}
+    | {"font", *(f"font-{part}" for part in ("family", "size", "stretch", "style", "variant", "weight"))}
+    | {f"{box}{side}" for box in ("margin", "padding") for side in ("", "-top", "-right", "-bottom", "-left")}
+    | {
+        f"border{side}{part}"
+        for side in ("", "-top", "-right", "-bottom", "-left")
+        for part in ("", "-color", "-style")
+    }
+    | {f"border{side}-width" for side in ("", "-top", "-right", "-bottom", "-left")}
+)
+"""What may be said of how a thing looks; nothing of where: it could lie over what is not its own."""
+
+_OUT = "cid:-"  # no picture has it: it marks those that are taken out
+_GONE = re.compile(rf'<img(?: [a-z-]+="[^"]*")*? src="{_OUT}"(?: [a-z-]+="[^"]*")*>')
+_PICTURE = re.compile(r"data:image/(?:png|jpe?g|gif|webp)[;,]", re.IGNORECASE)
+_PROPERTY = re.compile(r"\A[\s]*[\w-]+")
+_FETCHES = re.compile(r"url|image|expression|\\|@", re.IGNORECASE)  # a backslash spells any of them
+
+
+def clean(html: str, replaced: Replaced = lambda url: url) -> str:
+    """The fragment, balanced. `replaced` is asked for each picture; its URLs come as they were meant, unescaped."""
+
+    def judged(tag: str, name: str, value: str) -> str | None:
+        if name == "style":
+            return _declared(value)
+        if name == "src":
+            url = None if _is_data(value) and not _PICTURE.match(value.strip()) else replaced(value.strip())
+            return _OUT if url is None else url
+        return None if name == "href" and _is_data(value) else value
+
+    cleaner = nh3.Cleaner(
+        tags=set(TAGS),
+        clean_content_tags=set(),
+        attributes={name: set(allowed) for name, allowed in ALLOWED.items()},
+        attribute_filter=judged,
+        link_rel=None,
+        url_schemes=set(SCHEMES),
+        filter_style_properties=set(STYLES),
+        url_relative="deny",
+    )
+    return _GONE.sub("", cleaner.clean(trimmed(html[:LONGEST], ALLOWED)))
+
+
+def _declared(style: str) -> str:
+    """Without what fetches something; names in lower case, as `STYLES` has them."""
+    kept = (part for part in style.split(";") if not _FETCHES.search(part))
+    return ";".join(_PROPERTY.sub(lambda name: name[0].lower(), part) for part in kept)
+
+
+def _is_data(url: str) -> bool:
+    return "".join(url.split())[:5].lower() == "data:"

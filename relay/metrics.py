@@ -53,6 +53,14 @@ FETCHES = Counter("pixel_fetches", "Pixels fetched, by whether their token was o
 OPENS = Counter("opens", "Pixel fetches recorded, by who was judged to have made them", "opener")
 OPENS_WAITING = Gauge("opens_waiting", "Pixel fetches answered and not recorded yet")
 
+# -- and is reported on ------------------------------------------------------------------------------------------------
+
+MAILBOX_LOOKS = Counter("mailbox_looks", "Looks at accounts' mailboxes for reports: done or failed", "outcome")
+MAILBOX_LATE = Histogram("mailbox_late_seconds", "How long a mailbox was due before it was looked at", buckets=_LIFE)
+MAILBOX_IDLE = Gauge("mailbox_idle", "Mailboxes watched by a connection that stays (IMAP IDLE)")
+REPORT_CANDIDATES = Counter("report_candidates", "Mails in mailboxes that were read, since they might be reports")
+REPORTS = Counter("reports", "What they were: bounce, complaint, auto-reply or none", "kind")
+
 # -- and is told of ----------------------------------------------------------------------------------------------------
 
 WEBHOOKS = Counter("webhooks", "Posts to endpoints, by what became of them: delivered, retried or failed", "outcome")
@@ -90,6 +98,8 @@ WEBHOOK_FAILING = Figure(
     "webhook_failing_seconds", "How long an endpoint has failed at every try", "account", "endpoint"
 )
 WEBHOOK_OVERDUE = Figure("webhook_overdue_seconds", "How long the most overdue posting has waited for its try")
+MAILBOXES = Figure("mailboxes", "Mailboxes that are watched: well, or failing at the last look", "state")
+MAILBOX_OVERDUE = Figure("mailbox_overdue_seconds", "How long the most overdue mailbox has waited to be looked at")
 STORE_UP = Figure("store_up", "1 while PostgreSQL answers the API that is asked")
 DATABASE_SIZE = Figure("database_size_bytes", "The database on its disk, indexes and all")
 DATABASE_CONNECTIONS = Figure("database_connections", "Connections to the database, by what they do", "state")
@@ -112,5 +122,7 @@ def prepare(settings: Settings) -> None:
         counter.labels()  # shown as 0: no error yet is a fact too
     for outcome in ("delivered", "retried", "failed"):
         WEBHOOKS.labels(outcome)
+    for outcome in ("done", "failed"):
+        MAILBOX_LOOKS.labels(outcome)
     for kind in ("granted", "recovered", "reenqueued", "lost"):
         LEASES.labels(kind)

@@ -9,19 +9,25 @@ import asyncio
 import sys
 
 from relay import ready, role
+from relay.core.vault import Vault
+from relay.mailboxes import Mailboxes
 from relay.settings import Settings
 from relay.store import db
+from relay.watch import Watcher
 from workers.rooms import Room, together
 
 
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """The role, until `stopping`."""
     pool = await db.open_pool(settings, most=6)
-    rooms: list[Room] = []
+    vault = Vault(settings.secret_keys)
+    boxes = Mailboxes(settings, None)
+    rooms: list[Room] = [Watcher(pool, settings, vault, boxes)]
     ready.announce()
     try:
         await together(rooms, stopping)
     finally:
+        await boxes.close()
         await pool.close()
 
 

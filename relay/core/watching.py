@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -26,7 +26,8 @@ SPREAD = 0.2  # of a wait, to either side: thousands of mailboxes must not be du
 LOOK_BACK = timedelta(days=2)  # how old mail may be that was there before we first looked
 BEHIND = 1000  # UIDs before UIDNEXT that a look back reaches
 STEP = 200  # mails whose header is asked for at once
-STEPS = 10  # ... in one look; then others have their turn
+STEPS = 10  # ... of one folder, in one look; then others have their turn
+WIDER = 8  # times: of a range of UIDs without mail, the next
 RANGES = 8  # ranges left that are kept apart; more are put together
 
 FIELDS = (
@@ -103,14 +104,10 @@ class Seen:
         told: dict[str, Any] = {"uidvalidity": self.uidvalidity, "uidnext": self.uidnext}
         return {**told, "left": [list(one) for one in self.left]} if self.left else told
 
-    def after(self, uids: Sequence[int], at: int | None = None) -> Seen:
-        """Once the newest range was asked for its youngest UIDs, up to STEP, and got these, in ascending order.
-
-        `at`: down to this UID alone they were looked at. A look back is done with its first step.
-        """
+    def after(self, at: int) -> Seen:
+        """Once the newest of what was left was looked at, down to this UID. Of a folder new to us that is all."""
         *older, (low, _) = self.left
-        end = at if at is not None else uids[0] if len(uids) >= STEP and not self.back else low
-        return replace(self, left=(*older, (low, end)) if low < end else tuple(older), back=False)
+        return replace(self, left=(*older, (low, at)) if low < at else tuple(older), back=False)
 
 
 def news(before: Seen | None, uidvalidity: int, uidnext: int) -> Seen:
@@ -131,14 +128,18 @@ def news(before: Seen | None, uidvalidity: int, uidnext: int) -> Seen:
     return Seen(uidvalidity, uidnext, tuple(left))
 
 
-def stored(folders: Mapping[str, Any]) -> dict[str, Seen]:
+Folders = dict[str, Seen | None]
+"""The folders that are looked at, by their paths; None: it was not yet."""
+
+
+def stored(folders: Mapping[str, Any]) -> Folders:
     """The folders of a mailbox as they were stored."""
-    return {path: seen for path, value in folders.items() if (seen := Seen.stored(value)) is not None}
+    return {path: Seen.stored(value) for path, value in folders.items()}
 
 
-def told(folders: Mapping[str, Seen]) -> dict[str, Any]:
+def told(folders: Mapping[str, Seen | None]) -> dict[str, Any]:
     """... and to be stored."""
-    return {path: seen.told() for path, seen in folders.items()}
+    return {path: seen.told() if seen else None for path, seen in folders.items()}
 
 
 # -- which -------------------------------------------------------------------------------------------------------------

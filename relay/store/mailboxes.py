@@ -86,19 +86,19 @@ async def claim(conn: Connection, most: int, seconds: float) -> list[Due]:
         return await cursor.fetchall()
 
 
-async def renew(conn: Connection, held: Collection[Due], seconds: float) -> set[str]:
-    """Keeps the claims for so many seconds more. The accounts whose claims still stand."""
+async def renew(conn: Connection, held: Collection[Due], seconds: float) -> set[tuple[str, int]]:
+    """Keeps the claims for so many seconds more. Account and claim of those that still stand."""
     cursor = await conn.execute(
         """
         update mailboxes m set due_at = now() + %(seconds)s * interval '1 second',
             claimed_until = now() + %(seconds)s * interval '1 second'
         from unnest(%(accounts)s::text[], %(claims)s::bigint[]) h (account_id, claim)
         where m.account_id = h.account_id and m.claim = h.claim and m.claimed_until is not null
-        returning m.account_id
+        returning m.account_id, m.claim
         """,
         {"accounts": [due.account for due in held], "claims": [due.claim for due in held], "seconds": seconds},
     )
-    return {row[0] for row in await cursor.fetchall()}
+    return set(await cursor.fetchall())
 
 
 async def mark(
@@ -145,15 +145,15 @@ async def settle(
     return cursor.rowcount == 1
 
 
-async def fail(conn: Connection, due: Due, wait: float | None, error: str) -> bool:
-    """The end of one that did not, and why; what was seen of the mailbox stays. False: the claim was lost."""
+async def fail(conn: Connection, due: Due, wait: float | None, folders: Mapping[str, Any], error: str) -> bool:
+    """The end of one that did not, and why; how far it came. False: the claim was lost."""
     cursor = await conn.execute(
         """
         update mailboxes m set due_at = now() + %(wait)s::float8 * interval '1 second', claimed_until = null,
-            error = %(error)s, failures = m.failures + 1
+            error = %(error)s, failures = m.failures + 1, folders = %(folders)s
         where m.account_id = %(account)s and m.claim = %(claim)s and m.claimed_until is not null
         """,
-        {"account": due.account, "claim": due.claim, "wait": wait, "error": error},
+        {"account": due.account, "claim": due.claim, "wait": wait, "folders": Jsonb(folders), "error": error},
     )
     return cursor.rowcount == 1
 

@@ -125,7 +125,7 @@ async def test_changed_settings_are_looked_with_at_once_from_where_it_was(bench:
     await bench.save(imap=IMAP)
     await bench.looked_at(wait=0)
     await mailboxes.learn(bench.conn, "a", True)
-    await mailboxes.fail(bench.conn, await bench.one(), 3600, "it says no")
+    await mailboxes.fail(bench.conn, await bench.one(), 3600, SEEN, "it says no")
     # When its settings are mended
     await bench.save(imap=change)
     # Then it is looked at now, waits little if it fails again, and what was seen stays seen
@@ -160,7 +160,7 @@ async def test_a_claim_that_is_not_renewed_ends_and_its_holder_can_store_nothing
     second = await bench.one()
     assert await mailboxes.mark(bench.conn, first, SEEN, ago=0) is None
     assert not await bench.settled(first)
-    assert not await mailboxes.fail(bench.conn, first, 60, "no")
+    assert not await mailboxes.fail(bench.conn, first, 60, SEEN, "no")
     assert await bench.settled(second)
 
 
@@ -168,7 +168,7 @@ async def test_a_claim_that_is_renewed_stays(bench: Bench) -> None:
     await bench.save(imap=IMAP)
     due = await bench.one()
     await bench.pass_time(50)
-    assert await mailboxes.renew(bench.conn, [due], 60) == {"a"}
+    assert await mailboxes.renew(bench.conn, [due], 60) == {("a", due.claim)}
     await bench.pass_time(50)
     assert await bench.claim() == []
 
@@ -202,7 +202,7 @@ async def test_failures_are_counted_and_shown_until_a_look_goes_well(bench: Benc
     for number in range(2):
         due = await bench.one()
         assert due.failures == number
-        assert await mailboxes.fail(bench.conn, due, 0, "it says no")
+        assert await mailboxes.fail(bench.conn, due, 0, SEEN, "it says no")
     standing = await bench.standing()
     assert (standing.error, standing.failures) == ("it says no", 2)
     assert standing.looked_at is not None
@@ -267,7 +267,7 @@ async def test_how_late_it_is_is_told(bench: Bench) -> None:
     await bench.looked_at()
     await bench.pass_time(100)
     due = next(due for due in await bench.claim() if due.account == "a")
-    await mailboxes.fail(bench.conn, due, 3600, "no")
+    await mailboxes.fail(bench.conn, due, 3600, {}, "no")
     watched, failing, overdue = await mailboxes.counts(bench.conn)
     assert (watched, failing) == (2, 1)
     assert overdue == 0

@@ -1,0 +1,212 @@
+"""One look at one mailbox: what is new in its folders, which of it may be reports, and what they tell, recorded.
+
+Of other people's mail a few fields of the header are fetched, and of what may be a report at most 1 MiB. How far it is
+is stored only after what was found is committed: a crash repeats, and what is met again changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from relay import metrics
+from relay.core import bounce, letter, report, watching
+from relay.core.bounce import Reported
+from relay.core.errors import StoreAway
+from relay.core.place import Place, spell
+from relay.core.report import Kind
+from relay.core.watching import STEP, Folders, Seen
+from relay.net.imap import Brief, Mailbox, MailboxError, Selected
+from relay.store import bounces, db, mailboxes
+from relay.store.mailboxes import Due
+
+T = TypeVar("T")
+LONGEST = 60.0  # s after which a look is over, at the next mail; then others have their turn
+READERS = 2  # threads that read reports
+
+log = logging.getLogger("postferry.watch")
+
+
+class Lost(Exception):
+    """The mailbox is not ours any more: its settings were changed, or its account is gone."""
+
+
+class Reader:
+    """Reads mail apart from the event loop, a few at a time: one that takes long keeps others waiting, and no more."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="report")
+
+    async def run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(slots=True)
+class Look:
+    """A claimed mailbox that is open. `due` and `folders` go on as it does."""
+
+    pool: db.Pool
+    reader: Reader
+    mailbox: Mailbox
+    due: Due
+    folders: Folders
+    listed: bool = False  # its folders were asked for
+    begun: float = 0.0
+    mails: int = 0  # that were read
+
+    async def whole(self) -> bool:
+        """Looks at every folder, for a while. True: there is more. Raises MailboxError, StoreAway and Lost."""
+        self.begun, self.mails = _clock(), 0
+        if not (self.due.listed or self.listed):
+            await self._list()
+        return any([await self._tried(path) for path in self.folders])
+
+    async def mark(self) -> None:
+        """All is well so far. Raises Lost and StoreAway."""
+        async with db.connection(self.pool) as conn:
+            due = await mailboxes.mark(conn, self.due, self.told(), ago=self.ago, listed=self.listed)
+        if due is None:
+            raise Lost
+        self.due = due
+
+    def told(self) -> Mapping[str, object]:
+        return watching.told(self.folders)
+
+    @property
+    def ago(self) -> float:
+        """Seconds since it began."""
+        return _clock() - self.begun
+
+    def knows(self, selected: Selected) -> bool:
+        """There is nothing in the folder that was not looked at."""
+        seen = self.folders.get(selected.path)
+        return not watching.news(seen, selected.uidvalidity, selected.uidnext).left
+
+    async def _list(self) -> None:
+        wanted = watching.paths(await self.mailbox.folders())
+        known = {path: self.folders.get(path) for path in wanted}
+        self.folders.clear()
+        self.folders.update(known)
+        self.listed = True
+
+    async def _tried(self, path: str) -> bool:
+        """A folder that is gone, or not for us, is one less; within a day it is asked which there are."""
+        try:
+            return await self._folder(path)
+        except MailboxError as fault:
+            if fault.kind != "refused" or path == "INBOX":
+                raise
+        return False
+
+    async def _folder(self, path: str) -> bool:
+        """First what is cheap: there are servers that tell no UIDNEXT in it, and have to be asked in another way."""
+        before = self.folders[path]
+        status = await self.mailbox.status(path)
+        seen = watching.news(before, status.uidvalidity, status.uidnext)
+        if status.uidnext and not seen.left:
+            self.folders[path] = seen
+            return False
+        selected = await self.mailbox.select(path, readonly=True)
+        seen = watching.news(before, selected.uidvalidity, selected.uidnext)
+        for step in range(watching.STEPS):
+            if not seen.left or (step and self.ago >= LONGEST):
+                break
+            if step:
+                await self.mark()
+            seen = await self._step(path, seen)
+        self.folders[path] = seen
+        return bool(seen.left)
+
+    async def _step(self, path: str, seen: Seen) -> Seen:
+        """The newest of what is left, the newest mail first; stored or not, `folders` tells how far it is."""
+        uids, start = await self._newest(seen)
+        headers = await self.mailbox.headers(uids, watching.FIELDS) if uids else {}
+        for uid, brief in await self._candidates(headers, young=seen.back):
+            if self.mails and self.ago >= LONGEST:
+                start = uid + 1
+                break
+            await self._mail(Place(path, seen.uidvalidity, uid), brief.date)
+            if not seen.back:
+                self.folders[path] = seen.after(uid)
+        self.folders[path] = after = seen.after(start)
+        return after
+
+    async def _newest(self, seen: Seen) -> tuple[list[int], int]:
+        """UIDs of the newest mail that is left, and the UID from which on they are all that there are."""
+        low, high = seen.left[-1]
+        if high == seen.uidnext:
+            uids = await self.mailbox.since(low, STEP)
+            return uids, low if seen.back else _down_to(low, uids)
+        width = STEP
+        while True:
+            start = max(low, high - width)
+            uids = await self.mailbox.since(start, STEP, high)
+            if uids or start == low:
+                return uids, _down_to(start, uids)
+            width *= watching.WIDER
+
+    async def _candidates(self, headers: Mapping[int, bytes], *, young: bool) -> list[tuple[int, Brief]]:
+        """What may be reports, the newest first; the `young` alone, if so asked. What is gone meanwhile is left out."""
+        found = await self.reader.run(lambda: [uid for uid, one in headers.items() if watching.candidate(one)])
+        briefs = await self.mailbox.briefs(found) if found else {}
+        since = datetime.now(UTC) - watching.LOOK_BACK
+        return sorted(
+            ((uid, brief) for uid, brief in briefs.items() if not young or brief.date >= since), reverse=True, key=_uid
+        )
+
+    async def _mail(self, place: Place, date: datetime) -> None:
+        """One that may be a report. What nobody can make anything of is told of, and keeps nothing else waiting."""
+        self.mails += 1
+        metrics.REPORT_CANDIDATES.inc()
+        content = await self.mailbox.content(place.uid, letter.MOST)
+        if content is None:
+            return
+        try:
+            kind, reported = await self.reader.run(lambda: _read(content, spell(place), date))
+            if reported is not None:
+                await self._record(reported)
+        except (StoreAway, Lost):
+            raise
+        except Exception as error:
+            kind, told = Kind.NONE, (place.uid, place.path, self.due.account, error)
+            log.error(
+                "mail %d in %s of %s cannot be read: %s", *told, extra={"account": self.due.account}, exc_info=error
+            )
+        metrics.REPORTS.labels(kind.value).inc()
+
+    async def _record(self, reported: Reported) -> None:
+        try:
+            async with db.connection(self.pool) as conn:
+                await bounces.apply(conn, self.due.account, reported)
+        except LookupError:
+            raise Lost from None
+
+
+def _read(content: bytes, place: str, date: datetime) -> tuple[Kind, Reported | None]:
+    """What it is, and, of a bounce or complaint, what is to be recorded."""
+    found = report.read(content)
+    if found.kind not in (Kind.BOUNCE, Kind.COMPLAINT):
+        return found.kind, None
+    at = min(date, datetime.now(UTC))  # servers, and whoever moves mail about, may date it as they like
+    return found.kind, bounce.reported(found, source="imap", key=watching.key(content, found), place=place, at=at)
+
+
+def _down_to(start: int, uids: list[int]) -> int:
+    """Of as many as were asked for, there may be more before the first."""
+    return uids[0] if len(uids) >= STEP else start
+
+
+def _uid(one: tuple[int, Brief]) -> int:
+    return one[0]
+
+
+def _clock() -> float:
+    return asyncio.get_running_loop().time()

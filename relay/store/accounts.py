@@ -16,7 +16,7 @@ from relay.core import account as settings_of
 from relay.core.account import MASK, SECRETS, Fields
 from relay.core.model import Account, AccountState, EventType
 from relay.core.vault import Vault, VaultError
-from relay.store import endpoints, facts, mailboxes, rollups, verifications
+from relay.store import endpoints, facts, grants, mailboxes, rollups, verifications
 from relay.store.db import Connection
 
 COLUMNS = (
@@ -167,6 +167,8 @@ async def save(conn: Connection, vault: Vault, id: str, change: Callable[[Fields
             await verifications.want(conn, id)
         if _mailbox(old) != _mailbox(new) or _owner(old) != _owner(new):
             await _watch(conn, id, old, new)
+        if _told_tokens(old) != _told_tokens(new):
+            await grants.forget(conn, id)
         if new.get(REMINDER) and not old.get(REMINDER):
             await _remind_from_now(conn, id, settings_of.build(id, row.state, "", new).alerts.unopened_days)
         if old.get("webhooks", "") != new.get("webhooks", ""):
@@ -233,6 +235,7 @@ async def reseal(conn: Connection, vault: Vault) -> int:
             if row := await find(conn, id, lock=True):
                 sealed = {key: vault.rotate(id, key, token) for key, token in row.secrets.items()}
                 await conn.execute("update accounts set secrets = %s where id = %s", (Jsonb(sealed), id))
+                await grants.reseal(conn, vault, id)
     return len(ids)
 
 
@@ -308,6 +311,12 @@ def _upstream(fields: Fields) -> Fields:
 
 def _mailbox(fields: Fields) -> Fields:
     return {key: value for key, value in fields.items() if key.startswith(("imap.", "oauth2."))}
+
+
+def _told_tokens(fields: Fields) -> Fields:
+    """What an access token was had with, and who is told it."""
+    named = {key: value for key, value in fields.items() if key in ("smtp.host", "imap.host")}
+    return named | {key: value for key, value in fields.items() if key.startswith("oauth2.")}
 
 
 async def _rows(conn: Connection, query: str, given: Mapping[str, Any] | Sequence[Any]) -> list[Row]:

@@ -99,12 +99,11 @@ create table grants (
     account_id      text primary key references accounts on delete cascade,
     token           text,                           -- sealed; null: none yet
     expires_at      timestamptz,
-    claimed_until   timestamptz,                    -- somebody is refreshing it
+    claimed_until   timestamptz,                    -- somebody is refreshing it; with an error: it rests after that
     refused         text,                           -- hash of the refresh token that the provider refused for good
     error           text not null default '',
-    updated_at      timestamptz not null default now()
+    updated_at      timestamptz not null default now()  -- of the token
 );
-create index grants_expire on grants (expires_at) where token is not null;
 
 -- Authorisations that somebody began in a browser: one use, and an end.
 create table authorisations (
@@ -114,6 +113,8 @@ create table authorisations (
     settings        text not null,                  -- hash of the account's oauth2 settings: what was begun with others is void
     expires_at      timestamptz not null
 );
+create index authorisations_account on authorisations (account_id, expires_at);
+create index authorisations_expire on authorisations (expires_at);
 
 -- Webhooks of providers that were taken: each token once.
 create table provider_posts (

@@ -14,6 +14,7 @@ Moods answer in place of the usual reply, the one added last first. A verb is th
     server.when("LIST").hang()        .drop()        .endless()      # lines of LIST for ever
     server.when("LIST").literal()                                    # a literal that never ends
     server.when("LIST").drip(0.01)                                   # a byte every so many seconds, for ever
+    server.when("LIST", skip=2)                                      # the first two pass
 
 `server.commands` has each line; `server.connections` counts those that came, `server.open` those that are open.
 """
@@ -23,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -31,6 +32,7 @@ from typing import Any
 
 from tests.fakes.upstream import server_context
 
+UNCOUNTED = ("CONNECT", "STARTTLS", "CAPABILITY", "LOGIN", "AUTHENTICATE", "AUTH", "LOGOUT")
 FOLDERS = (r'(\HasNoChildren) "/" "INBOX"', r'(\HasNoChildren \Sent) "/" "Sent"', r'(\HasNoChildren \Trash) "/" "Bin"')
 
 
@@ -40,6 +42,7 @@ class Mood:
 
     verb: str
     times: int | None
+    skip: int = 0
     steps: list[tuple[str, Any]] = field(default_factory=list)
 
     def say(self, reply: str) -> Mood:
@@ -62,6 +65,10 @@ class Mood:
 
     def literal(self) -> Mood:
         return self._then("literal")
+
+    def usual(self) -> Mood:
+        """Goes on as it would have (tests/fakes/mailbox.py)."""
+        return self._then("usual")
 
     def drip(self, seconds: float) -> Mood:
         return self._then("drip", seconds)
@@ -119,9 +126,9 @@ class Mailserver:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.sleep(0)  # for the transports to close
 
-    def when(self, verb: str, *, times: int | None = None) -> Mood:
+    def when(self, verb: str, *, times: int | None = None, skip: int = 0) -> Mood:
         """A mood, to be followed by what it does."""
-        self._moods.insert(0, Mood(verb, times))
+        self._moods.insert(0, Mood(verb, times, skip))
         return self._moods[0]
 
     def calm(self) -> None:
@@ -133,8 +140,15 @@ class Mailserver:
         return [line for line in self.commands if line.upper().startswith(verb)]
 
     def mood(self, verb: str) -> Mood | None:
-        for mood in self._moods:
-            if mood.verb == verb and mood.times != 0:
+        return self.first(self._moods, verb)
+
+    @staticmethod
+    def first(moods: Sequence[Mood], verb: str) -> Mood | None:
+        for mood in moods:
+            fits = mood.verb == verb or (mood.verb == "*" and verb not in UNCOUNTED)
+            if fits and mood.skip:
+                mood.skip -= 1
+            elif fits and mood.times != 0:
                 mood.times = None if mood.times is None else mood.times - 1
                 return mood
         return None
@@ -142,13 +156,16 @@ class Mailserver:
     def _arrive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.open += 1
-        task = asyncio.get_running_loop().create_task(self._serve(_Session(self, reader, writer)))
+        task = asyncio.get_running_loop().create_task(self._serve(self._session(reader, writer)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, session: _Session) -> None:
+    def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Session:
+        return Session(self, reader, writer)
+
+    async def _serve(self, session: Session) -> None:
         try:
-            with suppress(OSError, EOFError, _Closed):
+            with suppress(OSError, EOFError, Closed):
                 if self.implicit:
                     await session.writer.start_tls(server_context())
                 await session.run()
@@ -157,11 +174,15 @@ class Mailserver:
             session.writer.transport.abort()
 
 
-class _Closed(Exception):
+class Closed(Exception):
     """The script ends this connection."""
 
 
-class _Session:
+class Session:
+    """One connection. Each verb of `answers` has a method."""
+
+    answers: Collection[str] = ("CAPABILITY", "STARTTLS", "LOGIN", "AUTHENTICATE", "NAMESPACE", "LIST", "LOGOUT")
+
     def __init__(self, server: Mailserver, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.server, self.reader, self.writer = server, reader, writer
         self.known = False
@@ -182,22 +203,28 @@ class _Session:
             tag, _, rest = (await self._line()).partition(" ")
             self.server.commands.append(rest)
             verb = rest.partition(" ")[0].upper()
-            handler = getattr(self, f"_{verb.lower()}", None)
-            if handler is None:
-                await self._answer(verb, tag, "{tag} BAD unknown command")
+            if verb in self.answers:
+                await getattr(self, f"_{verb.lower()}")(tag, rest.partition(" ")[2])
             else:
-                await handler(tag, rest.partition(" ")[2])
+                await self._other(verb, tag, rest.partition(" ")[2])
+
+    async def _other(self, verb: str, tag: str, rest: str) -> None:
+        await self._answer(verb, tag, "{tag} BAD unknown command")
 
     async def _line(self) -> str:
         line = await self.reader.readline()
         if not line:
             raise EOFError
-        return line.decode().rstrip("\r\n")
+        return line.decode("utf-8", "surrogateescape").rstrip("\r\n")
 
     async def _answer(self, verb: str, tag: str, usual: str) -> bool:
         """Reply as the moods say, or as usual; whether that was an OK."""
         mood = self.server.mood(verb)
-        for step, value in mood.steps if mood else [("say", usual)]:
+        return await self._act(mood.steps if mood else [("say", usual)], tag)
+
+    async def _act(self, steps: Sequence[tuple[str, Any]], tag: str) -> bool:
+        usual = ""
+        for step, value in steps:
             match step:
                 case "say":
                     usual = value
@@ -206,9 +233,9 @@ class _Session:
                     await value.wait()
                 case "close":
                     self.writer.close()
-                    raise _Closed
+                    raise Closed
                 case "drop":
-                    raise _Closed
+                    raise Closed
                 case "hang":
                     while await self.reader.read(1024):
                         pass
@@ -295,4 +322,4 @@ class _Session:
 
     async def _logout(self, tag: str, rest: str) -> None:
         await self._answer("LOGOUT", tag, "* BYE see you\r\n{tag} OK done")
-        raise _Closed
+        raise Closed

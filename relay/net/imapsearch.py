@@ -30,31 +30,30 @@ def find(client: Client, message_id: str) -> list[int]:
     if not wanted or CONTROLS.search(message_id):
         return []
     candidates = _candidates(client, message_id.strip().removeprefix("<").removesuffix(">"))
-    newest = since(client, 1, NEWEST)
+    newest = _last(client, 1, NEWEST)
     told = headers(client, {*candidates[-CANDIDATES:], *newest}, ("Message-ID",))
     return sorted(uid for uid, header in told.items() if wanted in _ids(header))
 
 
-def since(client: Client, uid: int, most: int, below: int | None = None) -> list[int]:
-    """One search for mail that is both new and among the last: no server lists a whole folder for it.
-
-    Of a range the server lists all: it is for the caller not to make it too wide.
-    """
+def since(client: Client, uid: int, most: int) -> list[int]:
     if not client.wire.exists:
         noop(client)
-    client.wire.seen, exists = client.wire.changes, client.wire.exists
-    if not exists or most < 1:
-        return []
-    if below is not None:
-        last = max(uid, below - 1)
-        return [one for one in _search(client, b"UID", b"%d:%d" % (number(uid, 1), last)) if uid <= one < below][-most:]
-    among = [b"%d:*" % (exists - most + 1)] if exists > most else []
-    found = _search(client, *among, b"UID", b"%d:*" % number(uid, 1))
-    return [one for one in found if one >= uid][-most:]  # where all are older, * finds the last nevertheless
+    client.wire.seen = client.wire.changes
+    return _last(client, uid, most)
 
 
 def deleted(client: Client) -> list[int]:
     return _search(client, b"DELETED")
+
+
+def _last(client: Client, uid: int, most: int) -> list[int]:
+    """One search for mail that is both new and among the last: no server lists a whole folder for it."""
+    exists = client.wire.exists
+    if not exists or most < 1:
+        return []
+    among = [b"%d:*" % (exists - most + 1)] if exists > most else []
+    found = _search(client, *among, b"UID", b"%d:*" % number(uid, 1))
+    return [one for one in found if one >= uid][-most:]  # where all are older, * finds the last nevertheless
 
 
 def _candidates(client: Client, plain: str) -> list[int]:

@@ -16,15 +16,15 @@
     MailboxServer(searching="words")                            # whole ones; "ignored": it finds all; "unknown": BAD
     MailboxServer(quota=5000)                                   # APPEND of more: NO [OVERQUOTA]
     MailboxServer(biggest=1000)                                 # NO [TOOBIG], before the literal
-    MailboxServer(more="APPENDLIMIT=1000")                      # further capabilities, which change nothing by themselves
+    MailboxServer(more="APPENDLIMIT=1000")                      # said in CAPABILITY, and nothing else
     server.chatter = ["* 1 FETCH (FLAGS (\\Seen))"]             # said unasked before every answer
 
     server.later(3, "Sent", content, flags=["\\Seen"])          # a provider's copy: there after three more commands
     server.renumber("Sent")                                     # UIDVALIDITY changes, and UIDs mean other mail
 
 The moods of tests/fakes/imap.py do for every command, by its verb without UID (FETCH), and `*` is any command after the
-login but LOGOUT. `when` comes before anything is done (for APPEND: before its literal is taken), `when_done` when it is,
-in place of the answer; `usual()` goes on as if nothing were:
+login but LOGOUT. `when` comes before anything is done (for APPEND: before its literal is taken), `when_done` when all
+is, in place of the answer; `usual()` goes on as if nothing were:
 
     server.when("APPEND").say("{tag} NO [TRYCREATE] no such folder")
     server.when_done("APPEND", times=1).drop()                  # stored, and nobody was told

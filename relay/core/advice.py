@@ -75,14 +75,14 @@ RULES: tuple[Rule, ...] = (
         Advice.FIX_CONFIGURATION,
         "5.7.26",
         "550-5.7.26 Unauthenticated email from example.jp is not accepted due to domain's DMARC policy.",
-        r"\b(?:spf|dkim|dmarc|arc)\b|unauthenticated|required authentication level|^[45]\.7\.(?:2[0-7]|509|515) ",
+        r"\b(?:spf|dkim|dmarc|arc)\b|unauthenticated|required authentication level|^[45]\.7\.(?:2[0-467]|509|515) ",
     ),
     Rule(
         "reverse_dns",
         Advice.FIX_CONFIGURATION,
         "5.7.25",
         "550-5.7.25 The IP address sending this message does not have a PTR record setup",
-        r"\bPTR\b|(?:reverse|r)[- ]?dns|dns ptr|client ip|invalid ip for sending",
+        r"\bPTR\b|(?:reverse|r)[- ]?dns|dns ptr|client ip|invalid ip for sending|^[45]\.7\.25 ",
     ),
     Rule(
         "blocklisted",

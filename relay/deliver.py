@@ -19,13 +19,13 @@ from relay.core.reply import Reply, Stage
 from relay.core.vault import Vault
 from relay.hands import Hand, Hands
 from relay.memory import Memory
-from relay.net import smtp
+from relay.net.smtp import Result, UpstreamError
 from relay.record import Recorder
 from relay.settings import Settings
 from relay.store import db, messages
 from relay.store.outcomes import Report
 from relay.trouble import Trouble
-from relay.upstreams import Upstreams
+from relay.upstreams import Connection, Upstreams
 
 log = logging.getLogger("postferry.deliver")
 
@@ -109,7 +109,7 @@ class Deliverer:
             size = sum(wanted.values())
             async with self._memory.hold(size if size > FETCHED else 0):
                 content = await self._bodies(wanted)
-                for group in groups(hand.rows[place:]):
+                for group in groups(hand.rows[place:], 1 if hand.account.mailgun else TOGETHER):
                     if group[0].message not in wanted or self._hands.spent(hand):
                         break
                     await self._carefully(hand, group, content)
@@ -137,7 +137,7 @@ class Deliverer:
         begun = time.perf_counter()
         try:
             results = await self._transact(hand, rows, self._render(rows[0], content))
-        except smtp.UpstreamError as error:
+        except UpstreamError as error:
             await self._unreachable(hand, rows, error, time.perf_counter() - begun)
             return
         seconds = time.perf_counter() - begun
@@ -157,26 +157,42 @@ class Deliverer:
         tag = pixel.tag(self._settings.public_url, pixel.sign(self._keys, row.delivery))
         return splice.render(content, row.splice, tag)
 
-    async def _transact(self, hand: Hand, rows: Sequence[Leased], content: Sequence[bytes]) -> Sequence[smtp.Result]:
+    async def _transact(self, hand: Hand, rows: Sequence[Leased], content: Sequence[bytes]) -> Sequence[Result]:
         """Sends on the lease's connection. One that proves dead before it said anything is replaced once."""
         connection = hand.connection
         if connection is None or not connection.usable or self._upstreams.served(hand.account, connection):
             self._leave(hand)
             connection = hand.connection = await self._upstreams.take(hand.account)
-            await self._trouble.over(hand)
-        first = await _send(connection, rows, content)
+        first = await self._send(hand, connection, rows, content)
         if not any(result.stale for result in first):
             return first
         self._leave(hand)
         connection = hand.connection = await self._upstreams.fresh(hand.account)
-        return await _send(connection, rows, content)
+        return await self._send(hand, connection, rows, content)
+
+    async def _send(
+        self, hand: Hand, connection: Connection, rows: Sequence[Leased], content: Sequence[bytes]
+    ) -> Sequence[Result]:
+        """The account's trouble is over once upstream has let us in: SMTP before any mail, Mailgun with the first."""
+        if hand.troubled and connection.greeted:
+            await self._trouble.over(hand)
+        results = await connection.transact(
+            rows[0].sender,
+            [row.recipient for row in rows],
+            content,
+            smtputf8=rows[0].smtputf8,
+            eightbit=rows[0].eightbit,
+        )
+        if hand.troubled and connection.greeted:
+            await self._trouble.over(hand)
+        return results
 
     def _leave(self, hand: Hand) -> None:
         if hand.connection is not None:
             self._upstreams.drop(hand.connection)
             hand.connection = None
 
-    async def _unreachable(self, hand: Hand, rows: Sequence[Leased], error: smtp.UpstreamError, seconds: float) -> None:
+    async def _unreachable(self, hand: Hand, rows: Sequence[Leased], error: UpstreamError, seconds: float) -> None:
         """No connection: the trouble is the account's, not these recipients'. One try is spent, the account rests."""
         hand.over = True
         verdict = classify(error.reply, error.stage)
@@ -187,7 +203,7 @@ class Deliverer:
         await self._trouble.unreachable(hand, verdict, error.reply)
 
     def _report(self, hand: Hand, row: Leased, verdict: Verdict, reply: Reply, stage: Stage, seconds: float) -> Report:
-        assert hand.account.smtp is not None
+        assert hand.account.upstream is not None
         return reading.report(
             row,
             hand.id,
@@ -195,7 +211,7 @@ class Deliverer:
             reply,
             stage,
             seconds=seconds,
-            upstream=f"{hand.account.smtp.host}:{hand.account.smtp.port}",
+            upstream=hand.account.upstream.label,
             now=datetime.now(UTC),
             limited=bool(hand.account.limits.windows),
             settings=self._settings,
@@ -206,21 +222,11 @@ class Deliverer:
             return await messages.bodies(conn, wanted)
 
 
-async def _send(connection: smtp.Connection, rows: Sequence[Leased], content: Sequence[bytes]) -> Sequence[smtp.Result]:
-    return await connection.transact(
-        rows[0].sender,
-        [row.recipient for row in rows],
-        content,
-        smtputf8=rows[0].smtputf8,
-        eightbit=rows[0].eightbit,
-    )
-
-
-def groups(rows: Sequence[Leased]) -> Iterator[Sequence[Leased]]:
-    """The rows of each transaction: recipients of one message whose copies are identical go together."""
+def groups(rows: Sequence[Leased], most: int) -> Iterator[Sequence[Leased]]:
+    """The rows of each transaction: up to `most` recipients of one message whose copies are identical go together."""
     for (_, shared), run in groupby(rows, key=lambda row: (row.message, row.splice is None)):
         together = list(run)
-        step = TOGETHER if shared else 1
+        step = most if shared else 1
         for start in range(0, len(together), step):
             yield together[start : start + step]
 

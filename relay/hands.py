@@ -11,15 +11,15 @@ from relay import metrics
 from relay.core.errors import StoreAway
 from relay.core.model import Account, Leased
 from relay.core.vault import Vault, VaultError
-from relay.net import smtp
 from relay.settings import Settings
 from relay.store import accounts, db, leases
+from relay.upstreams import Connection
 from relay.wake import Waker
 
 log = logging.getLogger("postferry.deliver")
 
 AGAIN = 0.5  # s between two looks whether PostgreSQL is back
-NO_UPSTREAM = "It has no upstream: set its smtp settings, and its mail goes."
+NO_UPSTREAM = "It has no upstream: set its smtp or mailgun settings, and its mail goes."
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class Hand:
     troubled: bool  # the account's last connection failed
     deadline: float  # until then the lease is surely ours
     stop_at: float  # what is not reached by then is given back
-    connection: smtp.Connection | None = None
+    connection: Connection | None = None
     over: bool = False  # nothing more of it is to be sent
 
 
@@ -102,7 +102,7 @@ class Hands:
             account = await accounts.get(conn, self._vault, id)
         except VaultError as error:
             return await accounts.get(conn, None, id), str(error)
-        return account, NO_UPSTREAM if account and account.smtp is None else ""
+        return account, NO_UPSTREAM if account and account.upstream is None else ""
 
     async def _release(self, lease: int) -> int:
         """Ends the lease, waiting for PostgreSQL as long as it takes: one that expires would leave a doubt."""

@@ -65,8 +65,9 @@ class Trouble:
 
 
 def _count(account: Account, kind: str) -> None:
-    if account.smtp is not None:
-        metrics.UPSTREAM_TROUBLES.labels(metrics.upstream_label(account.smtp.host), kind).inc()
+    if account.upstream is not None:
+        host = account.upstream.label.rpartition(":")[0]
+        metrics.UPSTREAM_TROUBLES.labels(metrics.upstream_label(host), kind).inc()
 
 
 def _why(verdict: Verdict, reply: Reply) -> str:

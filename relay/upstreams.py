@@ -6,13 +6,15 @@ import asyncio
 from collections import defaultdict
 
 from relay import metrics
-from relay.core.model import Account, Smtp
-from relay.net import smtp
+from relay.core.model import Account, Mailgun, Smtp
+from relay.net import mailgun, smtp
 from relay.settings import Settings
 
 MOST_IDLE = 1000  # of one process, over all accounts
 
-Key = tuple[str, Smtp]
+Key = tuple[str, Smtp | Mailgun]
+Connection = smtp.Connection | mailgun.Connection
+"""To an upstream of either kind; both have the same surface."""
 
 
 class Upstreams:
@@ -20,15 +22,14 @@ class Upstreams:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._idle: defaultdict[Key, list[tuple[smtp.Connection, asyncio.TimerHandle]]] = defaultdict(list)
+        self._idle: defaultdict[Key, list[tuple[Connection, asyncio.TimerHandle]]] = defaultdict(list)
         self._count = 0
         self._closing: set[asyncio.Task[None]] = set()
         self._timeouts = smtp.Timeouts(settings.connect_timeout, settings.command_timeout, settings.data_timeout)
 
-    async def take(self, account: Account) -> smtp.Connection:
+    async def take(self, account: Account) -> Connection:
         """An idle connection, the latest used first, else a new one. Raises smtp.UpstreamError."""
-        assert account.smtp is not None
-        key = (account.id, account.smtp)
+        key = _key(account)
         while waiting := self._idle.get(key):
             connection, timer = waiting.pop()
             self._left(key, timer)
@@ -37,31 +38,38 @@ class Upstreams:
             self._close(connection)
         return await self.fresh(account)
 
-    async def fresh(self, account: Account) -> smtp.Connection:
+    async def fresh(self, account: Account) -> Connection:
         """A new connection, logged in. Raises smtp.UpstreamError."""
-        assert account.smtp is not None
-        connection = await smtp.connect(
-            account.smtp,
-            hostname=self._settings.hostname,
-            allowed=self._settings.allow_networks,
-            sandbox_port=self._settings.sandbox_port,
-            timeouts=self._timeouts,
-        )
+        connection = await self._connect(account)
         metrics.CONNECTIONS.labels("worker", "out").inc()
         return connection
 
-    def give_back(self, account: Account, connection: smtp.Connection) -> None:
+    async def _connect(self, account: Account) -> Connection:
+        match account.upstream:
+            case Mailgun() as domain:
+                return await mailgun.connect(domain, allowed=self._settings.allow_networks, timeouts=self._timeouts)
+            case Smtp() as server:
+                return await smtp.connect(
+                    server,
+                    hostname=self._settings.hostname,
+                    allowed=self._settings.allow_networks,
+                    sandbox_port=self._settings.sandbox_port,
+                    timeouts=self._timeouts,
+                )
+            case None:
+                raise AssertionError("mail of an account without upstream is not worked on")
+
+    def give_back(self, account: Account, connection: Connection) -> None:
         """Keeps the connection for the account's next lease, or closes it when it has served."""
-        assert account.smtp is not None
         if not connection.usable or self.served(account, connection) or self._count >= MOST_IDLE:
             self._close(connection)
             return
-        key = (account.id, account.smtp)
+        key = _key(account)
         timer = asyncio.get_running_loop().call_later(self._settings.idle_seconds, self._expire, key, connection)
         self._idle[key].append((connection, timer))
         self._count += 1
 
-    def served(self, account: Account, connection: smtp.Connection) -> bool:
+    def served(self, account: Account, connection: Connection) -> bool:
         """Whether it has carried as many messages as the account wants of one connection."""
         return connection.used >= account.limits.messages_per_connection
 
@@ -74,11 +82,11 @@ class Upstreams:
         if self._closing:
             await asyncio.wait(self._closing)
 
-    def drop(self, connection: smtp.Connection) -> None:
+    def drop(self, connection: Connection) -> None:
         """Closes a connection that is of no more use, without being waited for."""
         self._close(connection)
 
-    def _expire(self, key: Key, connection: smtp.Connection) -> None:
+    def _expire(self, key: Key, connection: Connection) -> None:
         kept = self._idle.get(key, [])
         for place, (waiting, timer) in enumerate(kept):
             if waiting is connection:
@@ -93,8 +101,13 @@ class Upstreams:
         if not self._idle[key]:
             del self._idle[key]
 
-    def _close(self, connection: smtp.Connection) -> None:
+    def _close(self, connection: Connection) -> None:
         metrics.CONNECTIONS.labels("worker", "out").dec()
         task = asyncio.get_running_loop().create_task(connection.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+
+def _key(account: Account) -> Key:
+    assert account.upstream is not None
+    return account.id, account.upstream

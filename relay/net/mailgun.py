@@ -79,7 +79,8 @@ class Connection:
             return Result(recipient, Stage.DOT, Reply(451, "4.4.2", str(fault)), lost=True)
         stage, reply = api.read(said, datetime.now(UTC))
         lost = api.unclear(said)
-        self.greeted = self.greeted or (stage in (Stage.RCPT, Stage.DOT) and said.status < 500 and not lost)
+        judged = stage in (Stage.RCPT, Stage.DOT) and said.status < 500 and not lost
+        self.greeted = judged or (self.greeted and stage is not Stage.AUTH)
         return Result(recipient, Stage.DOT if lost else stage, reply, lost=lost)
 
     async def _post(self, boundary: str, body: Sequence[bytes]) -> Said:

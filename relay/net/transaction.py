@@ -43,6 +43,8 @@ class Result:
 class Connection:
     """An upstream that is greeted and logged in to. One transaction at a time."""
 
+    greeted = True  # upstream has let us in
+
     def __init__(self, wire: Wire, extensions: Mapping[str, str], timeouts: Timeouts) -> None:
         self.extensions = extensions
         self.used = 0  # transactions so far

@@ -1,0 +1,156 @@
+"""A lease against Mailgun's API: what is sent, what is recorded, what the account learns."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from psycopg.types.json import Jsonb
+
+from relay.core import splice
+from relay.core.vault import Vault
+from relay.settings import Settings
+from relay.store import db
+from tests.fakes.mailgun import KEY, MailgunServer
+from tests.flow.test_deliver import HTML, Line
+
+
+class Post(Line):
+    """A production line whose account sends through Mailgun."""
+
+    async def mailgun(self, server: MailgunServer, key: str = KEY, **limits: int) -> None:
+        sealed = Vault(self.settings.secret_keys).seal("a", "mailgun.apiKey", key)
+        settings = {name: value for name, value in server.settings.items() if name != "apiKey"}
+        async with db.connection(self.pool) as conn:
+            await conn.execute(
+                "insert into accounts (id, config, secrets) values ('a', %s, %s)"
+                " on conflict (id) do update set secrets = excluded.secrets, updated_at = now()",
+                (Jsonb({"mailgun": settings, "limits": limits}), Jsonb({"mailgun.apiKey": sealed})),
+            )
+
+    async def attempts(self) -> list[tuple[Any, ...]]:
+        async with db.connection(self.pool) as conn:
+            found = await conn.execute("select outcome::text, stage, code, upstream from attempts order by id")
+            return await found.fetchall()
+
+
+@pytest.fixture
+async def line(pool: db.Pool, settings: Settings) -> AsyncIterator[Post]:
+    line = Post(pool, settings)
+    yield line
+    line.deliverer.stop()
+    await line.deliverer.close()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[MailgunServer]:
+    async with MailgunServer() as server:
+        yield server
+
+
+async def test_each_recipient_gets_a_copy_of_their_own_over_one_connection(line: Post, server: MailgunServer) -> None:
+    await line.mailgun(server)
+    await line.accept("one@x.example", "two@x.example", content=HTML, splice=splice.find(HTML))
+    await line.deliver()
+    assert [taken.to for taken in server.taken] == ["one@x.example", "two@x.example"]
+    assert len({taken.content for taken in server.taken}) == 2  # each has its pixel
+    assert server.connections == 1
+    assert await line.rows() == [("sent", 1, "sent")] * 2
+    assert await line.rows("reply") == [("Queued. Thank you. id=x@example.com",)] * 2
+    assert await line.attempts() == [("sent", "dot", 250, f"127.0.0.1:{server.port}")] * 2
+    assert await line.events() == ["messageSent"] * 2
+
+
+async def test_copies_that_are_the_same_are_requests_of_their_own_too(line: Post, server: MailgunServer) -> None:
+    server.when("two@x.example").say(400, {"message": "'to' parameter is not a valid address. please check"})
+    await line.mailgun(server)
+    await line.accept("one@x.example", "two@x.example", "three@x.example")
+    await line.deliver()
+    assert [taken.to for taken in server.taken] == ["one@x.example", "three@x.example"]
+    assert await line.rows() == [("sent", 1, "sent"), ("failed", 1, "bad_address"), ("sent", 1, "sent")]
+
+
+async def test_a_reply_that_is_lost_is_recorded_as_unknown_and_tried_again(line: Post, server: MailgunServer) -> None:
+    server.when(times=1).drop()
+    await line.mailgun(server)
+    await line.accept("one@x.example")
+    await line.deliver()
+    assert await line.rows() == [("deferred", 1, "unknown")]
+    await line.now()
+    await line.deliver()
+    assert await line.rows() == [("sent", 2, "sent")]
+    assert [attempt[0] for attempt in await line.attempts()] == ["unknown", "sent"]
+
+
+async def test_a_kept_connection_that_is_dead_costs_no_try(line: Post, server: MailgunServer) -> None:
+    await line.mailgun(server)
+    await line.accept("one@x.example")
+    await line.deliver()
+    server.drop()
+    await line.accept("two@x.example")
+    await line.deliver()
+    assert await line.rows() == [("sent", 1, "sent")] * 2
+
+
+async def test_a_refused_key_pauses_the_account_and_a_good_one_resumes_it(line: Post, server: MailgunServer) -> None:
+    await line.mailgun(server, "key-bad")
+    await line.accept("one@x.example")
+    await line.deliver()
+    assert await line.account_is() == ("refused", 0)
+    assert await line.rows() == [("deferred", 0, "mailgun_key")]
+    assert await line.events() == ["messageDeliveryError", "authenticationError", "accountPaused"]
+    await line.mailgun(server, KEY)
+    await line.now()
+    await line.deliver()
+    assert await line.account_is() == ("active", 0)
+    assert await line.rows() == [("sent", 1, "sent")]
+    assert (await line.events())[3:] == ["accountResumed", "messageSent"]
+
+
+async def test_a_probe_that_is_refused_again_tells_nothing_new(line: Post, server: MailgunServer) -> None:
+    await line.mailgun(server, "key-bad")
+    await line.accept("one@x.example")
+    await line.deliver()
+    await line.now()
+    await line.deliver()
+    told = await line.events()
+    assert (told.count("accountPaused"), told.count("accountResumed")) == (1, 0)
+
+
+async def test_throttling_lets_the_account_rest_and_costs_no_attempt(line: Post, server: MailgunServer) -> None:
+    server.when(times=1).say(429, {"message": "Too Many Requests"}, Retry_After="300")
+    await line.mailgun(server)
+    await line.accept("one@x.example", "two@x.example")
+    await line.deliver()
+    assert server.taken == []
+    async with db.connection(line.pool) as conn:
+        row = await (await conn.execute("select retry_at - now() > '290 seconds' from accounts")).fetchone()
+    assert row == (True,)
+    assert await line.lease() is None
+    await line.now()
+    while (lease := await line.lease()) is not None:
+        await line.deliverer.deliver(lease)
+    assert sorted(await line.rows("state::text, attempts")) == [("sent", 1)] * 2
+    assert await line.account_is() == ("active", 0)
+
+
+async def test_nobody_there_is_the_accounts_trouble(line: Post, server: MailgunServer) -> None:
+    await line.mailgun(server)
+    await server.stop()
+    await line.accept("one@x.example", "two@x.example")
+    await line.deliver()
+    assert await line.account_is() == ("active", 1)
+    assert await line.rows("attempts") == [(1,), (0,)]
+    assert "connectError" in await line.events()
+
+
+async def test_the_key_is_in_no_row(line: Post, server: MailgunServer) -> None:
+    await line.mailgun(server, "key-very-secret")
+    await line.accept("one@x.example")
+    await line.deliver()
+    async with db.connection(line.pool) as conn:
+        for table in ("accounts", "events", "deliveries"):
+            rows = await (await conn.execute(f"select t::text from {table} t".encode())).fetchall()
+            assert rows
+            assert "key-very-secret" not in str(rows)

@@ -34,7 +34,9 @@ create table mailboxes (
     error           text not null default '',       -- why the last one did not
     folders         jsonb not null default '{}',    -- {"INBOX": {"uidvalidity": 1, "uidnext": 7}}: seen up to there
     listed_at       timestamptz,                    -- when its folders were last asked for
-    files           boolean                         -- the provider files what is sent by itself; null: not known yet
+    files           boolean,                        -- the provider files what is sent by itself; null: not known yet
+    copies_at       timestamptz,                    -- no Sent copy is tried before: the mailbox could not be used
+    copy_failures   integer not null default 0      -- times that it could not, in a row
 );
 create index mailboxes_due on mailboxes (due_at) where due_at is not null;
 insert into mailboxes (account_id, due_at)
@@ -42,7 +44,7 @@ insert into mailboxes (account_id, due_at)
 
 -- Sent copies that are owed: a row from the first recipient that a message was sent to (written with that outcome, for
 -- accounts with a mailbox), worked on after its last outcome. `original` is flagged by the same hand.
-create type copy_state as enum ('owed', 'done', 'failed');
+create type copy_state as enum ('owed', 'done', 'failed');  -- done: it is there; while due_at is set it is looked at again
 create table sent_copies (
     message_id      uuid primary key,
     account_id      text not null,
@@ -53,6 +55,7 @@ create table sent_copies (
     tries           integer not null default 0,     -- that failed, in a row
     looks           smallint not null default 0,    -- for provider's copies that come late, so far
     place           jsonb,                          -- of our copy, or of where it was about to be written
+    filed           boolean not null default false, -- a copy of the provider's was met
     flagged         boolean not null default false, -- the message that it answers has its flag, or is gone
     error           text not null default '',
     created_at      timestamptz not null default now(),

@@ -8,10 +8,12 @@ the newest mail.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
 from imapclient.response_parser import parse_message_list  # type: ignore[import-untyped]
 
 from relay.net.imapanswers import number
+from relay.net.imapfaults import Misunderstood
 from relay.net.imapfolders import Client
 from relay.net.imapmail import LONG, headers, noop
 from relay.net.imapwire import Wire, spoken
@@ -26,7 +28,7 @@ FIELD = re.compile(rb"^message-id[ \t]*:(.*)$", re.IGNORECASE | re.MULTILINE)
 
 def find(client: Client, message_id: str) -> list[int]:
     """See Mailbox, here as below."""
-    wanted = _plain(message_id.encode("utf-8", "surrogateescape"))
+    wanted = _plain(message_id.encode("utf-8", "replace"))
     if not wanted or CONTROLS.search(message_id):
         return []
     candidates = _candidates(client, message_id.strip().removeprefix("<").removesuffix(">"))
@@ -35,11 +37,11 @@ def find(client: Client, message_id: str) -> list[int]:
     return sorted(uid for uid, header in told.items() if wanted in _ids(header))
 
 
-def since(client: Client, uid: int, most: int) -> list[int]:
+def since(client: Client, uid: int, most: int, below: int | None = None) -> list[int]:
     if not client.wire.exists:
         noop(client)
     client.wire.seen = client.wire.changes
-    return _last(client, uid, most)
+    return _last(client, uid, most) if below is None else _between(client, uid, below)[-most:]
 
 
 def deleted(client: Client) -> list[int]:
@@ -48,7 +50,7 @@ def deleted(client: Client) -> list[int]:
 
 def _last(client: Client, uid: int, most: int) -> list[int]:
     """One search for mail that is both new and among the last: no server lists a whole folder for it."""
-    exists = client.wire.exists
+    exists = _selected(client).exists
     if not exists or most < 1:
         return []
     among = [b"%d:*" % (exists - most + 1)] if exists > most else []
@@ -56,31 +58,52 @@ def _last(client: Client, uid: int, most: int) -> list[int]:
     return [one for one in found if one >= uid][-most:]  # where all are older, * finds the last nevertheless
 
 
+def _between(client: Client, uid: int, below: int) -> list[int]:
+    """All of a range of UIDs: it is for the caller not to make it too wide."""
+    if not _selected(client).exists or below <= uid:
+        return []
+    return [one for one in _search(client, b"UID", b"%d:%d" % (number(uid, 1), below - 1)) if uid <= one < below]
+
+
 def _candidates(client: Client, plain: str) -> list[int]:
-    """First as a whole, then without the brackets, which are no word to an index of words."""
+    """First as a whole, then without the brackets, which are no word to an index of words.
+
+    A server that does not know how to search finds nothing; one that cannot just now refuses, which is raised.
+    """
     ways: list[tuple[bytes, ...]] = [
         (b"HEADER", b"Message-ID", _string(f"<{plain}>")),
         (b"HEADER", b"Message-ID", _string(plain)),
     ]
     if "X-GM-EXT-1" in client.words() and SINGULAR.fullmatch(plain):
         ways.insert(0, (b"X-GM-RAW", _string(f"rfc822msgid:{plain}")))
-    return next((found for way in ways if (found := _search(client, *way))), [])
+    for way in ways:
+        with suppress(Misunderstood):
+            if found := _search(client, *way):
+                return found
+    return []
 
 
 def _search(client: Client, *criteria: bytes) -> list[int]:
     """Ascending. imapclient sends what is not ASCII as a literal; some servers answer in several lines."""
-    charset = () if b"".join(criteria).isascii() else (b"CHARSET", b"UTF-8")
-    with client.wire.granted(most=LONG):
+    wire, charset = _selected(client), () if b"".join(criteria).isascii() else (b"CHARSET", b"UTF-8")
+    with wire.granted(most=LONG):
         typ, data = client._raw_command(b"SEARCH", [*charset, *criteria])
     if typ != "OK":
         raise Wire.error(spoken(data))
-    lines = client.wire.untagged_responses.pop("SEARCH", ())
+    lines = wire.untagged_responses.pop("SEARCH", ())
     return sorted({number(uid, 1) for line in lines for uid in parse_message_list([line])})
+
+
+def _selected(client: Client) -> Wire:
+    """Its wire. Where no folder is selected no mail is looked for, which is not to say that there is none."""
+    if client.wire.state != "SELECTED":
+        raise Wire.error("no folder is selected")
+    return client.wire
 
 
 def _string(text: str) -> bytes:
     """Quoted whenever it can be (RFC 3501 4.3): imapclient leaves parentheses bare."""
-    encoded = text.encode("utf-8", "surrogateescape")
+    encoded = text.encode("utf-8", "replace")
     return b'"' + encoded.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"' if encoded.isascii() else encoded
 
 

@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from relay.core.bounce import Reported, judge
 from relay.core.model import Opener, Outcome, Splice, State
-from relay.store import accounts, audit, db, deadletters, expiry, leases, opens, outcomes, retention, rollups
+from relay.core.prose import Told
+from relay.core.report import Kind
+from relay.store import accounts, audit, bounces, db, deadletters, expiry, leases, opens, outcomes, retention, rollups
 from relay.store.audit import Difference
 from relay.store.opens import Open
 from relay.store.outcomes import Report
@@ -98,7 +101,17 @@ class Life:
     async def step(self) -> None:
         await self._pass(self.random.choice([timedelta(seconds=1), timedelta(minutes=9), timedelta(days=2)]))
         acts = [self.send, self.send, self.work, self.work, self.look, self.look, self.look]
-        acts += [self.lose, self.replay, self.purge, self.fold, self.early, self.leave, self.forget]
+        acts += [
+            self.report,
+            self.report,
+            self.lose,
+            self.replay,
+            self.purge,
+            self.fold,
+            self.early,
+            self.leave,
+            self.forget,
+        ]
         await self.random.choice(acts)()
 
     async def _pass(self, time: timedelta) -> None:
@@ -118,6 +131,20 @@ class Life:
         chosen = await self._some("state in ('queued', 'deferred')", 8)
         states = [State.SENT, State.SENT, State.SENT, State.FAILED, State.DEFERRED]
         await work(self.conn, {id: self.random.choice(states) for id in chosen})
+
+    async def report(self) -> None:
+        """Some of what was sent comes back, or is complained about; of the rest nothing that is known is changed."""
+        for id in await self._some("true", 3):
+            ((account, name, who),) = await rows(
+                self.conn,
+                "select d.account_id, m.message_id, d.recipient from deliveries d"
+                " join messages m on m.id = d.message_id where d.id = %s",
+                id,
+            )
+            kind = self.random.choice([Kind.BOUNCE, Kind.BOUNCE, Kind.COMPLAINT])
+            said = judge(Told(who, self.random.choice(["failed", "failed", "delayed"]), "5.1.1", "no such user"))
+            key, name = self.random.randbytes(8).hex(), self.random.choice([name, ""])
+            await bounces.apply(self.conn, account, Reported(kind, "imap", key, name, (said,), at=self.now))
 
     async def lose(self) -> None:
         """A worker dies at the last attempt."""
@@ -172,10 +199,18 @@ async def test_whatever_happens_the_sums_are_what_the_rows_say(pool: db.Pool, se
             for _ in range(6):
                 await life.step()
             assert await differences(conn) == []
-        kept = await rows(conn, "select account_id = '' as everybody, sum(sent), sum(opens) from tallies group by 1")
+        kept = await rows(
+            conn, "select account_id = '' as everybody, sum(sent), sum(opens), sum(bounced) from tallies group by 1"
+        )
         assert len(kept) == 2
+        assert kept[0][3] > 0
         assert kept[0][1:] == kept[1][1:]
         await conn.execute("reset search_path")
+
+
+def bounced(address: str) -> Reported:
+    """What was sent to this address last came back."""
+    return Reported(Kind.BOUNCE, "imap", address, "", (judge(Told(address, "failed", "5.1.1")),))
 
 
 async def everything(conn: db.Connection) -> None:
@@ -187,6 +222,7 @@ async def everything(conn: db.Connection) -> None:
         await look(conn, sent[0], times=3)
         await look(conn, sent[0], opener=Opener.PREFETCH)
         await look(conn, sent[1], opener=Opener.SELF)
+        await bounces.apply(conn, one, bounced("bob@x.example"))
         for table in rollups.KEYS:
             await rollups.fold(conn, table)
     await work(conn, dict.fromkeys(await send(conn, "eve@z.example"), State.SENT))
@@ -195,6 +231,13 @@ async def everything(conn: db.Connection) -> None:
 WRONG = {
     "a tally": ("update tallies set sent = sent + 1 where account_id = 'a' and folded", "tallies", "sent"),
     "a tally of all": ("update tallies set opened = 0 where account_id = '' and folded", "tallies", "opened"),
+    "a tally of bounces": (
+        "insert into tallies (account_id, quarter, email_type, bounced) select account_id, quarter, email_type, -1"
+        " from tallies where bounced > 0",
+        "tallies",
+        "bounced",
+    ),
+    "a recipient's bounces": ("update recipients set bounced = 7 where bounced > 0", "recipients", "bounced"),
     "a lost tally": ("delete from tallies where account_id = 'a' and not folded", "tallies", "sent"),
     "an invented tally": (
         "insert into tallies (account_id, quarter, email_type, failed) values ('b', now() - interval '2 days', 'x', 7)",
@@ -332,7 +375,20 @@ async def test_what_retention_took_is_remembered(pool: db.Pool) -> None:
         assert await retention.purge(conn, KEEP) == 3
         gone = await rows(conn, "select gone - 'at' from recipients where address = 'eve@z.example'")
         assert await differences(conn) == []
-    assert gone == [({"sent": 1, "tracked": 0, "failed": 0, "opened": 0, "any_opened": 0, "opens": 0, "any_opens": 0},)]
+    assert gone == [
+        (
+            {
+                "sent": 1,
+                "tracked": 0,
+                "failed": 0,
+                "bounced": 0,
+                "opened": 0,
+                "any_opened": 0,
+                "opens": 0,
+                "any_opens": 0,
+            },
+        )
+    ]
 
 
 @asynccontextmanager

@@ -40,6 +40,7 @@ UPSTREAM_SECONDS = Histogram("upstream_seconds", "One try, from its first byte t
 UPSTREAM_TROUBLES = Counter(
     "upstream_troubles", "Times an upstream was unreachable, refused a login or asked for a rest", "upstream", "kind"
 )
+TOKENS = Counter("oauth_tokens", "Access tokens asked for: refreshed, refused, or the issuer was away", "outcome")
 ACCEPT_TO_SENT_SECONDS = Histogram(
     "accept_to_sent_seconds", "From accept (or the time asked for) to the upstream's 250", buckets=_LIFE
 )

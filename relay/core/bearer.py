@@ -1,4 +1,4 @@
-"""How an access token is said to a mail server: XOAUTH2 and OAUTHBEARER, as SASL's initial response.
+"""Which servers of an account are told its access token, and how: XOAUTH2 and OAUTHBEARER, as SASL's first response.
 
 XOAUTH2: https://developers.google.com/workspace/gmail/imap/xoauth2-protocol; OAUTHBEARER: RFC 7628.
 """
@@ -8,6 +8,9 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
+from dataclasses import replace
+
+from relay.core.model import Account, Imap, Smtp
 
 MECHANISMS: Mapping[str, bytes] = {"XOAUTH2": b"", "OAUTHBEARER": b"\x01"}
 """Those there are, the one that large providers know longest first; and what is said to the challenge of a refusal."""
@@ -28,3 +31,23 @@ def reason(challenge: str | bytes) -> str:
         return base64.b64decode(raw, validate=True).decode("utf-8", "replace")
     except (binascii.Error, ValueError):
         return raw.decode("utf-8", "replace")
+
+
+def bare(server: Smtp | Imap | None) -> bool:
+    """It has neither password nor token of its own."""
+    return server is not None and not (server.password or server.access_token)
+
+
+def wanted(account: Account) -> bool:
+    """Some server of the account is to be told a token that is had by OAuth2."""
+    return account.oauth2 is not None and (bare(account.smtp) or bare(account.imap))
+
+
+def armed(account: Account, token: str) -> Account:
+    """With this token in each of those."""
+    smtp, imap = account.smtp, account.imap
+    return replace(
+        account,
+        smtp=replace(smtp, access_token=token) if smtp is not None and bare(smtp) else smtp,
+        imap=replace(imap, access_token=token) if imap is not None and bare(imap) else imap,
+    )

@@ -190,9 +190,23 @@ def signed_in_as(id_token: str) -> frozenset[str]:
     return frozenset(name.strip().lower() for name in names if isinstance(name, str) and name.strip())
 
 
+def somebody_else(wanted: str, names: frozenset[str]) -> str:
+    """Who has signed in, where that is not the user who is `wanted`; "" where it is, or nobody can tell."""
+    alike = {name for name in names if ("@" in name) == ("@" in wanted)}
+    return min(alike) if alike and _mailbox(wanted) not in map(_mailbox, alike) else ""
+
+
 def spoken(text: str) -> str:
     """An issuer's own words as one line, not too long."""
     return UNPRINTABLE.sub(" ", text).strip()[:LONGEST_SAID]
+
+
+def _mailbox(address: str) -> str:
+    """Google's addresses are the same with and without dots, and under both of its names."""
+    local, _, domain = address.strip().lower().rpartition("@")
+    if domain in ("gmail.com", "googlemail.com"):
+        return f"{local.partition('+')[0].replace('.', '')}@gmail.com"
+    return f"{local}@{domain}"
 
 
 def _denied(status: int, told: Mapping[str, Any] | None) -> Denied:

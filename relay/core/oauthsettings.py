@@ -6,6 +6,8 @@ and with the servers that it was given for.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +32,13 @@ def login(fields: Fields) -> str:
 def bare(fields: Fields, server: str) -> bool:
     """It has no password or token of its own: it is told ours."""
     return not any(f"{server}.auth.{name}" in fields for name in ("pass", "accessToken"))
+
+
+def fingerprint(fields: Fields) -> str:
+    """A hash of whom an authorisation is for, with which application, and who will be told its tokens."""
+    kept = {key: value for key, value in fields.items() if key.startswith("oauth2.") and key != "oauth2.refreshToken"}
+    kept |= {f"{server}.host": fields.get(f"{server}.host") for server in SERVERS} | {"login": login(fields)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def filled(old: Fields, new: dict[str, Any], given: Fields) -> dict[str, Any]:

@@ -121,7 +121,8 @@ async def put(conn: Connection, vault: Vault, account: str, token: str, seconds:
     """The token that came with a new refresh token: whatever was there is of the one before."""
     await conn.execute(
         """
-        insert into grants (account_id, token, expires_at) values (%(id)s, %(token)s, now() + %(s)s * interval '1 second')
+        insert into grants (account_id, token, expires_at)
+        values (%(id)s, %(token)s, now() + %(s)s * interval '1 second')
         on conflict (account_id) do update set token = excluded.token, expires_at = excluded.expires_at,
             claimed_until = null, refused = null, error = '', updated_at = now()
         """,

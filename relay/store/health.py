@@ -54,8 +54,8 @@ async def throttled(conn: Connection, account: Account, reason: str, *, seconds:
     )
 
 
-async def refused(conn: Connection, account: Account, reason: str, reply: Reply, *, seconds: float) -> None:
-    """Upstream refused the login: the account stops, but for a probe each `seconds`. An operator's pause stands."""
+async def refused(conn: Connection, account: Account, reason: str, reply: Reply | None, *, seconds: float) -> None:
+    """The login is refused: the account stops, but for a probe each `seconds`. An operator's pause stands."""
     await conn.execute(
         """
         with old as (

@@ -9,7 +9,7 @@ COMPILE := pyproject.toml --universal --python-version 3.11 --generate-hashes --
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench chaos lock env clean
+.PHONY: help install run test check bench chaos matrix lock env clean
 
 help: ## this page
 	@echo "Postferry, a self-hosted email relay. Two commands are enough:"
@@ -51,6 +51,9 @@ bench: $(STAMP) ## speed on this machine, beside Postfix where it is installed; 
 
 chaos: $(STAMP) ## two minutes of storms, then both ledgers are reconciled; CHAOS_SECONDS, CHAOS_SEED
 	$(BIN)/python -m tests.chaos
+
+matrix: $(STAMP) ## each role killed at each point of the natural path; a table of what came of it; ONLY=word
+	$(BIN)/python -m tests.matrix
 
 lock: ## deploy/*.lock anew from pyproject.toml (needs uv): all of it, and what a running Postferry needs
 	$(UV) pip compile $(COMPILE) --upgrade --extra embedded --extra dev --output-file deploy/requirements.lock

@@ -40,9 +40,12 @@ class Stack:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._read: dict[Path, int] = {}
 
-    async def start(self, *names: str, **changed: str) -> None:
-        """Those of these roles that do not run, until they are ready; `changed`: settings of theirs alone."""
-        notices = {name: self._spawn(name, changed) for name in names if not self.runs(name)}
+    async def start(self, *names: str, through: tuple[str, ...] = (), **changed: str) -> None:
+        """Those of these roles that do not run, until they are ready; `changed`: settings of theirs alone.
+
+        `through`: a module that runs the role's in its way, and what it is told (name=value) in the environment.
+        """
+        notices = {name: self._spawn(name, changed, through) for name in names if not self.runs(name)}
         for name, notice in notices.items():
             await until(lambda name=name, notice=notice: notice.heard() or not self.runs(name), PATIENCE)
             notice.close()
@@ -90,13 +93,14 @@ class Stack:
         print(said)
         assert "Traceback" not in said
 
-    def _spawn(self, name: str, changed: Mapping[str, str]) -> Notice:
+    def _spawn(self, name: str, changed: Mapping[str, str], through: tuple[str, ...]) -> Notice:
         notice = Notice(self._folder / f"{name}.sock")
         given = {f"POSTFERRY_{key.upper()}": value for key, value in changed.items()}
+        given |= dict(told.split("=", 1) for told in through[1:])
         kept = {key: value for key, value in os.environ.items() if not key.startswith("POSTFERRY_")}
         with (self._folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", MODULES[name.partition("-")[0]]],
+                [sys.executable, "-m", *through[:1], MODULES[name.partition("-")[0]]],
                 env={**kept, **self.environ, **given, VARIABLE: str(notice.path)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

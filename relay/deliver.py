@@ -24,6 +24,7 @@ from relay.record import Recorder
 from relay.settings import Settings
 from relay.store import db, messages
 from relay.store.outcomes import Report
+from relay.tokens import TokenError, Tokens
 from relay.trouble import Trouble
 from relay.upstreams import Connection, Upstreams
 
@@ -51,7 +52,8 @@ class Deliverer:
         self._hands = Hands(pool, settings, vault)
         self._recorder = Recorder(pool, self._hands)
         self._trouble = Trouble(pool, settings)
-        self._upstreams = Upstreams(settings)
+        self._tokens = Tokens(pool, settings, vault)
+        self._upstreams = Upstreams(settings, self._tokens)
         self._memory = Memory(LARGE)
         self._room = asyncio.Semaphore(settings.worker_leases)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -98,6 +100,7 @@ class Deliverer:
                 task.cancel()
         await self._recorder.close()
         await self._upstreams.close()
+        await self._tokens.close()
         await self._hands.close()
 
     async def _work(self, hand: Hand) -> None:
@@ -139,6 +142,9 @@ class Deliverer:
             results = await self._transact(hand, rows, self._render(rows[0], content))
         except UpstreamError as error:
             await self._unreachable(hand, rows, error, time.perf_counter() - begun)
+            return
+        except TokenError as error:
+            await self._trouble.untokened(hand, error)
             return
         seconds = time.perf_counter() - begun
         verdicts = [reading.LOST if result.lost else classify(result.reply, result.stage) for result in results]

@@ -6,11 +6,12 @@ import logging
 
 from relay import metrics
 from relay.core.classify import Verdict
-from relay.core.model import Account
+from relay.core.model import Account, AccountState
 from relay.core.reply import Reply
 from relay.hands import Hand
 from relay.settings import Settings
 from relay.store import db, health
+from relay.tokens import TokenError
 
 log = logging.getLogger("postferry.deliver")
 
@@ -27,6 +28,17 @@ class Trouble:
         """Nothing of the account can be sent as it is. It rests: released alone, its mail would be back at once."""
         log.warning("mail of %s waits: %s", hand.account.id, hand.obstacle, extra={"account": hand.account.id})
         await self._rest(hand.account, hand.obstacle, None)
+
+    async def untokened(self, hand: Hand, error: TokenError) -> None:
+        """There is no access token to log in with: nothing was tried, and no try is spent."""
+        account, hand.over = hand.account, True
+        if error.kind == "away" or account.state is AccountState.ACTIVE:  # of a paused one it was told
+            log.warning("mail of %s waits for an access token: %s", account.id, error, extra={"account": account.id})
+        if error.kind == "away":
+            await self._rest(account, error.reason, None)
+            return
+        async with db.connection(self._pool) as conn:
+            await health.refused(conn, account, error.reason, None, seconds=self._settings.refused_retry)
 
     async def unreachable(self, hand: Hand, verdict: Verdict, reply: Reply) -> None:
         """No connection could be made."""

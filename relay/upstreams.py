@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from datetime import datetime
 
 from relay import metrics
+from relay.core.classify import BEARER, classify
 from relay.core.model import Account, Mailgun, Smtp
 from relay.net import mailgun, smtp
 from relay.settings import Settings
+from relay.tokens import Tokens
 
 MOST_IDLE = 1000  # of one process, over all accounts
 
-Key = tuple[str, Smtp | Mailgun]
+Key = tuple[str, Smtp | Mailgun, datetime | None]
 Connection = smtp.Connection | mailgun.Connection
 """To an upstream of either kind; both have the same surface."""
 
 
 class Upstreams:
-    """Hands out connections keyed by account and its settings, so that a changed account never uses an old login."""
+    """Hands out connections keyed by account and its settings, so that a changed account never uses an old login.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    An access token is no part of them: a connection that it let in stays in.
+    """
+
+    def __init__(self, settings: Settings, tokens: Tokens) -> None:
+        self._settings, self._tokens = settings, tokens
         self._idle: defaultdict[Key, list[tuple[Connection, asyncio.TimerHandle]]] = defaultdict(list)
         self._count = 0
         self._closing: set[asyncio.Task[None]] = set()
         self._timeouts = smtp.Timeouts(settings.connect_timeout, settings.command_timeout, settings.data_timeout)
 
     async def take(self, account: Account) -> Connection:
-        """An idle connection, the latest used first, else a new one. Raises smtp.UpstreamError."""
+        """An idle connection, the latest used first, else a new one. Raises smtp.UpstreamError, TokenError."""
         key = _key(account)
         while waiting := self._idle.get(key):
             connection, timer = waiting.pop()
@@ -39,10 +45,23 @@ class Upstreams:
         return await self.fresh(account)
 
     async def fresh(self, account: Account) -> Connection:
-        """A new connection, logged in. Raises smtp.UpstreamError."""
-        connection = await self._connect(account)
+        """A new connection, logged in. Raises smtp.UpstreamError, TokenError."""
+        connection = await (self._connect(account) if account.oauth2 is None else self._by_token(account))
         metrics.CONNECTIONS.labels("worker", "out").inc()
         return connection
+
+    async def _by_token(self, account: Account) -> Connection:
+        """With a live access token; one that is refused all the same is replaced, once."""
+        armed = await self._tokens.armed(account)
+        try:
+            return await self._connect(armed)
+        except smtp.UpstreamError as fault:
+            if armed is account or armed.smtp is None or classify(fault.reply, fault.stage).category not in BEARER:
+                raise
+            another = await self._tokens.again(account, armed.smtp.access_token)
+            if another is None:
+                raise
+        return await self._connect(another)
 
     async def _connect(self, account: Account) -> Connection:
         match account.upstream:
@@ -110,4 +129,4 @@ class Upstreams:
 
 def _key(account: Account) -> Key:
     assert account.upstream is not None
-    return account.id, account.upstream
+    return account.id, account.upstream, account.updated_at if account.oauth2 else None

@@ -9,7 +9,6 @@ from relay.core.reply import Reply
 from relay.core.reply import Stage as Stage
 from relay.core.rules import HOST, RULES, Rule
 
-
 LONGEST = 86_400.0  # s that a reply may ask us to wait
 
 
@@ -30,6 +29,8 @@ class Verdict:
 
 
 SENT = Verdict(Outcome.SENT, "sent")
+BEARER = frozenset({"token_refused", "login_refused"})
+"""Categories of a login that another access token may mend."""
 
 
 def classify(reply: Reply, stage: Stage) -> Verdict:

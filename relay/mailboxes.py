@@ -40,7 +40,7 @@ class Mailboxes:
         self._lent: Counter[str] = Counter()
         self._kept: list[_Kept] = []  # the one longest kept first
         self._leaving: set[asyncio.Task[None]] = set()
-        self._turn = asyncio.Condition()
+        self._returned = asyncio.Event()
         self._closed = False
 
     @asynccontextmanager
@@ -55,15 +55,15 @@ class Mailboxes:
             raise MailboxError("connect", "unsupported", "the account has no mailbox: set imap.host")
         if not self._settings.mailbox_connections:
             raise MailboxError("connect", "forbidden", "POSTFERRY_MAILBOX_CONNECTIONS is 0: no mailbox is touched")
-        async with self._turn:
-            least = 2 if account.imap.idle else 1
-            await self._turn.wait_for(lambda: self._free(account.id, most or least))
-            self._lent[account.id] += 1
+        most = most or (2 if account.imap.idle else 1)
+        while not self._free(account.id, most):
+            await self._returned.wait()
+        self._lent[account.id] += 1
         try:
             async with self._connection(account, account.imap) as mailbox:
                 yield mailbox
         finally:
-            await self._back(account.id)
+            self._back(account.id)
 
     async def close(self) -> None:
         """Ends the connections that nobody uses; those that are lent end when they come back."""
@@ -75,10 +75,11 @@ class Mailboxes:
     def _free(self, id: str, most: int) -> bool:
         return self._lent[id] < most and self._lent.total() < self._settings.mailbox_connections
 
-    async def _back(self, id: str) -> None:
+    def _back(self, id: str) -> None:
+        """Whoever waits looks again whether it is his turn."""
         self._lent -= Counter({id: 1})  # which forgets those that have none
-        async with self._turn:
-            self._turn.notify_all()
+        returned, self._returned = self._returned, asyncio.Event()
+        returned.set()
 
     @asynccontextmanager
     async def _connection(self, account: Account, imap: Imap) -> AsyncIterator[Mailbox]:

@@ -13,10 +13,9 @@ from imapclient.datetime_util import datetime_to_INTERNALDATE  # type: ignore[im
 
 from relay.net.imapanswers import MOST, Appended
 from relay.net.imapfolders import Client
-from relay.net.imapmail import agreed, checked
+from relay.net.imapmail import SLOWEST, agreed, checked
 from relay.net.imapwire import Wire
 
-SLOWEST = 32 * 1024  # bytes a second that a mail takes at most
 APPENDUID = re.compile(r"\[APPENDUID (\d{1,20}) (\d{1,20})\]", re.ASCII)
 LIMIT = re.compile(r"APPENDLIMIT=(\d{1,20})", re.ASCII)
 
@@ -38,7 +37,12 @@ def _limit(client: Client, path: str) -> int | None:
     """The most bytes of a mail, of all folders or of this one (RFC 7889); None: nobody says."""
     words = client.words()
     if "APPENDLIMIT" in words:
-        found = client.folder_status(path, ("APPENDLIMIT",)).get(b"APPENDLIMIT")
+        try:
+            found = client.folder_status(path, ("APPENDLIMIT",)).get(b"APPENDLIMIT")
+        except Wire.abort:
+            raise
+        except Wire.error:  # APPEND itself will say why
+            found = None
         return found if isinstance(found, int) else None
     return min((int(told[1]) for told in map(LIMIT.fullmatch, words) if told), default=None)
 

@@ -20,9 +20,10 @@ from relay.core.masking import masked
 from relay.core.model import Imap, Tls
 from relay.net import tls
 from relay.net.dial import Passed
+from relay.net.imapfaults import Ended, OutOfTurn, Silent, TooMuch, Unsupported
 from relay.net.imapfolders import Client, Nonsense
 from relay.net.imaplogin import log_in
-from relay.net.imapwire import Ended, OutOfTurn, Silent, TooMuch, Unsupported, Wire
+from relay.net.imapwire import Wire
 
 T = TypeVar("T")
 CODE = re.compile(r"\[([A-Z][A-Z0-9-]*)")

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import time
 
+from relay.net.imapfaults import Unsupported
 from relay.net.imapfolders import Client
 from relay.net.imapmail import agreed
-from relay.net.imapwire import Unsupported, Wire, spoken
+from relay.net.imapwire import Wire, spoken
 
 LONGEST = 29 * 60.0  # seconds, after which a server may take us for gone
 

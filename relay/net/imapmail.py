@@ -6,11 +6,13 @@ import re
 from collections.abc import Collection, Iterator
 
 from relay.net.imapanswers import Attributes, Brief, Selected, Status, body, brief, fetched, number
+from relay.net.imapfaults import Unsupported
 from relay.net.imapfolders import Client
-from relay.net.imapwire import MOST_BYTES, Unsupported, Wire
+from relay.net.imapwire import MOST_BYTES, Wire
 
 AT_ONCE = 100  # mails in one command
 HEADER = 64 * 1024  # bytes of a header
+SLOWEST = 32 * 1024  # bytes a second that a mail comes or goes with at least
 SPARE = 4 * 1024  # bytes that come with a mail's own: attributes
 LONG = 8 << 20  # bytes of an answer with a word for each mail of a large folder
 WORDS = ("UIDVALIDITY", "UIDNEXT", "MESSAGES")
@@ -68,7 +70,8 @@ def briefs(client: Client, uids: Collection[int]) -> dict[int, Brief]:
 
 
 def content(client: Client, uid: int, most: int) -> bytes | None:
-    told = _fetch(client, _list([number(uid, 1)]), f"(UID BODY.PEEK[]<0.{number(most, 1)}>)", most)
+    with client.wire.granted(more=most / SLOWEST):
+        told = _fetch(client, _list([number(uid, 1)]), f"(UID BODY.PEEK[]<0.{number(most, 1)}>)", most)
     text = body(told.get(uid, {}))
     return text if text is None else text[:most]
 

@@ -37,10 +37,12 @@ def find(client: Client, message_id: str) -> list[int]:
     return sorted(uid for uid, header in told.items() if wanted in _ids(header))
 
 
-def since(client: Client, uid: int, most: int, below: int | None = None) -> list[int]:
+def since(client: Client, uid: int, most: int, below: int | None) -> list[int]:
     if not client.wire.exists:
         noop(client)
     client.wire.seen = client.wire.changes
+    if most < 1:
+        return []
     return _last(client, uid, most) if below is None else _between(client, uid, below)[-most:]
 
 
@@ -51,7 +53,7 @@ def deleted(client: Client) -> list[int]:
 def _last(client: Client, uid: int, most: int) -> list[int]:
     """One search for mail that is both new and among the last: no server lists a whole folder for it."""
     exists = _selected(client).exists
-    if not exists or most < 1:
+    if not exists:
         return []
     among = [b"%d:*" % (exists - most + 1)] if exists > most else []
     found = _search(client, *among, b"UID", b"%d:*" % number(uid, 1))
@@ -59,8 +61,8 @@ def _last(client: Client, uid: int, most: int) -> list[int]:
 
 
 def _between(client: Client, uid: int, below: int) -> list[int]:
-    """All of a range of UIDs: it is for the caller not to make it too wide."""
-    if not _selected(client).exists or below <= uid:
+    """The server lists all of them: it is for the caller not to make the range too wide."""
+    if not client.wire.exists or below <= uid:
         return []
     return [one for one in _search(client, b"UID", b"%d:%d" % (number(uid, 1), below - 1)) if uid <= one < below]
 

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from relay.net.imapfaults import Ended, Misunderstood, OutOfTurn, Silent, TooMuch
+
 T = TypeVar("T")
 MOST_BYTES = 1 << 20  # of all that answers one command, unless it is allowed more
 DEEPEST = 100  # parentheses inside each other: imapclient reads each level by calling itself
@@ -25,26 +27,6 @@ LONGEST = 500  # characters of what a server says
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+")
 BRIEF = 5.0  # seconds for LOGOUT, whose answer changes nothing
 KEPT = ("CAPABILITY", "BYE")  # what was said counts beyond the command that it came with
-
-
-class Ended(imaplib.IMAP4.abort):
-    """The server closed the connection; its text is what it said before, if anything (BYE)."""
-
-
-class Silent(imaplib.IMAP4.abort):
-    """No answer in time."""
-
-
-class TooMuch(imaplib.IMAP4.abort):
-    """An answer without end."""
-
-
-class Unsupported(imaplib.IMAP4.error):
-    """The server never learnt what we need."""
-
-
-class OutOfTurn(imaplib.IMAP4.abort):
-    """Somebody spoke where only TLS may begin."""
 
 
 class Wire(imaplib.IMAP4):
@@ -155,7 +137,7 @@ class Wire(imaplib.IMAP4):
         """As imaplib's, but what ended the connection keeps its name."""
         typ, data = self._get_tagged_response(tag, expect_bye=name == "LOGOUT")
         if typ == "BAD":
-            raise self.error(spoken(data))
+            raise Misunderstood(spoken(data))
         return typ, data
 
     # What we ask for.

@@ -1,4 +1,4 @@
-"""A mailbox with mail in it, in the odd ways of other people's servers. Runs in the test's own event loop.
+r"""A mailbox with mail in it, in the odd ways of other people's servers. Runs in the test's own event loop.
 
     async with MailboxServer() as server:                       # user ann, password secret; folders of PLAIN
         server.put("INBOX", b"Subject: hi\r\n\r\n")            # delivered, while clients watch; gives its UID
@@ -269,7 +269,7 @@ class MailSession(Session):
     async def do_status(self, words: list[Any], uid: bool) -> Answer:
         folder, limit = self._folder(words[0]), re.search(r"APPENDLIMIT=(\d+)", self.offers)
         told = {"MESSAGES": len(folder.uids), "UIDNEXT": folder.uidnext, "UIDVALIDITY": folder.uidvalidity}
-        told["APPENDLIMIT"] = int(limit[1]) if limit else self.server.biggest or 0
+        told["APPENDLIMIT"] = int(limit[1]) if limit else "NIL" if self.server.biggest is None else self.server.biggest
         asked = " ".join(f"{word} {told[word]}" for word in words[1])
         return [f'* STATUS "{folder.name}" ({asked})'.encode()], "OK done"
 

@@ -16,7 +16,7 @@ from relay.core import account as settings_of
 from relay.core.account import MASK, SECRETS, Fields
 from relay.core.model import Account, AccountState, EventType
 from relay.core.vault import Vault, VaultError
-from relay.store import endpoints, facts, grants, mailboxes, rollups, verifications
+from relay.store import endpoints, facts, grants, mailboxes, rollups, sentcopies, verifications
 from relay.store.db import Connection
 
 COLUMNS = (
@@ -165,6 +165,7 @@ async def save(conn: Connection, vault: Vault, id: str, change: Callable[[Fields
             await _try_again(conn, id)
         if _upstream(old) != _upstream(new) or _mailbox(old) != _mailbox(new):
             await verifications.want(conn, id)
+            await sentcopies.changed(conn, id)
         if _mailbox(old) != _mailbox(new) or _owner(old) != _owner(new):
             await _watch(conn, id, old, new)
         if _told_tokens(old) != _told_tokens(new):

@@ -144,7 +144,10 @@ with changed as (
     returning d.id, d.account_id, d.message_id, d.recipient, was.finished_at as failed_at
 ), revived as (
     select account_id, message_id, recipient, failed_at from changed
-), {rollups.REVIVED}
+), {rollups.REVIVED}, copies as (  -- the provider may file another when it is sent after all
+    update sent_copies s set state = 'owed', due_at = now(), tries = 0, looks = 0, finished_at = null
+    where s.message_id in (select message_id from changed) and s.due_at is null
+)
 insert into events (account_id, type, delivery_id, message_id, data)
 select d.account_id, %(event)s, d.id, d.message_id, {facts.DELIVERY}
 from changed d join messages m on m.id = d.message_id

@@ -61,6 +61,12 @@ with applied as (
 ), facts as (
     insert into events (account_id, type, delivery_id, message_id, data)
     select account_id, event, id, message_id, data from applied where event is not null
+), copies as (
+    insert into sent_copies (message_id, account_id)
+    select distinct message_id, account_id from applied
+    where state = 'sent' and account_id = any(array(select id from accounts where mailbox and id in (
+        select account_id from applied)))
+    order by message_id on conflict do nothing
 ), {rollups.FINISHED}
 select id from applied
 """  # noqa: S608 - the text is ours

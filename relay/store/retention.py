@@ -41,6 +41,7 @@ mine as (
 ), attempts as (delete from attempts where delivery_id in (select id from mine)
 ), notes as (delete from notes where delivery_id in (select id from mine)
 ), notices as (delete from notices where delivery_id in (select id from mine)
+), copies as (delete from sent_copies where message_id in (select id from going)
 ), bodies as (delete from bodies where message_id in (select id from going))
 """
 

@@ -24,6 +24,7 @@ class Query(shapes.Query):
     """What stands behind the question mark."""
 
     model_config = ConfigDict(alias_generator=None)
+    sized: ClassVar[str] = "limit"
 
 
 class Body(shapes.Body):
@@ -33,17 +34,9 @@ class Body(shapes.Body):
 
 
 class Answer(shapes.Answer):
-    """What a client gets. With a `sheet`, which is its file's name, CSV is to be had too: by default one line."""
+    """What a client gets."""
 
     model_config = ConfigDict(alias_generator=None)
-    sheet: ClassVar[str] = ""
-
-    def line(self) -> type[Answer]:
-        """What each line of its CSV is; the fields are the columns."""
-        return type(self)
-
-    def lines(self) -> Sequence[Answer]:
-        return [self]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +89,9 @@ class Listing(Answer):
     cursor: str | None = Field(description="Give it back for the next page; null on the last one.")
     items: Sequence[Any]
 
-    def line(self) -> type[Answer]:
-        kind: type[Answer] = get_args(type(self).model_fields["items"].annotation)[0]
+    def line(self) -> type[shapes.Answer]:
+        kind: type[shapes.Answer] = get_args(type(self).model_fields["items"].annotation)[0]
         return kind
 
-    def lines(self) -> Sequence[Answer]:
+    def lines(self) -> Sequence[shapes.Answer]:
         return self.items

@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 
 from api.operation import Operation
 from api.problems import Error
+from relay.core.sheet import TYPE
 
 REF = "#/components/schemas/{model}"
 INTRODUCTION = """Mail that is handed over here is stored, then sent through the account's own mail server, one copy for
@@ -29,7 +30,7 @@ ERRORS = {
     404: "There is nothing of that name (that this token may see).",
     409: "As things stand it cannot be done (an idempotency key in use, a limit reached); the message says why.",
     413: "The body is too large.",
-    415: "The body is not `application/json`.",
+    415: "The body is of another type than this call takes.",
     422: "Understood, and not possible as things stand; the message says what to do.",
     429: "Too many refused tokens from this address, or too many calls at once; `Retry-After` says when to come back.",
     503: "The store is away, or this took too long (`TooSlow`). Nothing was done; try again in a few seconds.",
@@ -92,10 +93,10 @@ def _operation(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
     if rest:
         made["description"] = rest.strip()
     if operation.body:
-        made["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": schemas.read(operation.body)}},
-        }
+        content: dict[str, Any] = {"application/json": {"schema": schemas.read(operation.body)}}
+        if operation.table:
+            content[TYPE] = {"schema": {"type": "string", "description": inspect.getdoc(operation.table)}}
+        made["requestBody"] = {"required": True, "content": content}
     if operation.scope is None:
         made["security"] = []
     return made
@@ -122,7 +123,7 @@ def _responses(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
     if _is_model(operation.answer):
         content = {"application/json": {"schema": schemas.written(operation.answer)}}
         if operation.sheeted:
-            content["text/csv"] = {"schema": {"type": "string"}}
+            content[TYPE] = {"schema": {"type": "string"}}
     else:
         content = {operation.media: {}}
     error = {"content": {"application/json": {"schema": schemas.written(Error)}}}

@@ -18,14 +18,14 @@ from aiohttp import web
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from api import reading, sheet
-from api.analytics import Answer as Sheeted
 from api.call import HOUSE, NOBODY, Call, authorise
 from api.problems import Problem, invalid
 from api.shapes import Answer, public
-from relay.core.sheet import wanted
+from relay.core.sheet import TYPE, wanted
 from relay.settings import Settings
 
 SMALL = 1 << 20  # bytes of a body where no attachment travels
+LARGEST_TABLE = 16 << 20  # bytes of one of CSV
 Function = Callable[..., Awaitable[Answer | web.StreamResponse]]
 
 
@@ -41,6 +41,7 @@ class Operation:
     errors: Sequence[int] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     media: str = "application/json"
+    table: Function | None = None  # takes a body of CSV, as `table`, where `function` takes one of JSON
     body: type[BaseModel] | None = field(init=False)
     query: type[BaseModel] | None = field(init=False)
     answer: Any = field(init=False)
@@ -67,7 +68,7 @@ class Operation:
     @property
     def sheeted(self) -> bool:
         """It answers CSV too, to whoever asks for it."""
-        return isinstance(self.answer, type) and issubclass(self.answer, Sheeted) and bool(self.answer.sheet)
+        return isinstance(self.answer, type) and issubclass(self.answer, Answer) and bool(self.answer.sheet)
 
     def outside(self, part: str) -> str:
         """What a part of the path is called there."""
@@ -82,12 +83,17 @@ class Operation:
             call.check_account(given["account"])
         if self.query:
             given["query"] = self._query(request, self.query)
+        if self.table and request.content_type == TYPE:
+            table = await reading.body(request, LARGEST_TABLE, TYPE)
+            return self._answer(await self.table(call, **given, table=table))
         if self.body:
             value = reading.parse(await reading.body(request, self._limit(house.settings)))
             given["body"] = self._valid(self.body, value, "The body is not what this call takes")
         if self.sheeted and wanted(request.headers.get("Accept", "")):
             return await sheet.answer(call, self.function, given, self.answer)
-        answer = await self.function(call, **given)
+        return self._answer(await self.function(call, **given))
+
+    def _answer(self, answer: Answer | web.StreamResponse) -> web.StreamResponse:
         if isinstance(answer, web.StreamResponse):
             return answer
         headers = {"Vary": "Accept"} if self.sheeted else None

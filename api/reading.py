@@ -1,4 +1,4 @@
-"""Reads a request's body: within its limit and time, as the one JSON value that it claims to be."""
+"""Reads a request's body: within its limit and time, as the one JSON value or the table that it claims to be."""
 
 from __future__ import annotations
 
@@ -17,16 +17,13 @@ MOST_VALUES = 250_000  # of one body: a megabyte of [],[],[] is half a gigabyte 
 SECONDS = 60  # for one body; a client that drips it longer is not waited for
 
 
-async def body(request: web.Request, limit: int) -> bytes:
-    """The bytes of the body. 413 over `limit` (after decompression), 408 when it takes too long."""
+async def body(request: web.Request, limit: int, kind: str = "application/json") -> bytes:
+    """The bytes of the body. 413 over `limit` (after decompression), 408 when it takes too long, 415 for others."""
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
-    if request.content_type != "application/json":
-        raise Problem(
-            415,
-            "The body must be JSON, sent with Content-Type: application/json",
-            headers={"Accept": "application/json"},
-        )
+    if request.content_type != kind:
+        what = "JSON" if kind.endswith("json") else kind
+        raise Problem(415, f"The body must be {what}, sent with Content-Type: {kind}", headers={"Accept": kind})
     try:
         async with asyncio.timeout(SECONDS):
             request[BODY] = await _read(request, limit)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, TypeAdapter
 from pydantic.alias_generators import to_camel
@@ -59,12 +59,24 @@ class Query(BaseModel):
 
     model_config = ConfigDict(alias_generator=public, extra="forbid")
     later: ClassVar[Mapping[str, str]] = {}
+    sized: ClassVar[str] = "page_size"
+    """The field that says how many items a page has, where it is a list's."""
 
 
 class Answer(BaseModel):
-    """What a client gets."""
+    """What a client gets. With a `sheet`, which is its file's name, CSV is to be had too: by default one line."""
 
     model_config = ConfigDict(alias_generator=public, validate_by_name=True, serialize_by_alias=True, extra="forbid")
+    sheet: ClassVar[str] = ""
+    most_lines: ClassVar[int | None] = None
+    """Of one file; None: as many as of most kinds."""
+
+    def line(self) -> type[Answer]:
+        """What each line of its CSV is; the fields are the columns."""
+        return type(self)
+
+    def lines(self) -> Sequence[Answer]:
+        return [self]
 
     def json_bytes(self) -> bytes:
         return self.__pydantic_serializer__.to_json(self, by_alias=True)
@@ -123,3 +135,11 @@ class Listing(Answer):
     page: int = Field(description="This page, from 0.")
     pages: int = Field(description="How many pages there are.")
     cursor: str | None = Field(default=None, description="Give it back for the next page; null on the last one.")
+
+    def line(self) -> type[Answer]:
+        kind: type[Answer] = get_args(type(self).model_fields["items"].annotation)[0]
+        return kind
+
+    def lines(self) -> Sequence[Answer]:
+        items: Sequence[Answer] = getattr(self, "items", ())
+        return items

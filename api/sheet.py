@@ -8,28 +8,28 @@ from typing import Any
 
 from aiohttp import web
 
-from api.analytics import Answer, Query
 from api.call import Call
 from api.problems import REQUEST_ID
+from api.shapes import Answer, Query
 from relay.core import sheet
 
-MOST = 100_000  # lines of one file
-PAGE = 250  # of them read and written at once: meanwhile this process answers nobody else
-PART = {"page", "limit", "cursor"}
+MOST = 100_000  # lines of one file, where its kind does not say another number
+PAGE = 250  # lines read and written at once: meanwhile this process answers nobody else
+PART = {"page", "limit", "page_size", "cursor"}
 
 _log = logging.getLogger("postferry.api")
 Ask = Callable[..., Awaitable[Any]]
 
 
 async def answer(call: Call, ask: Ask, given: dict[str, Any], kind: type[Answer]) -> web.StreamResponse:
-    """What `ask` answers, as CSV. Where the query names no part of a list, all of it, up to MOST lines.
+    """What `ask` answers, as CSV. Where the query names no part of a list, all of it, up to a number of lines.
 
     A fault after the first lines cuts the connection: a file that ends early must not look whole.
     """
     query = given.get("query")
     whole = isinstance(query, Query) and _is_list(query) and not query.model_fields_set & PART
     if isinstance(query, Query) and whole:
-        given = {**given, "query": query.model_copy(update={"limit": PAGE})}
+        given = {**given, "query": _sized(query, PAGE)}
     first = await ask(call, **given)
     response = web.StreamResponse(headers=_headers(call, first, kind, whole))
     await response.prepare(call.request)
@@ -55,16 +55,20 @@ def _is_list(query: Query) -> bool:
     return "cursor" in type(query).model_fields
 
 
+def _sized(query: Any, size: int, **more: str) -> Any:
+    return query.model_copy(update={query.sized: size, **more})
+
+
 async def _answers(call: Call, ask: Ask, given: dict[str, Any], found: Any, whole: bool) -> AsyncIterator[Any]:
     """The first answer, and while the list goes on those that follow."""
     written = 0
     while True:
         yield found
         written += len(found.lines())
-        left = MOST - written
+        left = (found.most_lines or MOST) - written
         if not whole or found.cursor is None or left <= 0 or call.request.transport is None:
             return
-        query = given["query"].model_copy(update={"cursor": found.cursor, "limit": min(PAGE, left)})
+        query = _sized(given["query"], min(PAGE, left), cursor=found.cursor)
         found = await ask(call, **{**given, "query": query})
 
 

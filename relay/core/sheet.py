@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime
 from typing import Any
 
@@ -19,6 +20,7 @@ JSON = "application/json"
 _BLANK = r"(?![\t\r\n])[\s\"\x00-\x1f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff]"
 _SIGN = r"[=+\-@\uff1d\uff0b\uff0d\uff20\u2212\ufe62\ufe63\ufe66\ufe6b]"
 _FORMULA = re.compile(rf"(?:\A|(?<=[;\t\r\n]))(?=(?:{_BLANK})*+{_SIGN})|\A(?=[\t\r\n])")
+_LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+\Z")
 _QUOTED = re.compile(r'[",;\t\r\n]|\A\s|\s\Z')
 
 
@@ -50,6 +52,39 @@ def cell(value: Any) -> str:
 def harmless(text: str) -> str:
     """The text, with an apostrophe before whatever a spreadsheet would take for a formula."""
     return _FORMULA.sub("'", text)
+
+
+class Broken(Exception):
+    """What is no CSV; `line` says where that showed."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def meant(cell: str) -> str:
+    """What a cell of ours says: without the apostrophe that `harmless` put before it."""
+    bare = cell[1:]
+    return bare if cell.startswith("'") and harmless(bare).startswith("'") else cell
+
+
+def read(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Each line that is not empty, with its number from 1: where it ends. Raises Broken.
+
+    Cells are parted by commas, or by semicolons or tabs where the first line has those and no comma.
+    """
+    first = text[:4096].partition("\n")[0]
+    parts = next((mark for mark in ",;\t" if mark in first), ",")
+    lines = csv.reader(_LINE.findall(text), delimiter=parts, strict=True)
+    while True:
+        try:
+            cells = next(lines)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise Broken(lines.line_num, str(error)) from None
+        if any(cell.strip() for cell in cells):
+            yield lines.line_num, cells
 
 
 def wanted(accept: str) -> bool:

@@ -83,7 +83,7 @@ async def add(conn: Connection, account: str, items: Iterable[Suppression]) -> i
 
     The first reason stays, but a complaint or an unsubscription takes the place of a bounce; `created_at` stays.
     """
-    chosen = _one_each(items)
+    chosen = one_each(items)
     if not chosen:
         return 0
     found = await (
@@ -120,8 +120,8 @@ async def add(conn: Connection, account: str, items: Iterable[Suppression]) -> i
     return int(fresh)
 
 
-def _one_each(items: Iterable[Suppression]) -> list[Suppression]:
-    """One of each address, spelt as it is compared, with what PostgreSQL can hold and a page can show."""
+def one_each(items: Iterable[Suppression]) -> list[Suppression]:
+    """One of each address, spelt as it is compared, in the order in which all lock rows; details made harmless."""
     chosen: dict[str, Suppression] = {}
     for item in items:
         address = spelling(item.address)

@@ -10,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from relay.core.model import EventType, Opener, Outcome, State
-from relay.store import leases, opens, outcomes
+from relay.store import leases, opens, outcomes, suppressions
 from relay.store.db import Connection
 from relay.store.opens import Open
 from relay.store.outcomes import Report
+from relay.store.suppressions import Suppression
 from tests.api.client import SHOP, Client
 from tests.store.hooks import tried
 from tests.store.mail import prepared, stored
@@ -47,6 +48,7 @@ async def lived(admin: Client, conn: Connection, word: str) -> Life:
     event = await _told(conn, sent)
     posting = (await admin.ok("GET", f"/v1/webhooks/{endpoint['id']}/log?eventId=evt_{event}"))["items"][0]["id"]
     recipient = f"{word}-0@there.example"
+    await suppressions.add(conn, word, [Suppression(recipient, "manual", word)])
     return Life(word, queue_id, waiting, sent, dead, recipient, event, endpoint["id"], posting, token["id"])
 
 

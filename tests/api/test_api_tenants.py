@@ -45,6 +45,7 @@ QUERIES: Mapping[str, Callable[[Life], object] | None] = {
     "queueId": lambda life: life.queue_id,
     "eventId": lambda life: f"evt_{life.event}",
     "reason": lambda life: life.word,
+    "suppressions.page?reason": lambda life: "manual",
     "email_type": lambda life: life.word,
     "reference_type": lambda life: life.word,
     "reference_id": lambda life: life.word,
@@ -69,6 +70,7 @@ BODIES: Mapping[str, Callable[[Life], Any]] = {
     "webhooks.rotate": lambda life: {"validSeconds": 0},
     "postlog.replay": lambda life: {"eventIds": [f"evt_{life.event}"]},
     "postlog.test": lambda life: None,
+    "suppressions.add": lambda life: {"account": life.word, "address": "mine@there.example"},
     "verification.verify_account": lambda life: {
         "account": life.word,
         "smtp": {"host": "smtp.example.com", "port": 993},
@@ -98,7 +100,7 @@ def addresses(operation: Operation, owners: Mapping[str, Life], life: Life) -> I
     path = operation.path.format_map({name: PATHS[name](owner) for name, owner in owners.items()})
     yield path
     for field in sorted(fields(operation)):
-        if (fill := QUERIES[field]) is not None:
+        if (fill := QUERIES.get(f"{operation.name}?{field}", QUERIES[field])) is not None:
             yield f"{path}?{field}={fill(life)}"
 
 

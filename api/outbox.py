@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -13,7 +14,7 @@ from api.call import Call
 from api.problems import Problem
 from api.shapes import QUEUE_ID, AccountId, Answer, Body, Instant, Listing, Paging
 from api.times import read_time
-from relay.core.model import Priority
+from relay.core.model import DELIVERED, Priority
 from relay.store import outbox
 
 Named = Annotated[str, Field(max_length=100, description="The message's queueId.")]
@@ -27,13 +28,26 @@ class Envelope(Answer):
     to: list[str]
 
 
+class Report(Answer):
+    """What was reported of a delivery last, after it was sent."""
+
+    kind: str = Field(description="bounce or complaint.")
+    action: str | None = Field(description="failed; delayed and others say nothing against it. Null of a complaint.")
+    status: str | None = Field(examples=["5.1.1"])
+    message: str | None = Field(description="The server's words.")
+    mta: str | None = Field(description="The server that said it.")
+    category: str = Field(description="`unknown_user`, `mailbox_full`, `spam`, ...: what it comes to.")
+    recommended_action: str = Field(description="remove, retry, fix_configuration, remove_content or review.")
+    at: Instant = Field(description="When the report came.")
+
+
 class Delivery(Answer):
     """One recipient's copy."""
 
     delivery: int
     recipient: str
     name: str | None
-    state: str = Field(description="queued, leased, deferred, sent, failed or cancelled.")
+    state: str = Field(description="queued, leased, deferred, sent, failed, cancelled, bounced or complained.")
     attempts_made: int
     attempts: int = Field(description="Tries that it may have.")
     next_attempt: Instant | None = Field(description="Not before; null once it is finished.")
@@ -42,11 +56,13 @@ class Delivery(Answer):
     status: str | None = Field(description="enhanced code,")
     response: str | None = Field(description="and text.")
     category: str | None
+    report: Report | None = Field(description="Null where nothing was reported.")
 
 
 class Progress(Answer):
     status: str = Field(
-        description="queued, processing, error (tried, and will be again), submitted, failed or cancelled."
+        description="queued, processing, error (tried, and will be again), submitted, failed, bounced (after it was "
+        "sent), complained or cancelled."
     )
     response: str | None
     error: dict[str, Any] | None
@@ -150,7 +166,8 @@ async def move(call: Call, queue_id: Named, body: Move) -> Moved:
 
 
 def _others(changed: outbox.Changed) -> dict[str, int]:
-    return {state: changed.others.get(state, 0) for state in ("sent", "leased", "failed")}
+    counts = {state: changed.others.get(state, 0) for state in ("leased", "failed")}
+    return counts | {"sent": sum(changed.others.get(state, 0) for state in DELIVERED)}
 
 
 async def _find(call: Call, queue_id: str) -> outbox.Entry:
@@ -188,15 +205,23 @@ def _entry(entry: outbox.Entry) -> Entry:
 
 def _progress(entry: outbox.Entry) -> Progress:
     """Where the message stands: what is still going on says more than what is over."""
-    order = ("leased", "deferred", "queued", "failed", "sent", "cancelled")
+    order = ("leased", "deferred", "queued", "failed", "bounced", "complained", "sent", "cancelled")
     state = next((state for state in order if entry.states.get(state)), "cancelled")
     one = next((one for one in entry.deliveries if one.state == state), None)
-    wrong = one is not None and state in ("deferred", "failed")
     return Progress(
         status=PROGRESS.get(state, state),
         response=one.reply if one and state == "sent" else None,
-        error={"message": one.reply, "code": one.category, "statusCode": one.code} if one and wrong else None,
+        error=_error(one) if one else None,
     )
+
+
+def _error(one: outbox.Delivery) -> dict[str, Any] | None:
+    """What upstream said against it, or what was reported after."""
+    if one.report and one.state in ("bounced", "complained"):
+        return {"message": one.report["diagnostic"], "code": one.report["category"], "statusCode": None}
+    if one.state in ("deferred", "failed"):
+        return {"message": one.reply, "code": one.category, "statusCode": one.code}
+    return None
 
 
 def _delivery(one: outbox.Delivery) -> Delivery:
@@ -213,4 +238,19 @@ def _delivery(one: outbox.Delivery) -> Delivery:
         status=one.enhanced,
         response=one.reply,
         category=one.category,
+        report=reported(one.report) if one.report else None,
+    )
+
+
+def reported(told: Mapping[str, str]) -> Report:
+    """A report as a delivery keeps it."""
+    return Report(
+        kind=told["kind"],
+        action=told["action"] or None,
+        status=told["status"] or None,
+        message=told["diagnostic"] or None,
+        mta=told["mta"] or None,
+        category=told["category"],
+        recommended_action=told["recommendedAction"],
+        at=datetime.fromisoformat(told["at"]),
     )

@@ -13,12 +13,13 @@ from api.call import Call
 from api.problems import Problem
 from api.shapes import NO_NUL, AccountId, Instant, RowId, Words
 from relay.core import provider
-from relay.core.model import Opener
+from relay.core.model import DELIVERED, Opener
 from relay.store import db, search, tracking
 
 LARGEST = (1 << 63) - 1
 LONGEST_NOTE = 10_000
 
+Status = Literal["sent", "failed", "bounced", "complained"]
 TrackingId = Annotated[str, Field(description="The delivery's id, as in `trackOpen` and the outbox.")]
 Note = Annotated[str, StringConstraints(pattern=NO_NUL, max_length=LONGEST_NOTE)]
 Mark = tuple[datetime, RowId, Annotated[int, Field(ge=0, le=search.DEEPEST)]]
@@ -31,7 +32,9 @@ class Search(Paging):
     reference_type: Words = Field("", description="Only with this reference type.")
     reference_id: Words = Field("", description="Only with this reference id.")
     recipient: Words = Field("", description="Only to this address.")
-    status: Literal["sent", "failed"] | None = Field(None, description="Only sent, or only failed.")
+    status: Status | None = Field(
+        None, description="Only these: `sent` leaves out what bounced or was complained about after it was sent."
+    )
     pinned: bool | None = Field(None, description="Only what is pinned, or what is not.")
     search: Words = Field(
         "", description="Words of recipient, name, subject, email type or reference id; or the whole Message-ID."
@@ -47,7 +50,7 @@ class Record(Answer):
     recipient_email: str
     recipient_name: str | None
     subject: str
-    sent_at: Instant | None = Field(description="Null where it failed.")
+    sent_at: Instant | None = Field(description="Null where it failed; it stays where it bounced after.")
     finished_at: Instant = Field(description="When it was sent or failed; lists are in this order.")
     tracked: bool = Field(description="It went out with a pixel: without one nobody can be seen opening it.")
     opened: bool
@@ -66,8 +69,9 @@ class Record(Answer):
     reference_id: str | None
     provider: str | None = Field(description="Host of the server that it was handed to.")
     provider_message_id: str | None = Field(description="What that server's reply calls it, where it does.")
-    delivery_status: Literal["sent", "failed"]
-    delivery_error: str | None = Field(description="The reply that it failed with.")
+    delivery_status: Status
+    delivery_error: str | None = Field(description="The reply that it failed with, or what was reported after.")
+    reported_at: Instant | None = Field(description="When we learnt that it bounced, or was complained about.")
     pinned: bool
     notes: str
 
@@ -127,7 +131,7 @@ class Annotation(Body):
 
 
 async def page(call: Call, account: AccountId, query: Search) -> Records:
-    """What became of an account's mail: every delivery that was sent or failed, newest first."""
+    """What became of an account's mail: every delivery that was sent, bounced or not, or failed; newest first."""
     await call.account(account)
     place = query.place(Mark)
     wanted = _filter(account, query)
@@ -216,7 +220,7 @@ def _unknown(tracking_id: str) -> Problem:
 
 
 def _record(one: tracking.Record) -> dict[str, Any]:
-    sent = one.state == "sent"
+    sent = one.state in DELIVERED
     return {
         "tracking_id": str(one.id),
         "recipient_email": one.recipient,
@@ -242,13 +246,19 @@ def _record(one: tracking.Record) -> dict[str, Any]:
         "provider": _host(one.upstream),
         "provider_message_id": provider.message_id(one.reply or "") if sent else None,
         "delivery_status": one.state,
-        "delivery_error": None if sent else _reply(one),
+        "delivery_error": _error(one),
+        "reported_at": one.reported_at,
         "pinned": one.pinned,
         "notes": one.notes,
     }
 
 
-def _reply(one: tracking.Record) -> str:
+def _error(one: tracking.Record) -> str | None:
+    """What speaks against it; a report that has no words is told by its category."""
+    if one.state == "sent":
+        return None
+    if one.report and one.state in DELIVERED:
+        return one.report["diagnostic"] or one.report["category"]
     return " ".join(str(part) for part in (one.code, one.enhanced, one.reply) if part) or one.category or "failed"
 
 

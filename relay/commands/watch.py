@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.03
 SOON = 1.0  # s; what comes back sooner is waited for
-SETTLED = {"sent": "ok", "failed": "failed", "deferred": "warning", "cancelled": "skipped"}
+SENT = ("sent", "bounced", "complained")  # upstream took it, whatever was reported after
+SETTLED = {**dict.fromkeys(SENT, "ok"), "failed": "failed", "deferred": "warning", "cancelled": "skipped"}
 
 
 class Watch:
@@ -54,12 +55,12 @@ class Watch:
 def settled(one: Progress) -> bool:
     """Nothing more is going to happen soon."""
     waits = one.due_in > SOON or one.resting > SOON or one.account_state != "active"
-    return one.state in ("sent", "failed", "cancelled") or (one.state in ("queued", "deferred") and waits)
+    return one.state in (*SENT, "failed", "cancelled") or (one.state in ("queued", "deferred") and waits)
 
 
 def judge(last: Sequence[Progress], account: str, queue_id: str, seconds: float) -> int:
     """The exit code; what did not arrive is explained on stderr, once for each reason."""
-    late = [one for one in last if one.state != "sent"]
+    late = [one for one in last if one.state not in SENT]
     if not late:
         return 0
     for reason, advice in dict.fromkeys(_explain(one, account, seconds) for one in late):

@@ -35,6 +35,7 @@ class Delivery:
     enhanced: str | None
     reply: str | None
     category: str | None
+    report: Mapping[str, str] | None  # what was reported of it last, after it was sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,7 @@ async def _entries(conn: Connection, ids: Sequence[UUID], shown: int | None) -> 
                         else greatest(due_at, (  -- while the account rests, nothing is tried
                             select retry_at from accounts a where a.id = account_id and retry_at > now()))
                         end as due_at,
-                    finished_at, code, enhanced, reply, category
+                    finished_at, code, enhanced, reply, category, report
                 from deliveries where message_id = m.id order by id limit %s) d
             """,
             (list(found), shown),

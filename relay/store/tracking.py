@@ -22,7 +22,7 @@ WINDOW = 20_000  # fetches that one call looks through
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A delivery that was sent or failed, with its opens: those that count, or with machines' where asked."""
+    """A delivery that has an outcome, with its opens: those that count, or with machines' where asked."""
 
     id: int
     message: UUID
@@ -41,6 +41,8 @@ class Record:
     enhanced: str | None
     reply: str | None
     category: str | None
+    reported_at: datetime | None  # when we learnt that it bounced, or was complained about
+    report: Mapping[str, str] | None  # what was reported of it last
     upstream: str | None  # host:port of the last try
     opens: int
     first_at: datetime | None
@@ -60,8 +62,8 @@ class Record:
 RECORDS = f"""
 select d.id, d.message_id as message, m.message_id, d.recipient, d.name, m.subject, m.email_type, m.reference_type,
     m.reference_id, d.state::text, d.finished_at, d.attempts, m.splice is not null as tracked, d.code, d.enhanced,
-    d.reply, d.category, a.upstream, coalesce(o.{{any}}opens, 0) as opens, o.{{any}}first_at as first_at,
-    o.{{any}}last_at as last_at, coalesce(o.judged, '{{{{}}}}') as judged, f.address as first_address,
+    d.reply, d.category, d.reported_at, d.report, a.upstream, coalesce(o.{{any}}opens, 0) as opens,
+    o.{{any}}first_at as first_at, o.{{any}}last_at as last_at, coalesce(o.judged, '{{{{}}}}') as judged, f.address as first_address,
     f.user_agent as first_agent, f.opener::text as first_opener, f.country, f.city, l.address as last_address,
     l.user_agent as last_agent, coalesce(n.pinned, false) as pinned, coalesce(n.notes, '') as notes
 from unnest(%(ids)s::bigint[]) with ordinality as t(id, place)

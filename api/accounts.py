@@ -14,7 +14,8 @@ from api.verified import Known, known
 from relay import enrol
 from relay.core import account as settings_of
 from relay.core.model import Account, AccountState
-from relay.store import accounts, db, verifications
+from relay.store import accounts, db, mailboxes, verifications
+from relay.store.mailboxes import Standing
 
 KEPT = "Write-only: shown as `******`; left out, or given as `******`, it stays as it is."
 
@@ -201,7 +202,7 @@ class Shown(Answer):
     retry_at: Instant | None = Field(description="Nothing is sent before.")
     smtp: dict[str, Any] | None
     imap: dict[str, Any] | None
-    copy_: bool | Literal["auto"]
+    copy_: bool | Literal["auto", "append", "replace", "none"]
     locale: str
     tz: str
     webhooks: str | None
@@ -211,9 +212,18 @@ class Shown(Answer):
     updated: Instant
 
 
+class Watch(Answer):
+    """How the watch of the mailbox for bounces and complaints stands."""
+
+    looked_at: Instant | None = Field(description="The last look that went well; null before the first.")
+    next_at: Instant | None = Field(description="When it is looked at next; null while it is not watched.")
+    error: str | None = Field(description="Why it could not be looked at last time; null where it could.")
+
+
 class Whole(Shown):
     """An account, and how its servers fare."""
 
+    mailbox: Watch | None = Field(description="How it is watched; null where there never was one.")
     verification: Known | None = Field(description="What the last verification found; null where there was none.")
 
 
@@ -269,9 +279,10 @@ async def show(call: Call, account: AccountId) -> Whole:
     async with db.connection(call.house.pool) as conn:
         row = await accounts.find(conn, account)
         found = await verifications.find(conn, account)
+        watch = await mailboxes.find(conn, account)
     if row is None:
         raise unknown(account)
-    return Whole(**dict(_shown(row)), verification=known(found))
+    return Whole(**dict(_shown(row)), mailbox=_watch(watch), verification=known(found))
 
 
 async def delete(call: Call, account: AccountId) -> Deleted:
@@ -328,6 +339,12 @@ def _shown(row: accounts.Row) -> Shown:
         created=row.created_at,
         updated=row.updated_at,
     )
+
+
+def _watch(found: Standing | None) -> Watch | None:
+    if found is None:
+        return None
+    return Watch(looked_at=found.looked_at, next_at=found.next_at, error=found.error or None)
 
 
 def _tracking(account: Account) -> dict[str, Any]:

@@ -43,6 +43,8 @@ HASTY = {
     "POSTFERRY_COMMAND_TIMEOUT": "2",
     "POSTFERRY_DATA_TIMEOUT": "2",
     "POSTFERRY_RETRY_MOST": "0.5",
+    "POSTFERRY_MAILBOX_POLL": "0.1",
+    "POSTFERRY_MAILBOX_POLL_MOST": "0.2",
 }
 """Times of a stack under test: what takes minutes in life takes moments."""
 

@@ -41,13 +41,13 @@ class Listed(Answer):
 class Verified(Answer):
     """Of a server that there is none of in the settings, null."""
 
-    smtp: Server | None
+    smtp: Server | None = Field(description="Where its mail goes: the SMTP server, or Mailgun (`provider` says so).")
     imap: Mailbox | None
     mailboxes: list[Listed] | None = Field(None, description="All folders, where they were asked for.")
 
 
 class Tried(New):
-    """Settings as `POST /v1/account` takes them. Those of other things than `smtp` and `imap` change nothing."""
+    """Settings as `POST /v1/account` takes them. Those of other things than the servers change nothing."""
 
     mailboxes: bool | None = Field(None, description="True: list the mailbox's folders. Default false.")
 
@@ -67,10 +67,11 @@ async def verify_account(call: Call, body: Tried) -> Verified:
     rules = Rules(ANYWHERE, sandbox=bool(settings.sandbox_port), zones=enrol.zones())
     fields = settings_of.change({}, body.given(), rules)
     account = settings_of.build("", AccountState.ACTIVE, "", fields)
-    if account.smtp is None and account.imap is None:
-        raise Problem(400, "There is no server to try: give smtp or imap, with a host", code="InvalidFields")
+    if account.upstream is None and account.imap is None:
+        words = "There is no server to try: give smtp or imap with a host, or mailgun with a domain"
+        raise Problem(400, words, code="InvalidFields")
     with call.house.quota.admitted(call.token):
-        report = await verify.verify(account.smtp, account.imap, settings)
+        report = await verify.verify(account.upstream, account.imap, settings)
     folders = report.imap.folders if report.imap and body.mailboxes else None
     return Verified(
         smtp=server_shown(report.smtp),
@@ -97,7 +98,7 @@ async def verify_stored(call: Call, account: AccountId) -> Verified:
         if found is None:
             raise unknown(account)
         if not isinstance(found, verify.Report):
-            found = await verify.verify(found.smtp, found.imap, house.settings)
+            found = await verify.verify(found.upstream, found.imap, house.settings)
         await reverify.settle(house.pool, house.settings, due, found, whole=True)
     return Verified(smtp=server_shown(found.smtp), imap=mailbox_shown(found.imap), mailboxes=None)
 

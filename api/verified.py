@@ -14,7 +14,8 @@ from relay.store.verifications import Verification
 class Step(Answer):
     step: str = Field(
         description="SMTP: `settings` `resolve` `connect` `ehlo` `tls` `auth`. IMAP: `settings` `resolve` `connect`"
-        " `greeting` `tls` `login` `folders`. In the order they are taken: TLS comes early where it is implicit."
+        " `greeting` `tls` `login` `folders`. Mailgun: `settings` `resolve` `connect` `tls` `auth`. In the order they"
+        " are taken: TLS comes early where it is implicit."
     )
     state: StepState = Field(description="`skipped`: not asked for, or an earlier one failed.")
     seconds: float = Field(description="How long it took.")
@@ -26,11 +27,12 @@ class Server(Answer):
     """How one server fared."""
 
     success: bool
+    provider: Literal["mailgun"] | None = Field(None, description="Whose API it is; null for a mail server.")
     error: str | None = Field(None, description="What is wrong, where `success` is false.")
     code: str | None = Field(
         None,
         description="A word for programs: `ESETTINGS`, `EFORBIDDEN`, `EDNS`, `ECONNECTION`, `ETIMEDOUT`, `ETLS`,"
-        " `EAUTH`, `EPROTOCOL`, or the mailbox's own response code, e.g. `AUTHENTICATIONFAILED`.",
+        " `EAUTH`, `EDOMAIN`, `EPROTOCOL`, or the mailbox's own response code, e.g. `AUTHENTICATIONFAILED`.",
     )
     response_text: str | None = Field(None, description="The server's own words, where it refused.")
     steps: list[Step]

@@ -72,9 +72,9 @@ class Verifier:
     async def _look_at(self, due: Due) -> None:
         account = await opened(self._pool, self._vault, due.account)
         if isinstance(account, Account):
-            smtp = account.smtp if due.fresh or not _well(due.smtp) else None
+            upstream = account.upstream if due.fresh or not _well(due.smtp) else None
             imap = account.imap if due.fresh or not _well(due.imap) else None
-            await settle(self._pool, self._settings, due, await verify(smtp, imap, self._settings), whole=due.fresh)
+            await settle(self._pool, self._settings, due, await verify(upstream, imap, self._settings), whole=due.fresh)
         elif account is not None:
             await settle(self._pool, self._settings, due, account, whole=True)
 

@@ -6,7 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from relay.core.folders import Folder
+from relay.core.hints import advise
 from relay.core.verification import Fault, Result, Step, StepState
+
+CODES = {
+    "forbidden": "EFORBIDDEN",
+    "dns": "EDNS",
+    "unreachable": "ECONNECTION",
+    "lost": "ECONNECTION",
+    "tls": "ETLS",
+    "certificate": "ETLS",
+    "protocol": "EPROTOCOL",
+    "refused": "EPROTOCOL",
+}
+"""What went wrong, for programs: the words of the mail library that EmailEngine hands on, and one of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +83,21 @@ class Trail:
             return Step(name, StepState.SKIPPED, detail, advice)
         detail, advice = telling.details.get(name, ""), telling.remarks.get(name, "")
         return Step(name, StepState.OK, detail, advice, self._taken[name])
+
+
+def forbidden(host: str) -> Failure:
+    """Nothing is said of the address: whoever asks must not learn our network from it."""
+    text = f"{host} may not be used as a host here"
+    return Failure("resolve", CODES["forbidden"], text, advise("resolve", host, text))
+
+
+def late(host: str, trail: Trail, seconds: float) -> Failure:
+    """All steps together took longer than they may."""
+    step, text = trail.next(), f"{host} took too long: all steps together have {seconds:g} seconds"
+    return Failure(step, "ETIMEDOUT", text, advise(step, host, text))
+
+
+def code(kind: str, text: str) -> str:
+    """The word for an error of this kind that was told in this text."""
+    slow = kind in ("lost", "unreachable", "dns") and ("in time" in text or "too long" in text)
+    return "ETIMEDOUT" if slow else CODES[kind]

@@ -12,13 +12,15 @@ from relay.core.classify import classify
 from relay.core.folders import Folder, Use, special
 from relay.core.hints import advise
 from relay.core.masking import masked
-from relay.core.model import Account, Imap, Smtp, Tls
+from relay.core.model import Account, Imap, Mailgun, Smtp, Tls
 from relay.core.reply import Stage
 from relay.core.verification import SANDBOX, Result, imap_faults, smtp_faults
-from relay.net import imap as mailbox
-from relay.net import smtp as upstream
+from relay.mailgundomain import misjudged, verify_mailgun
+from relay.net import imap as mailboxes
+from relay.net import smtp as upstreams
 from relay.settings import Settings
-from relay.trail import Failure, Telling, Trail
+from relay.trail import Failure, Telling, Trail, forbidden, late
+from relay.trail import code as code_of
 
 PATIENCE = 10.0  # seconds a step may take: a person is waiting
 WHOLE = 25.0  # ... and all of them
@@ -27,22 +29,11 @@ SMTP_STEPS = ("settings", "resolve", "connect", "ehlo", "tls", "auth")
 SMTP_TLS_FIRST = ("settings", "resolve", "connect", "tls", "ehlo", "auth")
 IMAP_STEPS = ("settings", "resolve", "connect", "greeting", "tls", "login", "folders")
 IMAP_TLS_FIRST = ("settings", "resolve", "connect", "tls", "greeting", "login", "folders")
-CODES = {
-    "forbidden": "EFORBIDDEN",
-    "dns": "EDNS",
-    "unreachable": "ECONNECTION",
-    "lost": "ECONNECTION",
-    "tls": "ETLS",
-    "certificate": "ETLS",
-    "protocol": "EPROTOCOL",
-    "refused": "EPROTOCOL",
-}
-"""What went wrong, for programs: the words of the mail library that EmailEngine hands on, and one of ours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found of each server; None where there is none to look at."""
+    """What was found of each server; None where there is none to look at. `smtp` is of the upstream, Mailgun too."""
 
     smtp: Result | None
     imap: Result | None
@@ -52,12 +43,20 @@ class Report:
         return all(result is None or result.success for result in (self.smtp, self.imap))
 
 
-async def verify(smtp: Smtp | None, imap: Imap | None, settings: Settings) -> Report:
+async def verify(upstream: Smtp | Mailgun | None, imap: Imap | None, settings: Settings) -> Report:
     """Both servers at once. Never raises for what settings or servers do; takes half a minute at most."""
-    found = await asyncio.gather(
-        verify_smtp(smtp, settings) if smtp else _nothing(), verify_imap(imap, settings) if imap else _nothing()
-    )
-    return Report(*found)
+    mailbox = verify_imap(imap, settings) if imap else _nothing()
+    return Report(*await asyncio.gather(_upstream(upstream, settings), mailbox))
+
+
+async def _upstream(upstream: Smtp | Mailgun | None, settings: Settings) -> Result | None:
+    match upstream:
+        case Smtp():
+            return await verify_smtp(upstream, settings)
+        case Mailgun():
+            return await verify_mailgun(upstream, settings, patience=PATIENCE, whole=WHOLE)
+        case None:
+            return None
 
 
 def unopened(account: Account, why: str) -> Report:
@@ -65,7 +64,7 @@ def unopened(account: Account, why: str) -> Report:
     fault = [(why, "Give its secrets again, or bring back the key that they are sealed with (POSTFERRY_SECRET_KEYS).")]
     smtp = _trail(account.smtp.tls, SMTP_STEPS, SMTP_TLS_FIRST).misjudged(fault) if account.smtp else None
     imap = _trail(account.imap.tls, IMAP_STEPS, IMAP_TLS_FIRST).misjudged(fault) if account.imap else None
-    return Report(smtp, imap)
+    return Report(misjudged(account.mailgun, fault) if account.mailgun else smtp, imap)
 
 
 async def verify_smtp(smtp: Smtp, settings: Settings) -> Result:
@@ -81,8 +80,8 @@ async def verify_smtp(smtp: Smtp, settings: Settings) -> Result:
         extensions = " ".join(sorted(connection.extensions)).upper()
         await connection.close()
     except TimeoutError:
-        failure = _late(smtp, trail)
-    except upstream.UpstreamError as error:
+        failure = late(smtp.host, trail, WHOLE)
+    except upstreams.UpstreamError as error:
         failure = _refused_by(smtp, error, trail)
     details = _details(smtp) | {"ehlo": extensions, "auth": f"logged in as {smtp.user}"}
     untaken = {"tls": _clear(smtp), "auth": ("no user set", "")}
@@ -101,8 +100,8 @@ async def verify_imap(imap: Imap, settings: Settings) -> Result:
             folders = await _folders(imap, settings, trail)
         failure = _no_such_folder(imap, folders)
     except TimeoutError:
-        failure = _late(imap, trail)
-    except mailbox.MailboxError as error:
+        failure = late(imap.host, trail, WHOLE)
+    except mailboxes.MailboxError as error:
         failure = _barred(imap, error)
     if failure is None:
         trail.passed("folders")
@@ -123,26 +122,26 @@ def _trail(tls: Tls, usual: Sequence[str], tls_first: Sequence[str]) -> Trail:
 # -- SMTP ------------------------------------------------------------------------------------------------------------
 
 
-async def _connect(smtp: Smtp, settings: Settings, trail: Trail) -> upstream.Connection:
+async def _connect(smtp: Smtp, settings: Settings, trail: Trail) -> upstreams.Connection:
     timeouts = (settings.connect_timeout, settings.command_timeout, settings.data_timeout)
-    return await upstream.connect(
+    return await upstreams.connect(
         smtp,
         hostname=settings.hostname,
         allowed=settings.allow_networks,
         sandbox_port=settings.sandbox_port,
-        timeouts=upstream.Timeouts(*(min(seconds, PATIENCE) for seconds in timeouts)),
+        timeouts=upstreams.Timeouts(*(min(seconds, PATIENCE) for seconds in timeouts)),
         passed=trail.passed,
     )
 
 
-def _refused_by(smtp: Smtp, error: upstream.UpstreamError, trail: Trail) -> Failure:
+def _refused_by(smtp: Smtp, error: upstreams.UpstreamError, trail: Trail) -> Failure:
     if error.kind == "forbidden":
-        return _forbidden(smtp)
+        return forbidden(smtp.host)
     theirs = error.kind == "refused"
     text = masked(str(error.reply) if theirs else error.reply.text, (smtp.password, smtp.access_token))
     step = {Stage.TLS: "tls", Stage.AUTH: "auth"}.get(error.stage) or trail.next()
     advice = advise(step, smtp.host, text) or classify(error.reply, error.stage).advice
-    code = "EAUTH" if theirs and step == "auth" else _code(error.kind, text)
+    code = "EAUTH" if theirs and step == "auth" else code_of(error.kind, text)
     return Failure(step, code, text, advice, text if theirs else "")
 
 
@@ -151,7 +150,7 @@ def _refused_by(smtp: Smtp, error: upstream.UpstreamError, trail: Trail) -> Fail
 
 async def _folders(imap: Imap, settings: Settings, trail: Trail) -> list[Folder]:
     seconds = min(settings.connect_timeout, settings.command_timeout, PATIENCE)
-    connection = await mailbox.connect(imap, allowed=settings.allow_networks, seconds=seconds, passed=trail.passed)
+    connection = await mailboxes.connect(imap, allowed=settings.allow_networks, seconds=seconds, passed=trail.passed)
     try:
         return await connection.folders()
     finally:
@@ -160,11 +159,11 @@ async def _folders(imap: Imap, settings: Settings, trail: Trail) -> list[Folder]
                 await connection.close()
 
 
-def _barred(imap: Imap, error: mailbox.MailboxError) -> Failure:
+def _barred(imap: Imap, error: mailboxes.MailboxError) -> Failure:
     if error.kind == "forbidden":
-        return _forbidden(imap)
+        return forbidden(imap.host)
     code = error.code or (
-        "EAUTH" if error.kind == "refused" and error.step == "login" else _code(error.kind, str(error))
+        "EAUTH" if error.kind == "refused" and error.step == "login" else code_of(error.kind, str(error))
     )
     return Failure(error.step, code, str(error), advise(error.step, imap.host, str(error)), error.said)
 
@@ -204,19 +203,3 @@ def _clear(server: Smtp | Imap) -> tuple[str, str]:
     detail = "switched off" if server.tls is Tls.NONE else "not offered"
     readable = "Mail and password travel readable." if server.user else "Mail travels readable."
     return detail, "" if server.host == SANDBOX else readable
-
-
-def _forbidden(server: Smtp | Imap) -> Failure:
-    """Nothing is said of the address: whoever asks must not learn our network from it."""
-    text = f"{server.host} may not be used as a host here"
-    return Failure("resolve", CODES["forbidden"], text, advise("resolve", server.host, text))
-
-
-def _late(server: Smtp | Imap, trail: Trail) -> Failure:
-    step, text = trail.next(), f"{server.host} took too long: all steps together have {WHOLE:g} seconds"
-    return Failure(step, "ETIMEDOUT", text, advise(step, server.host, text))
-
-
-def _code(kind: str, text: str) -> str:
-    late = kind in ("lost", "unreachable", "dns") and ("in time" in text or "too long" in text)
-    return "ETIMEDOUT" if late else CODES[kind]

@@ -12,7 +12,7 @@ from relay.commands.installation import asynchronous, opened
 from relay.commands.terminal import DATA, UNAVAILABLE, Stop, choose, clean, describe, mark, paint, table
 
 if TYPE_CHECKING:
-    from relay.core.model import AccountState
+    from relay.core.model import AccountState, Imap, Mailgun, Smtp
     from relay.core.verification import Step
     from relay.store.accounts import Row
     from relay.store.db import Connection
@@ -82,17 +82,26 @@ async def _verify(args: argparse.Namespace) -> int:
     async with opened(args) as here:
         account = (await found(here.conn, args.account)).account(here.vault)
         given = here.settings
-    if account.smtp is None and account.imap is None:
+    upstream = account.upstream
+    if upstream is None and account.imap is None:
         raise Stop(
             f"account {account.id} has no upstream yet",
             f"set one: postferry account add {account.id} --update --smtp-host HOST",
         )
-    report = await verify.verify(account.smtp, account.imap, given)
-    for name, server, result in (("SMTP", account.smtp, report.smtp), ("IMAP", account.imap, report.imap)):
+    report = await verify.verify(upstream, account.imap, given)
+    for server, result in ((upstream, report.smtp), (account.imap, report.imap)):
         if server is not None and result is not None:
-            print(f"{name} {server.host}:{server.port} ({server.tls})")
+            print(_named(server))
             _print_steps(result.steps)
     return 0 if report.success else UNAVAILABLE
+
+
+def _named(server: Smtp | Mailgun | Imap) -> str:
+    from relay.core.model import Imap, Mailgun
+
+    if isinstance(server, Mailgun):
+        return f"Mailgun {server.domain} at {server.label}"
+    return f"{'IMAP' if isinstance(server, Imap) else 'SMTP'} {server.host}:{server.port} ({server.tls})"
 
 
 def _print_steps(steps: Sequence[Step]) -> None:
@@ -155,6 +164,5 @@ def _facts(row: Row) -> dict[str, Any]:
 
 
 def _line(row: Row) -> tuple[str, ...]:
-    smtp = row.account(None).smtp
-    upstream = f"{smtp.host}:{smtp.port}" if smtp else "(none yet)"
-    return row.id, str(row.state), row.email or "-", upstream, row.reason
+    upstream = row.account(None).upstream
+    return row.id, str(row.state), row.email or "-", upstream.label if upstream else "(none yet)", row.reason

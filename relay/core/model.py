@@ -196,8 +196,21 @@ class Mailgun:
     test: bool = False  # Mailgun takes the mail and delivers none of it
 
     @property
+    def host(self) -> str:
+        return urlsplit(self.base_url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        return urlsplit(self.base_url).port or (443 if self.guarded else 80)
+
+    @property
+    def guarded(self) -> bool:
+        """TLS is spoken."""
+        return self.base_url.startswith("https://")
+
+    @property
     def label(self) -> str:
-        return f"{urlsplit(self.base_url).hostname}:{urlsplit(self.base_url).port or 443}"
+        return f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from relay.core import hosts
+from relay.core import hosts, mailgunsettings
 from relay.core.folders import Folder, special
 from relay.core.hosts import Network
-from relay.core.model import Imap, Smtp, Tls
+from relay.core.model import Imap, Mailgun, Smtp, Tls
 
 SANDBOX = "sandbox"
 LONGEST = 1000  # characters of what a server says
@@ -55,6 +55,7 @@ class Result:
     code: str = ""
     said: str = ""
     folders: tuple[Folder, ...] | None = None  # of a mailbox, once they were listed
+    provider: str = ""  # mailgun, where the upstream is no SMTP server
 
     @property
     def failed(self) -> Step | None:
@@ -67,6 +68,7 @@ class Result:
     def told(self) -> dict[str, Any]:
         """As it is stored, and as the API tells it: EmailEngine's fields, then ours."""
         told: dict[str, Any] = {"success": self.success}
+        told |= {"provider": self.provider} if self.provider else {}
         if failed := self.failed:
             told |= {"error": _text(failed.detail), "code": _text(self.code)}
             told |= {"responseText": _text(self.said)} if self.said else {}
@@ -104,6 +106,14 @@ def smtp_faults(smtp: Smtp, allowed: Sequence[Network], *, sandbox: bool) -> Ite
             f"{smtp.auth_method} wants an access token",
             "Connect the account with OAuth2, or leave the login method open.",
         )
+
+
+def mailgun_faults(mailgun: Mailgun, allowed: Sequence[Network]) -> Iterator[Fault]:
+    """The same of a Mailgun domain."""
+    if not mailgun.api_key:
+        yield "there is no API key", "Set mailgun.apiKey: a sending key of the domain is enough."
+    if reason := mailgunsettings.judge_url(mailgun.base_url, allowed):
+        yield f"baseUrl {reason}", "Leave mailgun.baseUrl out for the US, or set https://api.eu.mailgun.net for the EU."
 
 
 def imap_faults(imap: Imap, allowed: Sequence[Network]) -> Iterator[Fault]:

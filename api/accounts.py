@@ -78,14 +78,18 @@ class Imap(Body):
 
 
 class Mailgun(Body):
-    """The account's Mailgun domain, instead of `smtp`."""
+    """The account's Mailgun domain, instead of `smtp`: an account has one upstream."""
 
     domain: str | None = Field(None, description="The sending domain, e.g. `mg.example.com`.")
-    api_key: str | None = Field(None, description="Write-only: shown as `******`, which given back changes nothing.")
+    api_key: str | None = Field(None, description=f"A sending key of the domain, or one of the account. {KEPT}")
     base_url: str | None = Field(
-        None, description="Of its region: `https://api.mailgun.net` or `https://api.eu.mailgun.net`."
+        None,
+        description="Of its region: `https://api.mailgun.net` (default) or `https://api.eu.mailgun.net`. When it"
+        " changes, `apiKey` must be given again.",
     )
-    webhook_signing_key: str | None = Field(None, description="Write-only. Checks the signature of Mailgun's webhooks.")
+    webhook_signing_key: str | None = Field(
+        None, description=f"Checks who posts to `/v1/providers/mailgun/{{account}}`. {KEPT}"
+    )
     test: bool | None = Field(None, description="Mailgun takes the mail and delivers none of it.")
 
 
@@ -202,6 +206,7 @@ class Shown(Answer):
     retry_at: Instant | None = Field(description="Nothing is sent before.")
     smtp: dict[str, Any] | None
     imap: dict[str, Any] | None
+    mailgun: dict[str, Any] | None
     copy_: bool | Literal["auto", "append", "replace", "none"]
     locale: str
     tz: str
@@ -326,6 +331,7 @@ def _shown(row: accounts.Row) -> Shown:
         retry_at=row.retry_at,
         smtp=nested.get("smtp"),
         imap=nested.get("imap"),
+        mailgun=nested.get("mailgun"),
         copy_=fields.get("copy", "auto"),
         locale=sees.locale,
         tz=sees.tz,

@@ -18,16 +18,18 @@ TLS: dict[str, dict[str, Any]] = {
     "opportunistic": {"secure": False, "tls": {"mode": "opportunistic"}},
     "none": {"secure": False, "tls": {"mode": "none"}},
 }
+REGIONS = {"us": "https://api.mailgun.net", "eu": "https://api.eu.mailgun.net"}  # as in core/model.py, loaded later
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     describe(
         parser,
         asynchronous(_add),
-        "Take an account on. Its password is read from a file, from stdin, from SMTP_PASSWORD in the environment, or "
-        "asked for; never from the command line, which every user of the machine can see.",
+        "Take an account on. Its password is read from a file, from stdin, from SMTP_PASSWORD (a key: MAILGUN_API_KEY) "
+        "in the environment, or asked for; never from the command line, which every user of the machine can see.",
         "account add shop --email shop@example.com --smtp-host smtp.example.com --smtp-user shop@example.com",
         "account add shop --smtp-host smtp.example.com --smtp-user shop --smtp-password-file /run/secrets/shop",
+        "account add shop --mailgun-domain mg.example.com --mailgun-region eu --mailgun-key-file /run/secrets/mailgun",
         "account add shop --update --per-hour 200",
         "account add shop --json account.json       # as in POST /v1/account",
     )
@@ -45,6 +47,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     upstream.add_argument("--smtp-tls", choices=TLS, help="default: implicit on port 465, else STARTTLS when offered")
     upstream.add_argument("--smtp-user", metavar="NAME")
     upstream.add_argument("--smtp-password-file", metavar="FILE", help="- is stdin")
+    mailgun = parser.add_argument_group("or Mailgun instead")
+    mailgun.add_argument("--mailgun-domain", metavar="DOMAIN", help="its sending domain")
+    mailgun.add_argument("--mailgun-region", choices=REGIONS, help="where the domain lives (default us)")
+    mailgun.add_argument("--mailgun-key-file", metavar="FILE", help="the domain's sending key; - is stdin")
     limits = parser.add_argument_group("its limits")
     for window in ("minute", "hour", "day"):
         limits.add_argument(f"--per-{window}", metavar="N", type=int, help=f"most deliveries in any {window}")
@@ -86,14 +92,8 @@ def _wrong(account: str, there: bool) -> Stop:
 
 def _from_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """The API's JSON, from what was given; what was not given is left out."""
-    wanted = args.smtp_user and f"{args.smtp_user} at {args.smtp_host or 'its upstream'}"
-    tls = args.smtp_tls or ("implicit" if args.smtp_port == 465 else None)
-    secret = password.read(args.smtp_password_file, wanted=wanted or "")
-    smtp = {
-        **(TLS[tls] if tls else {}),
-        **_given(host=args.smtp_host, port=args.smtp_port),
-        **_given(auth=_given(**{"user": args.smtp_user, "pass": secret}) or None),
-    }
+    mailgun = _mailgun(args)
+    smtp = {} if mailgun else _smtp(args)
     limits = {
         "perMinute": args.per_minute,
         "perHour": args.per_hour,
@@ -102,8 +102,32 @@ def _from_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "messagesPerConnection": args.messages_per_connection,
     }
     tracking = _given(opens=args.track)
-    parts = {"smtp": smtp or None, "limits": _given(**limits) or None, "tracking": tracking or None}
+    parts = {"smtp": smtp or None, "mailgun": mailgun or None}
+    parts |= {"limits": _given(**limits) or None, "tracking": tracking or None}
     return _given(name=args.name, email=args.email, **parts)
+
+
+def _smtp(args: argparse.Namespace) -> dict[str, Any]:
+    wanted = args.smtp_user and f"Password of {args.smtp_user} at {args.smtp_host or 'its upstream'}"
+    tls = args.smtp_tls or ("implicit" if args.smtp_port == 465 else None)
+    secret = password.read(args.smtp_password_file, wanted=wanted or "")
+    return {
+        **(TLS[tls] if tls else {}),
+        **_given(host=args.smtp_host, port=args.smtp_port),
+        **_given(auth=_given(**{"user": args.smtp_user, "pass": secret}) or None),
+    }
+
+
+def _mailgun(args: argparse.Namespace) -> dict[str, Any]:
+    """Nothing of it is asked for, or read from the environment, where none of its arguments is given."""
+    given = (args.mailgun_domain, args.mailgun_region, args.mailgun_key_file)
+    if not any(given):
+        return {}
+    if args.smtp_host or args.smtp_user:
+        raise Stop("an account has one upstream: --smtp-... or --mailgun-..., not both", "", USAGE)
+    wanted = args.mailgun_domain and f"Sending key of {args.mailgun_domain}"
+    key = password.read(args.mailgun_key_file, wanted=wanted or "", variable="MAILGUN_API_KEY")
+    return _given(domain=args.mailgun_domain, baseUrl=REGIONS.get(args.mailgun_region), apiKey=key)
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from relay.commands.terminal import USAGE, Stop
 VARIABLE = "SMTP_PASSWORD"
 
 
-def read(file: str | None, *, wanted: str) -> str | None:
-    """The password for `wanted`; None when nobody gave one. One line end at its end is not part of it."""
+def read(file: str | None, *, wanted: str, variable: str = VARIABLE) -> str | None:
+    """The secret of `wanted`; None when nobody gave one. One line end at its end is not part of it."""
     if file == "-":
         return _line(sys.stdin.read())
     if file:
@@ -20,12 +20,12 @@ def read(file: str | None, *, wanted: str) -> str | None:
             return _line(Path(file).read_text())
         except OSError as error:
             raise Stop(f"cannot read the password: {error}", "", USAGE) from None
-    if VARIABLE in os.environ:
-        return os.environ[VARIABLE]
+    if variable in os.environ:
+        return os.environ[variable]
     if wanted and sys.stdin.isatty():
         import getpass
 
-        return getpass.getpass(f"Password of {wanted} (empty for none): ") or None
+        return getpass.getpass(f"{wanted} (empty for none): ") or None
     return None
 
 

@@ -18,12 +18,14 @@ from api.figures import Figures
 from api.problems import not_http
 from relay import metrics, ready, role
 from relay.accept import Acceptor
+from relay.connecting import Connecting
 from relay.core.vault import Vault
 from relay.directory import Directory
 from relay.listen import bound
 from relay.opens import Opens
 from relay.settings import Settings
 from relay.store import db
+from relay.tokens import Tokens
 from relay.wake import Waker
 
 CONNECTIONS = 6  # to PostgreSQL, of one process: commits are shared, look-ups are remembered
@@ -42,6 +44,7 @@ async def housed(settings: Settings) -> AsyncIterator[House]:
     reading = await db.open_pool(settings, most=turns.CONNECTIONS, slowest=turns.SLOWEST)
     recording = await db.open_pool(settings, most=1, generic=True)  # of opens, which calls need not wait for
     vault = Vault(settings.secret_keys)
+    access = Tokens(pool, settings, vault)
     house = House(
         settings=settings,
         pool=pool,
@@ -52,6 +55,8 @@ async def housed(settings: Settings) -> AsyncIterator[House]:
         opens=Opens(recording, settings, vault.derive("pixel")),
         waker=Waker(pool),
         figures=Figures(pool),
+        tokens=access,
+        connecting=Connecting(pool, settings, vault, access),
     )
     try:
         yield house
@@ -59,6 +64,7 @@ async def housed(settings: Settings) -> AsyncIterator[House]:
         await house.acceptor.close()
         await house.opens.close()
         await house.waker.close()
+        await access.close()
         await recording.close()
         await house.turns.close()
         await pool.close()

@@ -16,6 +16,7 @@ from api.throttle import Throttle
 from api.turns import Turns
 from relay import metrics
 from relay.accept import Acceptor
+from relay.connecting import Connecting
 from relay.core.model import Account
 from relay.core.vault import Vault
 from relay.directory import Directory
@@ -23,6 +24,7 @@ from relay.opens import Opens
 from relay.settings import Settings
 from relay.store import db
 from relay.store.tokens import Token
+from relay.tokens import Tokens
 from relay.wake import Waker
 
 
@@ -39,6 +41,8 @@ class House:
     opens: Opens
     waker: Waker
     figures: Figures
+    tokens: Tokens
+    connecting: Connecting
     throttle: Throttle = field(default_factory=lambda: Throttle(asyncio.get_running_loop().time))
     quota: Quota = field(default_factory=lambda: Quota(asyncio.get_running_loop().time))
 

@@ -1,6 +1,6 @@
-"""HTML of a mail made fit to stand in another one: no scripts, styles of its own, forms, or pictures that tell on people.
+"""HTML of a mail made fit to stand in another one: without scripts, style sheets, forms, or pictures not wanted there.
 
-`nh3` knows what browsers make of HTML; here is said what mail may have: what mail programs show, and nothing that acts.
+`nh3` knows what browsers make of HTML; here is said what mail may have: what mail programs show, nothing that acts.
 """
 
 from __future__ import annotations

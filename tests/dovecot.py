@@ -1,6 +1,7 @@
 """A real Dovecot (2.3) for the tests: without root's rights, on loopback, in a folder that ends with it.
 
     dovecot.imap("ann", tls=Tls.IMPLICIT)     # settings of a mailbox there; its password is in PASSWORDS
+    dovecot.empty("ann")                      # a new mailbox: tests share the server
 
 Each user has INBOX and folders of odd names for all special uses, flagged. Those of `bob`
 have the prefix INBOX. and no flags at all, as old servers do.
@@ -146,6 +147,10 @@ class Dovecot:
         """A mailbox here. Its certificate is one that nobody trusts, unless the test sees to it."""
         port = self.tls_port if tls is Tls.IMPLICIT else self.port
         return Imap(self.host, port, tls, **{"user": user, "password": PASSWORDS[user], **more})
+
+    def empty(self, user: str) -> None:
+        """Its mail and folders are gone: the next login finds a new mailbox."""
+        shutil.rmtree(self.folder / "mail" / user, ignore_errors=True)
 
     def stop(self) -> None:
         stop([self._ward])

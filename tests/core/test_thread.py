@@ -184,7 +184,8 @@ def test_a_forward_has_the_header_and_the_text_as_it_is() -> None:
     found = made(letter(Cc="c@example.com", body="> as it is\r\nbye"), Action.FORWARD, inline=True)
     assert found.text == (
         "Yes.\n\n---------- Forwarded message ----------\n"
-        "From: Ada <ada@example.com>\nDate: Thu, 31 Jan 2030 at 09:30\nSubject: Hat\nTo: <me@shop.example>\nCc: <c@example.com>\n\n> as it is\nbye\n"
+        "From: Ada <ada@example.com>\nDate: Thu, 31 Jan 2030 at 09:30\n"
+        "Subject: Hat\nTo: <me@shop.example>\nCc: <c@example.com>\n\n> as it is\nbye\n"
     )
 
 

@@ -21,7 +21,7 @@ from relay.core.errors import StoreAway
 from relay.core.place import Place, spell
 from relay.core.report import Kind
 from relay.core.watching import STEP, Folders, Seen
-from relay.net.imap import Brief, Mailbox, MailboxError, Selected
+from relay.net.imap import Brief, Mailbox, MailboxError, Selected, Status
 from relay.store import bounces, db, mailboxes
 from relay.store.mailboxes import Due
 
@@ -107,13 +107,13 @@ class Look:
         return False
 
     async def _folder(self, path: str) -> bool:
-        """First what is cheap: there are servers that tell no UIDNEXT in it, and have to be asked in another way."""
+        """First what is cheap; True: there is more."""
         before = self.folders[path]
-        status = await self.mailbox.status(path)
-        seen = watching.news(before, status.uidvalidity, status.uidnext)
-        if status.uidnext and not seen.left:
-            self.folders[path] = seen
-            return False
+        if (status := await self._status(path)) is not None:
+            seen = watching.news(before, status.uidvalidity, status.uidnext)
+            if not seen.left:
+                self.folders[path] = seen
+                return False
         selected = await self.mailbox.select(path, readonly=True)
         seen = watching.news(before, selected.uidvalidity, selected.uidnext)
         for step in range(watching.STEPS):
@@ -124,6 +124,16 @@ class Look:
             seen = await self._step(path, seen)
         self.folders[path] = seen
         return bool(seen.left)
+
+    async def _status(self, path: str) -> Status | None:
+        """None: there are servers that do not tell UIDNEXT so, and have to be asked in another way."""
+        try:
+            status = await self.mailbox.status(path)
+        except MailboxError as fault:
+            if fault.kind != "unsupported":
+                raise
+            return None
+        return status if status.uidnext else None
 
     async def _step(self, path: str, seen: Seen) -> Seen:
         """The newest of what is left, the newest mail first; stored or not, `folders` tells how far it is."""

@@ -21,6 +21,7 @@ FORGET = 60.0  # s between two looks for what has been kept for its time
 SHARE = 0.25  # of the time between two looks may be spent on it; the rest waits for the next
 BATCH = 2000  # rows folded at once
 STEP = 1000  # rows dropped, erased or looked at, at once
+PROVIDER_DAYS = 3  # that the tokens of providers' webhooks are kept: an older webhook is not taken
 AGAIN = 0.5  # s until PostgreSQL is asked again
 
 EVERYBODY = ""
@@ -64,6 +65,9 @@ class Books:
         kept, most = self._settings, self._step
         chores: list[Batch] = [
             partial(expiry.events, days=kept.webhook_days, most=most),
+            partial(expiry.aged, table="reports", days=kept.webhook_days, most=most),
+            partial(expiry.aged, table="provider_posts", days=PROVIDER_DAYS, most=most),
+            partial(expiry.aged, table="authorisations", days=0, most=most),
             partial(expiry.rowless, most=most),
         ]
         if kept.open_days:

@@ -16,6 +16,14 @@ with old as (
 delete from events where id in (select id from old)
 """
 
+# Reports: kept as long as the events that tell of them. Then the same one read again is a new one, and finds nothing to
+# change. Tokens of providers' webhooks: longer than a webhook of that age is taken. Authorisations end by themselves.
+AGED = {
+    "reports": "at < now() - make_interval(days => %(days)s) order by at",
+    "provider_posts": "at < now() - make_interval(days => %(days)s) order by at",
+    "authorisations": "expires_at < now() - make_interval(days => %(days)s) order by expires_at",
+}
+
 # `books` has how far it came; its row is locked, so that of two processes one works.
 ERASE = """
 with here as (
@@ -88,6 +96,13 @@ START = ("", "")
 async def events(conn: Connection, days: int, *, most: int = 1000) -> int:
     """Drops events older than `days` with their postings and posts; tells how many."""
     return (await conn.execute(EVENTS, {"days": days, "most": most})).rowcount
+
+
+async def aged(conn: Connection, table: str, days: int, *, most: int = 1000) -> int:
+    """Drops rows of AGED that are older than `days`, the oldest first; tells how many."""
+    old = f"select ctid from {table} where {AGED[table]} limit %(most)s for update skip locked"  # noqa: S608
+    query = f"delete from {table} where ctid = any(array({old}))"  # noqa: S608 - the text is ours
+    return (await conn.execute(query.encode(), {"days": days, "most": most})).rowcount
 
 
 async def erase(conn: Connection, table: str, days: int, *, most: int = 1000) -> int:

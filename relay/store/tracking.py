@@ -63,9 +63,10 @@ RECORDS = f"""
 select d.id, d.message_id as message, m.message_id, d.recipient, d.name, m.subject, m.email_type, m.reference_type,
     m.reference_id, d.state::text, d.finished_at, d.attempts, m.splice is not null as tracked, d.code, d.enhanced,
     d.reply, d.category, d.reported_at, d.report, a.upstream, coalesce(o.{{any}}opens, 0) as opens,
-    o.{{any}}first_at as first_at, o.{{any}}last_at as last_at, coalesce(o.judged, '{{{{}}}}') as judged, f.address as first_address,
-    f.user_agent as first_agent, f.opener::text as first_opener, f.country, f.city, l.address as last_address,
-    l.user_agent as last_agent, coalesce(n.pinned, false) as pinned, coalesce(n.notes, '') as notes
+    o.{{any}}first_at as first_at, o.{{any}}last_at as last_at, coalesce(o.judged, '{{{{}}}}') as judged,
+    f.address as first_address, f.user_agent as first_agent, f.opener::text as first_opener, f.country, f.city,
+    l.address as last_address, l.user_agent as last_agent, coalesce(n.pinned, false) as pinned,
+    coalesce(n.notes, '') as notes
 from unnest(%(ids)s::bigint[]) with ordinality as t(id, place)
 join deliveries d on d.id = t.id and d.account_id = %(account)s and d.state {states.DONE}
 join messages m on m.id = d.message_id

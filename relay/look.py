@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from relay import metrics
+from relay import bounces, metrics
 from relay.core import bounce, letter, report, watching
 from relay.core.bounce import Reported
 from relay.core.errors import StoreAway
@@ -22,7 +22,7 @@ from relay.core.place import Place, spell
 from relay.core.report import Kind
 from relay.core.watching import STEP, Folders, Seen
 from relay.net.imap import Brief, Mailbox, MailboxError, Selected, Status
-from relay.store import bounces, db, mailboxes
+from relay.store import db, mailboxes
 from relay.store.mailboxes import Due
 
 T = TypeVar("T")
@@ -195,7 +195,7 @@ class Look:
     async def _record(self, reported: Reported) -> None:
         try:
             async with db.connection(self.pool) as conn:
-                await bounces.apply(conn, self.due.account, reported)
+                await bounces.record(conn, self.due.account, reported)
         except LookupError:
             raise Lost from None
 

@@ -39,11 +39,13 @@ class Client(imapclient.IMAPClient):  # type: ignore[misc]
         return frozenset(word.decode("ascii", "replace") for word in self.capabilities())
 
     def _normalise_folder(self, path: str) -> bytes:
-        """Quoted, so that nothing in a name is taken for more of the command; a control character comes in Base64."""
-        try:
-            name = self.odd_names.get(path) or bytes(imap_utf7.encode(path))
-        except UnicodeEncodeError:
-            raise Wire.error("[NONEXISTENT] no folder has such a name") from None
+        """Quoted, so that nothing in a name is taken for more of the command.
+
+        No control characters, though Base64 would hold them: servers repeat a name in the clear when they refuse it.
+        """
+        if UNSPEAKABLE.search(path):
+            raise Wire.error("[NONEXISTENT] no folder has such a name")
+        name = self.odd_names.get(path) or bytes(imap_utf7.encode(path))
         return b'"' + name.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
 
     def _check_resp(self, expected: str, command: Any, typ: str, data: Any) -> None:
@@ -99,10 +101,8 @@ def _folder(flags: Any, delimiter: Any, name: Any, namespaces: Namespaces) -> Fo
 
 def _odd(name: bytes) -> bool:
     """A name that must be said as it came, for our spelling of it is another."""
-    try:
-        return bytes(imap_utf7.encode(decoded(name))) != name and not UNSPEAKABLE.search(decoded(name))
-    except UnicodeEncodeError:
-        return False
+    path = decoded(name)
+    return not UNSPEAKABLE.search(path) and bytes(imap_utf7.encode(path)) != name
 
 
 def decoded(name: bytes | str) -> str:

@@ -38,9 +38,10 @@ def find(client: Client, message_id: str) -> list[int]:
 
 
 def since(client: Client, uid: int, most: int, below: int | None) -> list[int]:
-    if not client.wire.exists:
+    wire = _selected(client)
+    if not wire.exists:
         noop(client)
-    client.wire.seen = client.wire.changes
+    wire.seen = wire.changes
     if most < 1:
         return []
     return _last(client, uid, most) if below is None else _between(client, uid, below)[-most:]

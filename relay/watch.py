@@ -22,13 +22,14 @@ from relay.net.imap import MailboxError
 from relay.settings import Settings
 from relay.store import accounts, db, mailboxes
 from relay.store.mailboxes import Due
+from relay.tokens import TokenError
 
 LOOK = 1.0  # s between two looks for mailboxes that are due
 AGAIN = 0.5  # s until PostgreSQL is asked again
 CLAIM = 120.0  # s that a claim lasts, unless it is renewed
 RENEW = 30.0  # s between two renewals
 BREATH = 0.5  # s after which a mailbox that has news all the time is looked at again
-AWAY = ("dns", "unreachable", "lost")  # what may be over soon
+AWAY = ("dns", "unreachable", "lost", "away")  # what may be over soon
 
 log = logging.getLogger("postferry.watch")
 
@@ -134,7 +135,7 @@ class Watcher:
                 await self._open(account, due, folders)
         except VaultError as fault:
             await self._failed(due, folders, f"its secrets cannot be opened: {fault}", refused=True)
-        except MailboxError as fault:
+        except (MailboxError, TokenError) as fault:
             await self._failed(due, folders, str(fault), refused=fault.kind not in AWAY)
 
     async def _account(self, due: Due) -> Account | None:

@@ -13,6 +13,7 @@ from relay.core.vault import Vault
 from relay.mailboxes import Mailboxes
 from relay.settings import Settings
 from relay.store import db
+from relay.tokens import Tokens
 from relay.watch import Watcher
 from workers.rooms import Room, together
 
@@ -21,13 +22,15 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """The role, until `stopping`."""
     pool = await db.open_pool(settings, most=6)
     vault = Vault(settings.secret_keys)
-    boxes = Mailboxes(settings, None)
+    tokens = Tokens(pool, settings, vault)
+    boxes = Mailboxes(settings, tokens)
     rooms: list[Room] = [Watcher(pool, settings, vault, boxes)]
     ready.announce()
     try:
         await together(rooms, stopping)
     finally:
         await boxes.close()
+        await tokens.close()
         await pool.close()
 
 

@@ -50,6 +50,8 @@ UNSAVED = (
     "not stored: save the account, and it is verified."
 )
 
+Key = tuple[str, datetime | None, str, bool]
+
 log = logging.getLogger("postferry.tokens")
 
 
@@ -86,7 +88,7 @@ class Tokens:
         self._keys = vault.derive("mend link")
         self._clock = asyncio.get_running_loop().time
         self._live: dict[str, Live] = {}
-        self._running: dict[tuple[str, datetime | None, str], asyncio.Task[Live]] = {}
+        self._running: dict[Key, asyncio.Task[Live]] = {}
         self.issuing = Issuing(settings)
 
     async def armed(self, account: Account) -> Account:
@@ -100,9 +102,9 @@ class Tokens:
             return bearer.armed(account, await self._once(account, account.oauth2))
         live, now = self._live.get(account.id), self._clock()
         if live is None or live.seen != account.updated_at or now >= live.ends_at:
-            live = await asyncio.shield(self._run(account, ""))
-        elif now >= live.renew_at:
-            self._run(account, "")
+            live = await asyncio.shield(self._run(account))
+        if now >= live.renew_at:
+            self._run(account, ahead=True)
         return bearer.armed(account, live.token)
 
     async def again(self, account: Account, spurned: str) -> Account | None:
@@ -138,23 +140,26 @@ class Tokens:
 
     # -- one at a time -----------------------------------------------------------------------------------------------
 
-    def _run(self, account: Account, spurned: str) -> asyncio.Task[Live]:
+    def _run(self, account: Account, spurned: str = "", *, ahead: bool = False) -> asyncio.Task[Live]:
         """What is asked for at once is had once; nobody who gives up waiting ends it."""
-        key = (account.id, account.updated_at, spurned)
+        key = (account.id, account.updated_at, spurned, ahead)
         task = self._running.get(key)
         if task is None:
-            task = self._running[key] = asyncio.create_task(self._obtain(account, spurned))
+            task = self._running[key] = asyncio.create_task(self._obtain(account, spurned, ahead))
             task.add_done_callback(lambda done: self._ended(key, done))
         return task
 
-    def _ended(self, key: tuple[str, datetime | None, str], task: asyncio.Task[Live]) -> None:
+    def _ended(self, key: Key, task: asyncio.Task[Live]) -> None:
         self._running.pop(key, None)
         if not task.cancelled() and (error := task.exception()):
             told = logging.DEBUG if isinstance(error, TokenError | StoreAway) else logging.ERROR  # whoever waits tells
             log.log(told, "no access token for %s: %s", key[0], error, extra={"account": key[0]})
 
-    async def _obtain(self, account: Account, spurned: str) -> Live:
-        """The token that there is, or one more; while another process is at it, what comes of that."""
+    async def _obtain(self, account: Account, spurned: str, ahead: bool) -> Live:
+        """The token that there is, or one more; while another process is at it, what comes of that.
+
+        `ahead`: one more already where the one that there is nears its end.
+        """
         while True:
             async with db.connection(self._pool) as conn:
                 grant = await grants.look(conn, account.id, account.updated_at)
@@ -162,7 +167,7 @@ class Tokens:
                     raise TokenError("away", CHANGED)
                 live = self._opened(account, grant)
                 good = live is not None and live.token != spurned and self._clock() < live.ends_at
-                if live is not None and good and (grant.claimed or self._clock() < live.renew_at):
+                if live is not None and good and (grant.claimed or not ahead or self._clock() < live.renew_at):
                     return self._kept(account, live)
                 refresh = self._refreshing(account, grant, waits=not good)
                 claim = await grants.claim(conn, account.id, CLAIM) if refresh else None

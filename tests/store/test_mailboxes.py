@@ -124,14 +124,12 @@ async def test_changed_settings_are_looked_with_at_once_from_where_it_was(bench:
     # Given a mailbox that has failed for long
     await bench.save(imap=IMAP)
     await bench.looked_at(wait=0)
-    await mailboxes.learn(bench.conn, "a", True)
     await mailboxes.fail(bench.conn, await bench.one(), 3600, SEEN, "it says no")
     # When its settings are mended
     await bench.save(imap=change)
     # Then it is looked at now, waits little if it fails again, and what was seen stays seen
     due = await bench.one()
     assert (due.failures, due.error, due.folders, due.listed) == (0, "it says no", SEEN, False)
-    assert await mailboxes.files(bench.conn, "a") is True
 
 
 @pytest.mark.parametrize("change", [{"host": "127.0.0.2", "auth": IMAP["auth"]}, {"auth": {"user": "bob"}}])
@@ -274,6 +272,14 @@ async def test_how_late_it_is_is_told(bench: Bench) -> None:
     await mailboxes.release(bench.conn, [Due("b", 1, 0, "", {}, False, 0, None)])
     await bench.conn.execute("update mailboxes set due_at = now() - interval '1 hour' where account_id = 'b'")
     assert (await mailboxes.counts(bench.conn))[2] >= 3600
+
+
+async def test_what_is_learned_of_the_provider_is_known(bench: Bench) -> None:
+    await bench.save(imap=IMAP)
+    assert await mailboxes.files(bench.conn, "a") is None
+    await mailboxes.learn(bench.conn, "a", True)
+    assert await mailboxes.files(bench.conn, "a") is True
+    assert await mailboxes.files(bench.conn, "nobody") is None
 
 
 async def test_it_goes_with_its_account(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""A tenant with something in every room: mail sent, failed and waiting, opens, notes, an endpoint and its log, a token.
+"""A tenant with something in every room: mail of every fate, a report, opens, notes, an endpoint and its log, a token.
 
 Whatever of it has words has the tenant's own word in them, so that it is found wherever it turns up.
 """
@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from relay.core.bounce import Reported, judge
 from relay.core.model import EventType, Opener, Outcome, State
-from relay.store import leases, opens, outcomes, suppressions
+from relay.core.prose import Told
+from relay.core.report import Kind
+from relay.store import bounces, leases, opens, outcomes, suppressions
 from relay.store.db import Connection
 from relay.store.opens import Open
 from relay.store.outcomes import Report
@@ -49,6 +52,8 @@ async def lived(admin: Client, conn: Connection, word: str) -> Life:
     posting = (await admin.ok("GET", f"/v1/webhooks/{endpoint['id']}/log?eventId=evt_{event}"))["items"][0]["id"]
     recipient = f"{word}-0@there.example"
     await suppressions.add(conn, word, [Suppression(recipient, "manual", word)])
+    said = judge(Told(f"{word}@else.example", "failed", "5.1.1", word, word))
+    await bounces.apply(conn, word, Reported(Kind.BOUNCE, "imap", word, f"<{word}@else.example>", (said,), place=word))
     return Life(word, queue_id, waiting, sent, dead, recipient, event, endpoint["id"], posting, token["id"])
 
 

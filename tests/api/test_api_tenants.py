@@ -39,6 +39,7 @@ PATHS: Mapping[str, Callable[[Life], object]] = {
 
 QUERIES: Mapping[str, Callable[[Life], object] | None] = {
     **dict.fromkeys(("page", "pageSize", "limit", "cursor", "state", "status", "opener", "from", "to")),
+    **dict.fromkeys(("kind", "matched")),
     **dict.fromkeys(("since", "until", "event", "opened", "pinned", "tz", "likely_fake", "sort")),
     "account": lambda life: life.word,
     "query": lambda life: life.word,

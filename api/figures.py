@@ -12,7 +12,7 @@ from relay.core import limits
 from relay.core.errors import StoreAway
 from relay.core.limits import Usage
 from relay.meters import Sample
-from relay.store import db, figures
+from relay.store import db, figures, mailboxes, sentcopies
 from relay.store.figures import Backlog, Endpoint
 
 LEAST = 2.0  # s between two readings, whoever asks
@@ -61,6 +61,11 @@ async def _read(conn: db.Connection) -> list[Sample]:
     samples += _webhooks(await figures.endpoints(conn))
     found = await figures.endpoint_states(conn)
     samples += [metrics.WEBHOOK_ENDPOINTS.at(found.get(state, 0), state) for state in ENDPOINTS]
+    waiting, overdue = await sentcopies.waiting(conn)
+    samples += [metrics.SENT_COPIES_WAITING.at(waiting), metrics.SENT_COPIES_OVERDUE.at(overdue)]
+    watched, failing, late = await mailboxes.counts(conn)
+    samples += [metrics.MAILBOXES.at(watched - failing, "well"), metrics.MAILBOXES.at(failing, "failing")]
+    samples.append(metrics.MAILBOX_OVERDUE.at(late))
     return samples + await _database(conn)
 
 

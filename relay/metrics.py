@@ -58,6 +58,7 @@ OPENS_WAITING = Gauge("opens_waiting", "Pixel fetches answered and not recorded 
 
 MAILBOX_LOOKS = Counter("mailbox_looks", "Looks at accounts' mailboxes for reports: done or failed", "outcome")
 MAILBOX_LATE = Histogram("mailbox_late_seconds", "How long a mailbox was due before it was looked at", buckets=_LIFE)
+SENT_COPIES = Counter("sent_copies", "Copies of sent mail: done, given up (failed), or to be tried again", "outcome")
 MAILBOX_IDLE = Gauge("mailbox_idle", "Mailboxes watched by a connection that stays (IMAP IDLE)")
 REPORT_CANDIDATES = Counter("report_candidates", "Mails in mailboxes that were read, since they might be reports")
 REPORTS = Counter("reports", "What they were: bounce, complaint, auto-reply or none", "kind")
@@ -104,6 +105,8 @@ WEBHOOK_FAILING = Figure(
     "webhook_failing_seconds", "How long an endpoint has failed at every try", "account", "endpoint"
 )
 WEBHOOK_OVERDUE = Figure("webhook_overdue_seconds", "How long the most overdue posting has waited for its try")
+SENT_COPIES_WAITING = Figure("sent_copies_waiting", "Copies of sent mail that are owed, or looked at again")
+SENT_COPIES_OVERDUE = Figure("sent_copies_overdue_seconds", "How long the most overdue of them has waited")
 MAILBOXES = Figure("mailboxes", "Mailboxes that are watched: well, or failing at the last look", "state")
 MAILBOX_OVERDUE = Figure("mailbox_overdue_seconds", "How long the most overdue mailbox has waited to be looked at")
 STORE_UP = Figure("store_up", "1 while PostgreSQL answers the API that is asked")
@@ -130,5 +133,7 @@ def prepare(settings: Settings) -> None:
         WEBHOOKS.labels(outcome)
     for outcome in ("done", "failed"):
         MAILBOX_LOOKS.labels(outcome)
+    for outcome in ("done", "failed", "retried"):
+        SENT_COPIES.labels(outcome)
     for kind in ("granted", "recovered", "reenqueued", "lost"):
         LEASES.labels(kind)

@@ -9,6 +9,7 @@ import asyncio
 import sys
 
 from relay import ready, role
+from relay.copies import Copier
 from relay.core.vault import Vault
 from relay.mailboxes import Mailboxes
 from relay.settings import Settings
@@ -24,7 +25,7 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     vault = Vault(settings.secret_keys)
     tokens = Tokens(pool, settings, vault)
     boxes = Mailboxes(settings, tokens)
-    rooms: list[Room] = [Watcher(pool, settings, vault, boxes)]
+    rooms: list[Room] = [Watcher(pool, settings, vault, boxes), Copier(pool, settings, vault, boxes)]
     ready.announce()
     try:
         await together(rooms, stopping)

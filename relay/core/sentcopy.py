@@ -67,7 +67,8 @@ class Wanted:
     bcc: bool = False  # the sender gave some
     expected: int = 1  # as many copies as the provider can have filed: one for each time that it took the message
     filed: bool = False  # a copy of the provider's was met before
-    written: bool = False  # ours was there before
+    begun: bool = False  # ours was about to be written before
+    written: bool = False  # ... and was there
     last: bool = False  # nobody looks again after this time
 
 
@@ -145,7 +146,7 @@ def _lacks(wanted: Wanted, found: Sequence[Candidate]) -> bool:
         return True
     if wanted.written:
         return False
-    return wanted.last or wanted.policy is Copy.REPLACE or not wanted.files
+    return wanted.last or wanted.begun or wanted.policy is Copy.REPLACE or not wanted.files
 
 
 def _outdated(wanted: Wanted, keep: Candidate, like: Candidate | None) -> bool:

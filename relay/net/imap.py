@@ -76,6 +76,10 @@ class Mailbox(Connection):
         """Every folder, as the server lists them."""
         return await self.ask("folders", imapfolders.listed)
 
+    async def create(self, path: str) -> None:
+        """Makes a folder, and what lies above it."""
+        await self.ask("create", imapmail.create, path)
+
     async def status(self, path: str) -> Status:
         """What is known of a folder without selecting it: cheap."""
         return await self.ask("status", imapmail.status, path)

@@ -21,8 +21,18 @@ FLAG = re.compile(r"\\?[A-Za-z0-9$_.-]+")
 ANY, FORWARDED = b"\\*", b"$forwarded"
 
 
+def create(client: Client, path: str) -> None:
+    """See Mailbox, here as below. Subscribed too, where that can be: some mail programs show no other folders."""
+    client.create_folder(path)
+    try:
+        client.subscribe_folder(path)
+    except Wire.abort:
+        raise
+    except Wire.error:
+        pass
+
+
 def status(client: Client, path: str) -> Status:
-    """See Mailbox, here as below."""
     told = {str(key, "ascii", "replace").upper(): value for key, value in client.folder_status(path, WORDS).items()}
     if missing := [word for word in WORDS if word not in told]:
         raise Unsupported(f"does not tell {' and '.join(missing)} of a folder")

@@ -103,14 +103,14 @@ async def claim(conn: Connection, busy: Collection[str], *, accounts: int, each:
 async def renew(conn: Connection, held: Collection[Owed], seconds: float) -> None:
     """Keeps the claims that still stand."""
     await conn.execute(
-        f"update sent_copies s set claimed_until = now() + %s * interval '1 second' {_HELD}".encode(),
+        f"update sent_copies s set claimed_until = now() + %s * interval '1 second' {_HELD}".encode(),  # noqa: S608
         (seconds, *_keys(held)),
     )
 
 
 async def release(conn: Connection, held: Collection[Owed]) -> None:
     """Gives claims back: somebody else may have these copies at once."""
-    await conn.execute(f"update sent_copies s set claimed_until = null {_HELD}".encode(), _keys(held))
+    await conn.execute(f"update sent_copies s set claimed_until = null {_HELD}".encode(), _keys(held))  # noqa: S608
 
 
 async def postpone(conn: Connection, held: Collection[Owed], *, least: float = 2.0, most: float = 600.0) -> None:
@@ -119,7 +119,7 @@ async def postpone(conn: Connection, held: Collection[Owed], *, least: float = 2
         f"""
         update sent_copies s set claimed_until = null, due_at = now() + interval '1 second'
             * least(%s, greatest(%s, extract(epoch from now() - s.created_at) / 4)) {_HELD}
-        """.encode(),
+        """.encode(),  # noqa: S608 - the text is ours
         (most, least, *_keys(held)),
     )
 
@@ -156,20 +156,23 @@ async def settle(conn: Connection, owed: Owed, settled: Settled) -> bool:
 
 
 async def fail(conn: Connection, owed: Owed, error: str, wait: float | None, *, tell: bool = True) -> bool:
-    """A try that failed; the next is in so many seconds. None: it is given up, with an event, unless nobody is to be
-    told of it."""
+    """A try that failed; the next is in so many seconds, None: it is given up. With an event, but where nobody is to be
+    told, for the copy is there."""
     cursor = await conn.execute(
         f"""
         with gone as (
             update sent_copies s set claimed_until = null, tries = s.tries + 1, error = %(error)s,
                 due_at = now() + %(wait)s::float8 * interval '1 second',
-                state = case when %(wait)s::float8 is null and %(tell)s then 'failed' else s.state end,
+                state = case when %(wait)s::float8 is null then %(end)s::copy_state else s.state end,
                 finished_at = case when %(wait)s::float8 is null then now() end
             where s.message_id = %(message)s and s.claim = %(claim)s and s.claimed_until is not null
             returning s.message_id, s.account_id, s.error, s.tries, s.due_at is null and %(tell)s as tell
         ), {GIVEN_UP} select count(*) from gone
         """.encode(),  # noqa: S608 - the text is ours
-        {"error": error, "wait": wait, "tell": tell, "message": owed.message, "claim": owed.claim},
+        {
+            **{"error": error, "wait": wait, "tell": tell, "end": "failed" if tell else "done"},
+            **{"message": owed.message, "claim": owed.claim},
+        },
     )
     row = await cursor.fetchone()
     return bool(row and row[0])

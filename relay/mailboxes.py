@@ -21,6 +21,8 @@ class Tokens(Protocol):
 
     async def armed(self, account: Account) -> Account: ...
 
+    async def again(self, account: Account, spurned: str) -> Account | None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
@@ -111,13 +113,26 @@ class Mailboxes:
         return None
 
     async def _new(self, account: Account) -> Mailbox:
-        """Room is made by those kept longest."""
+        """Room is made by those kept longest. A token that is refused before its time is tried with another, once."""
         while self._kept and len(self._kept) + self._lent.total() > self._settings.mailbox_connections:
             self._dismiss(self._kept[0])
-        armed = account if self._tokens is None else await self._tokens.armed(account)
-        assert armed.imap is not None
+        if self._tokens is None:
+            return await self._connect(account)
+        armed = await self._tokens.armed(account)
+        try:
+            return await self._connect(armed)
+        except MailboxError as fault:
+            if armed.imap is None or (fault.step, fault.kind) != ("login", "refused"):
+                raise
+            another = await self._tokens.again(account, armed.imap.access_token)
+            if another is None:
+                raise
+        return await self._connect(another)
+
+    async def _connect(self, account: Account) -> Mailbox:
+        assert account.imap is not None
         allowed, seconds = self._settings.allow_networks, self._settings.mailbox_timeout
-        return await connect(armed.imap, allowed=allowed, seconds=seconds)
+        return await connect(account.imap, allowed=allowed, seconds=seconds)
 
     def _keep(self, id: str, imap: Imap, mailbox: Mailbox) -> None:
         ending = asyncio.get_running_loop().call_later(self._idle, self._tire, mailbox)

@@ -422,6 +422,24 @@ async def test_a_folder_may_refuse_flags_of_ones_own() -> None:
             assert (await mailbox.select("Sent")).flags_kept is kept
 
 
+async def test_a_late_copy_is_found_when_it_is_there() -> None:
+    async with odd(store=Store(EXCHANGE, lag=100)) as (server, mailbox):
+        server.later(6, "Sent Items", mail("1@x"))
+        await mailbox.select("Sent Items")
+        looks = [await mailbox.find("1@x") for _ in range(4)]
+        assert looks == [[], [], [1], [1]]
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_a_connection_that_dies_leaves_done_what_was_done(after: bool) -> None:
+    async with odd() as (server, mailbox):
+        await mailbox.select("INBOX")
+        mood = server.when_done("*") if after else server.when("*")
+        mood.drop()
+        assert (await refused(mailbox.append("Sent", mail("1@x"), date=WHEN))).kind == "lost"
+        assert len(server.mails("Sent")) == after
+
+
 # Refusals.
 
 

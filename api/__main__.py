@@ -23,6 +23,7 @@ from relay.core.vault import Vault
 from relay.directory import Directory
 from relay.listen import bound
 from relay.opens import Opens
+from relay.providers import Providers
 from relay.settings import Settings
 from relay.store import db
 from relay.tokens import Tokens
@@ -55,6 +56,7 @@ async def housed(settings: Settings) -> AsyncIterator[House]:
         opens=Opens(recording, settings, vault.derive("pixel")),
         waker=Waker(pool),
         figures=Figures(pool),
+        providers=Providers(pool, settings, vault),
         tokens=access,
         connecting=Connecting(pool, settings, vault, access),
     )

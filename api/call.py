@@ -21,6 +21,7 @@ from relay.core.model import Account
 from relay.core.vault import Vault
 from relay.directory import Directory
 from relay.opens import Opens
+from relay.providers import Providers
 from relay.settings import Settings
 from relay.store import db
 from relay.store.tokens import Token
@@ -41,6 +42,7 @@ class House:
     opens: Opens
     waker: Waker
     figures: Figures
+    providers: Providers
     tokens: Tokens
     connecting: Connecting
     throttle: Throttle = field(default_factory=lambda: Throttle(asyncio.get_running_loop().time))

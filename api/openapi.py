@@ -25,9 +25,10 @@ _SENTENCE = re.compile(r"\A(.+?\.)\s+", re.DOTALL)
 
 ERRORS = {
     400: "The request is not what this call takes; `fields` names what is wrong.",
-    401: "No token, or not one of ours.",
+    401: "No token or signature, or not one of ours.",
     403: "The token lacks the scope, or is for another account.",
     404: "There is nothing of that name (that this token may see).",
+    406: "It was taken before, or never will be: do not send it again.",
     409: "As things stand it cannot be done (an idempotency key in use, a limit reached); the message says why.",
     413: "The body is too large.",
     415: "The body is of another type than this call takes.",

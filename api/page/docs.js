@@ -4,9 +4,9 @@
 // Tags of the document in the order of the page, each with its heading.
 const TITLES = {
   submit: "submit", outbox: "outbox", deadletters: "dead letters", queue: "queue", tracking: "tracking", opens: "opens",
-  statistics: "statistics", besttime: "best time", recipients: "recipients", suppressions: "suppressions",
+  statistics: "statistics", besttime: "best time", recipients: "recipients", reports: "reports", suppressions: "suppressions",
   webhooks: "webhooks", postlog: "webhook log", accounts: "accounts", verification: "verification", tokens: "tokens",
-  health: "health", pixel: "pixel", docs: "docs",
+  providers: "providers", health: "health", pixel: "pixel", docs: "docs",
 };
 const ORDER = Object.keys(TITLES);
 const DEEPEST = 6;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any, Literal
 
@@ -14,9 +15,8 @@ from api.problems import Problem
 from api.quota import SOON
 from api.shapes import AccountId, Answer
 from api.verified import Mailbox, Server, mailbox_shown, server_shown
-from relay import enrol, reverify, verify
+from relay import enrol, reverify, trial, verify
 from relay.core import account as settings_of
-from relay.core.account import Rules
 from relay.core.folders import Folder, special
 from relay.core.model import AccountState
 from relay.store import db, verifications
@@ -64,14 +64,14 @@ async def verify_account(call: Call, body: Tried) -> Verified:
         call.check_account(body.account)
     settings = call.house.settings
     # Which hosts may be dialled is a step of the verification, and no fault of the form.
-    rules = Rules(ANYWHERE, sandbox=bool(settings.sandbox_port), zones=enrol.zones())
+    rules = replace(enrol.rules(settings), allowed=ANYWHERE)
     fields = settings_of.change({}, body.given(), rules)
     account = settings_of.build("", AccountState.ACTIVE, "", fields)
     if account.upstream is None and account.imap is None:
         words = "There is no server to try: give smtp or imap with a host, or mailgun with a domain"
         raise Problem(400, words, code="InvalidFields")
     with call.house.quota.admitted(call.token):
-        report = await verify.verify(account.upstream, account.imap, settings)
+        report = await trial.try_account(account, call.house.tokens, settings)
     folders = report.imap.folders if report.imap and body.mailboxes else None
     return Verified(
         smtp=server_shown(report.smtp),
@@ -98,7 +98,7 @@ async def verify_stored(call: Call, account: AccountId) -> Verified:
         if found is None:
             raise unknown(account)
         if not isinstance(found, verify.Report):
-            found = await verify.verify(found.upstream, found.imap, house.settings)
+            found = await trial.try_account(found, house.tokens, house.settings)
         await reverify.settle(house.pool, house.settings, due, found, whole=True)
     return Verified(smtp=server_shown(found.smtp), imap=mailbox_shown(found.imap), mailboxes=None)
 

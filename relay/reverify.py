@@ -16,11 +16,13 @@ from relay.core.verification import Result
 from relay.settings import Settings
 from relay.store import accounts, db, verifications
 from relay.store.verifications import Due, Found
-from relay.verify import Report, unopened, verify
+from relay.tokens import Tokens
+from relay.trial import try_account
+from relay.verify import Report, unopened
 
 LOOK = 1.0  # s between two looks for accounts that are due
 AGAIN = 0.5  # s until PostgreSQL is asked again
-CLAIM = 60.0  # s that a claim lasts: more than a verification can take
+CLAIM = 120.0  # s that a claim lasts: more than a verification can take
 SPREAD = 0.25  # of a wait, to either side: those that failed together do not come back together
 
 log = logging.getLogger("postferry.verify")
@@ -31,6 +33,7 @@ class Verifier:
 
     def __init__(self, pool: db.Pool, settings: Settings, vault: Vault, *, look: float = LOOK) -> None:
         self._pool, self._settings, self._vault, self._look = pool, settings, vault, look
+        self._tokens = Tokens(pool, settings, vault)
         self._running: set[asyncio.Task[None]] = set()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -42,6 +45,7 @@ class Verifier:
             for task in self._running:
                 task.cancel()
             await asyncio.gather(*self._running, return_exceptions=True)
+            await self._tokens.close()
 
     async def _round(self, stopping: asyncio.Event) -> None:
         free = self._settings.verify_accounts - len(self._running)
@@ -72,9 +76,9 @@ class Verifier:
     async def _look_at(self, due: Due) -> None:
         account = await opened(self._pool, self._vault, due.account)
         if isinstance(account, Account):
-            upstream = account.upstream if due.fresh or not _well(due.smtp) else None
-            imap = account.imap if due.fresh or not _well(due.imap) else None
-            await settle(self._pool, self._settings, due, await verify(upstream, imap, self._settings), whole=due.fresh)
+            upstream, mailbox = due.fresh or not _well(due.smtp), due.fresh or not _well(due.imap)
+            found = await try_account(account, self._tokens, self._settings, upstream=upstream, mailbox=mailbox)
+            await settle(self._pool, self._settings, due, found, whole=due.fresh)
         elif account is not None:
             await settle(self._pool, self._settings, due, account, whole=True)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from relay.core import bearer
 from relay.core.classify import classify
 from relay.core.folders import Folder, Use, special
 from relay.core.hints import advise
@@ -65,6 +66,19 @@ def unopened(account: Account, why: str) -> Report:
     smtp = _trail(account.smtp.tls, SMTP_STEPS, SMTP_TLS_FIRST).misjudged(fault) if account.smtp else None
     imap = _trail(account.imap.tls, IMAP_STEPS, IMAP_TLS_FIRST).misjudged(fault) if account.imap else None
     return Report(misjudged(account.mailgun, fault) if account.mailgun else smtp, imap)
+
+
+def untokened(account: Account, code: str, why: str, advice: str) -> Report:
+    """Of servers that are logged in to with an access token, where there is none to be had."""
+    smtp, imap = account.smtp, account.imap
+    at, late = Failure("auth", code, why, advice), Failure("login", code, why, advice)
+    wanted = account.mailgun is None and smtp is not None and bearer.bare(smtp)
+    return Report(
+        _trail(smtp.tls, SMTP_STEPS, SMTP_TLS_FIRST).ended(at, Telling()) if smtp is not None and wanted else None,
+        _trail(imap.tls, IMAP_STEPS, IMAP_TLS_FIRST).ended(late, Telling())
+        if imap is not None and bearer.bare(imap)
+        else None,
+    )
 
 
 async def verify_smtp(smtp: Smtp, settings: Settings) -> Result:

@@ -12,10 +12,12 @@ from relay.commands.installation import asynchronous, opened
 from relay.commands.terminal import DATA, UNAVAILABLE, Stop, choose, clean, describe, mark, paint, table
 
 if TYPE_CHECKING:
-    from relay.core.model import AccountState, Imap, Mailgun, Smtp
+    from relay.commands.installation import Installation
+    from relay.core.model import Account, AccountState, Imap, Mailgun, Smtp
     from relay.core.verification import Step
     from relay.store.accounts import Row
     from relay.store.db import Connection
+    from relay.verify import Report
 
 SLOW = 0.5  # seconds of a step that are worth a word
 
@@ -77,23 +79,32 @@ async def _show(args: argparse.Namespace) -> int:
 
 
 async def _verify(args: argparse.Namespace) -> int:
-    from relay import verify
-
     async with opened(args) as here:
         account = (await found(here.conn, args.account)).account(here.vault)
-        given = here.settings
-    upstream = account.upstream
-    if upstream is None and account.imap is None:
-        raise Stop(
-            f"account {account.id} has no upstream yet",
-            f"set one: postferry account add {account.id} --update --smtp-host HOST",
-        )
-    report = await verify.verify(upstream, account.imap, given)
+        upstream = account.upstream
+        if upstream is None and account.imap is None:
+            raise Stop(
+                f"account {account.id} has no upstream yet",
+                f"set one: postferry account add {account.id} --update --smtp-host HOST",
+            )
+        report = await _tried(account, here)
     for server, result in ((upstream, report.smtp), (account.imap, report.imap)):
         if server is not None and result is not None:
             print(_named(server))
             _print_steps(result.steps)
     return 0 if report.success else UNAVAILABLE
+
+
+async def _tried(account: Account, here: Installation) -> Report:
+    from relay import trial
+    from relay.tokens import Tokens
+
+    async with here.pool() as pool:
+        tokens = Tokens(pool, here.settings, here.vault)
+        try:
+            return await trial.try_account(account, tokens, here.settings)
+        finally:
+            await tokens.close()
 
 
 def _named(server: Smtp | Mailgun | Imap) -> str:

@@ -21,14 +21,17 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from relay import reading
-from relay.core import webhook
+from relay.core import bounce, report, webhook
+from relay.core.bounce import Finding, Reported
 from relay.core.classify import classify
 from relay.core.model import AccountState, EventType, Opener, Splice
 from relay.core.reply import Reply, Stage
+from relay.core.report import Kind
 from relay.core.vault import Vault
 from relay.settings import read
 from relay.store import (
     accounts,
+    bounces,
     db,
     deadletters,
     endpoints,
@@ -39,8 +42,10 @@ from relay.store import (
     outbox,
     outcomes,
     postings,
+    providerposts,
     replays,
 )
+from relay.store.matching import match
 from relay.store.opens import Open
 from relay.store.postings import Tried
 from tests.store.mail import account, prepared, stored
@@ -84,12 +89,74 @@ DATA: Mapping[EventType, Mapping[str, Any]] = {
         "sentAt": str,
         "days": int,
     },
+    EventType.LIST_UNSUBSCRIBE: {**MAIL, "remoteAddress": str, "userAgent": str},
+    EventType.MESSAGE_BOUNCE: {
+        **MAIL,
+        "bounceMessage": (str, None),
+        "action": str,
+        "response": {"source": str, "message": str, "status": (str, None), "category": str, "recommendedAction": str},
+        "mta": (str, None),
+    },
+    EventType.MESSAGE_COMPLAINT: {**MAIL, "complaintMessage": (str, None), "arf": dict, "headers": dict},
     EventType.WEBHOOK_DISABLED: {"endpoint": int, "url": str, "reason": str},
     EventType.WEBHOOK_TEST: {"endpoint": int, "message": str},
 }
 """The fields of `data`, with their types; `?` marks those that may be missing."""
 
 BODY = {"serviceUrl": str, "account": str, "date": str, "event": str, "data": dict}
+
+
+BOUNCED, COMPLAINED = "SU5CT1gAMTcwMDAwMDAwMAA3", "SU5CT1gAMTcwMDAwMDAwMAA4"  # ids of the reports in the mailbox
+BOUNCE = b"""\
+From: Mail Delivery System <MAILER-DAEMON@mail.example.com>
+Subject: Undelivered Mail Returned to Sender
+Content-Type: multipart/report; report-type=delivery-status; boundary="b"
+
+--b
+Content-Type: message/delivery-status
+
+Reporting-MTA: dns; mail.example.com
+
+Final-Recipient: rfc822; gone@there.example
+Action: failed
+Status: 5.1.1
+Remote-MTA: dns; mx.there.example
+Diagnostic-Code: smtp; 550 5.1.1 <gone@there.example>: Recipient address rejected: User unknown
+
+--b
+Content-Type: text/rfc822-headers
+
+Message-ID: <x@example.com>
+Subject: x
+
+--b--
+"""
+COMPLAINT = b"""\
+From: Feedback loop <fbl@there.example>
+Subject: Abuse report
+Content-Type: multipart/report; report-type=feedback-report; boundary="b"
+
+--b
+Content-Type: message/feedback-report
+
+Feedback-Type: abuse
+User-Agent: SomeLoop/1.0
+Version: 1
+Original-Rcpt-To: <angry@there.example>
+Arrival-Date: Thu, 31 Jan 2030 09:30:00 +0000
+Source-IP: 198.51.100.25
+
+--b
+Content-Type: text/rfc822-headers
+
+Message-ID: <x@example.com>
+From: s@example.com
+To: angry@there.example
+Subject: x
+Date: Thu, 31 Jan 2030 09:30:00 +0000
+
+--b--
+"""
 
 
 def faults(shape: Any, value: Any, path: str = "") -> Iterator[str]:
@@ -158,7 +225,9 @@ class Life:
         await self.conn.execute("alter table deliveries alter column id restart with 4711")
         sent, failed = await self.deliver()
         await self.open(sent)
+        await self.report()
         await self.leave_unopened()
+        await self.unsubscribe()
         await self.cancel_and_replay(failed)
         await self.trouble()
         await self.subscribe()
@@ -195,6 +264,24 @@ class Life:
             *(Opener.PERSON, "Firefox", "A browser", "EE", "Tallinn", False),
         )
         assert await opens.record(self.conn, [fetch]) == {delivery}
+
+    async def unsubscribe(self) -> None:
+        about = Reported(Kind.BOUNCE, "mailgun", "key", "<x@example.com>", (Finding("ada@there.example"),))
+        (found,) = await match(self.conn, "a", about)
+        who = {"remoteAddress": "198.51.100.7", "userAgent": "Mozilla/5.0 (X11; Linux) Gecko Firefox/130.0"}
+        await providerposts.unsubscribed(self.conn, "a", found, who)
+
+    async def report(self) -> None:
+        """Mail to two: one bounces, the other complains. Their reports are read as they come."""
+        await account(self.conn, "c")
+        message = replace(
+            prepared("gone@there.example", "angry@there.example", account="c"), id=UUID(int=0x1978 << 112)
+        )
+        await stored(self.conn, message)
+        await self.conn.execute("update deliveries set state = 'sent', finished_at = now() where account_id = 'c'")
+        for place, raw in ((BOUNCED, BOUNCE), (COMPLAINED, COMPLAINT)):
+            reported = bounce.reported(report.read(raw), source="imap", key=place, place=place)
+            assert await bounces.apply(self.conn, "c", reported) == 1
 
     async def leave_unopened(self) -> None:
         """Another mail, sent four days ago."""

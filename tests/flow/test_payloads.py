@@ -225,11 +225,11 @@ class Life:
         await self.conn.execute("alter table deliveries alter column id restart with 4711")
         sent, failed = await self.deliver()
         await self.open(sent)
-        await self.report()
         await self.leave_unopened()
         await self.unsubscribe()
         await self.cancel_and_replay(failed)
         await self.trouble()
+        await self.report()
         await self.subscribe()
 
     async def deliver(self) -> tuple[int, int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -217,3 +219,12 @@ def test_a_date_that_nobody_can_read_is_left_out(date: str) -> None:
 def test_rules_about_words_stand_before_those_about_statuses() -> None:
     statuses = [rule.pattern.startswith("^") for rule in advice.RULES]
     assert all(later or not earlier for earlier, later in pairwise(statuses))
+
+
+def test_the_page_tells_of_every_category() -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "bounces.md").read_text()
+    told = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (yes|no) \|", page, re.MULTILINE)
+    known = {(rule.category, rule.advice.value, "yes" if rule.suppresses else "no") for rule in RULES}
+    category, what = advice.OTHER
+    assert len(told) == len(set(told))
+    assert set(told) == known | {(category, what.value, "no")}

@@ -9,7 +9,7 @@ from relay.core import suppression
 from relay.core.errors import Refused, StoreAway
 from relay.store import accounts, db, suppressions
 
-SECONDS = 5.0  # between two looks at who suppresses; and without any after the store was found away
+SECONDS = 2.0  # between two looks at who suppresses; and without any after the store was found away
 
 
 class Suppressors:

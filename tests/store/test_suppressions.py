@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
-from relay.core.model import Reason
-from relay.store import accounts, db, suppressions
+from relay.core.model import Accepted, Prepared, Reason, Suppressed
+from relay.core.suppression import AllSuppressed
+from relay.store import accounts, db, messages, suppressions
 from relay.store.suppressions import Filter, Suppression
-from tests.store.mail import account
+from tests.store.mail import account, prepared, stored
+from tests.store.test_rollups import differences
 
 BOUNCE = Suppression("Ada@Example.com", "bounce", "550 5.1.1 No such user", delivery_id=7)
 
@@ -163,3 +166,68 @@ async def test_the_list_by_pages(pool: db.Pool, wanted: Filter, expected: list[s
         found = await listed(conn, wanted, size)
     assert [f"{whose}:{address}" for whose, address in found] == expected
     assert total == len(expected)
+
+
+# ---- what accept stores of them
+
+SINCE = datetime(2026, 11, 20, tzinfo=UTC)
+
+
+def skipping(*recipients: str, skipped: int = 1, **given: str) -> Prepared:
+    """A message whose first `skipped` recipients are suppressed."""
+    them = tuple(Suppressed(one, "bounce", SINCE, "550 no") for one in recipients[:skipped])
+    return replace(prepared(*recipients, **given), suppressed=them)
+
+
+async def states(conn: db.Connection) -> dict[str, str]:
+    return dict(await (await conn.execute("select recipient, state::text from deliveries")).fetchall())
+
+
+async def test_the_sums_hold_what_was_skipped(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn)
+        await stored(conn, skipping("ada@e.example", "bob@e.example"), prepared("ada@e.example"))
+        assert await differences(conn) == []
+        cursor = await conn.execute("select sum(failed)::int from tallies where account_id = 'a'")
+        assert await cursor.fetchone() == (1,)
+
+
+async def test_a_group_holds_messages_of_every_kind(pool: db.Pool) -> None:
+    """Given one to nobody, one to some, one with a key and one that is plain, each gets its own answer."""
+    batch = [
+        skipping("ada@e.example"),
+        skipping("ada@e.example", "bob@e.example"),
+        skipping("ada@e.example", "kim@e.example", idempotency_key="k"),
+        prepared("eve@e.example"),
+    ]
+    async with db.connection(pool) as conn:
+        await account(conn)
+        answers = await messages.insert(conn, batch, attempts=3, lifetime=60)
+        assert isinstance(answers[0], AllSuppressed)
+        accepted = [answer for answer in answers if isinstance(answer, Accepted)]
+        assert [answer.queue_id for answer in accepted] == [item.queue_id for item in batch[1:]]
+        assert [len(answer.suppressed) for answer in accepted] == [1, 1, 0]
+        cursor = await conn.execute("select message_id, count(*) from deliveries group by 1")
+        counts = dict(await cursor.fetchall())
+    assert counts == {item.id: len(item.recipients) for item in batch[1:]}
+
+
+async def test_a_group_whose_answer_was_lost_is_stored_once(pool: db.Pool) -> None:
+    batch = [skipping("ada@e.example", "bob@e.example"), skipping("ada@e.example", "eve@e.example")]
+    async with db.connection(pool) as conn:
+        await account(conn)
+        await stored(conn, batch[0])
+        answers = await messages.insert(conn, batch, attempts=3, lifetime=60)
+        assert [isinstance(answer, Accepted) and len(answer.suppressed) for answer in answers] == [1, 1]
+        cursor = await conn.execute("select count(*), count(*) filter (where state = 'failed') from deliveries")
+        assert await cursor.fetchone() == (4, 2)
+
+
+async def test_what_cannot_be_stored_leaves_nothing_of_those_it_skipped(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn)
+        (bad,) = await messages.insert(
+            conn, [skipping("ada@e.example", "bob@e.example", subject="\x00")], attempts=3, lifetime=60
+        )
+        assert isinstance(bad, Exception)
+        assert await states(conn) == {}

@@ -14,6 +14,7 @@ from relay.store.db import Connection
 DEPTH = 20_000  # deliveries to the recipients of one report, or messages of its account, that are looked through
 LEAST = 20  # of those, to one recipient
 FEW = 10  # recipients, in a report that does not say which message it is about
+PROVIDER = "mailgun"  # names the very recipients that it was given: nobody is behind them
 DAYS = 7  # that such a report may come after its mail
 
 
@@ -69,7 +70,9 @@ async def match(conn: Connection, account: str, reported: Reported) -> list[Matc
     findings = _one_each(reported.recipients[:MOST])
     name = held(reported.message_id).strip().removeprefix("<").removesuffix(">")
     if name:
-        found = await _by_recipient(conn, account, findings, name) or await _by_name(conn, account, findings, name)
+        found = await _by_recipient(conn, account, findings, name)
+        if not found and reported.source != PROVIDER:
+            found = await _by_name(conn, account, findings, name)
     elif len(reported.recipients) <= FEW:
         found = await _lately(conn, account, findings, reported)
     else:

@@ -133,6 +133,10 @@ def prepare(settings: Settings) -> None:
         WEBHOOKS.labels(outcome)
     for outcome in ("done", "failed"):
         MAILBOX_LOOKS.labels(outcome)
+    for kind in ("bounce", "complaint", "auto-reply", "none"):
+        REPORTS.labels(kind)
+    for source in ("imap", "mailgun"):
+        REPORTS_UNMATCHED.labels(source)
     for outcome in ("done", "failed", "retried"):
         SENT_COPIES.labels(outcome)
     for kind in ("granted", "recovered", "reenqueued", "lost"):

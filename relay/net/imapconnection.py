@@ -32,11 +32,11 @@ CODE = re.compile(r"\[([A-Z][A-Z0-9-]*)")
 class MailboxError(Exception):
     """A mailbox that could not be reached, or did not do as asked.
 
-    `step`: resolve, connect, tls, greeting, login, or what was asked for: folders, status, select, search, fetch,
-    append, flag, copy, move, expunge, idle. `kind`: forbidden, dns, unreachable, tls, certificate, lost (it fell silent
-    or hung up), refused (it said no), unsupported (it never learnt that) or protocol (it speaks no IMAP that we know).
-    `said`: the server's own words, "" where they are ours; `code`: their response code (RFC 5530), e.g.
-    AUTHENTICATIONFAILED, TRYCREATE, OVERQUOTA, TOOBIG.
+    `step`: resolve, connect, tls, greeting, login, or what was asked for: folders, create, status, select, search,
+    fetch, append, flag, copy, move, expunge, idle, noop. `kind`: forbidden, dns, unreachable, tls, certificate, lost
+    (it fell silent or hung up), refused (it said no), unsupported (it never learnt that) or protocol (it speaks no IMAP
+    that we know). `said`: the server's own words, "" where they are ours; `code`: their response code (RFC 5530), e.g.
+    AUTHENTICATIONFAILED, TRYCREATE, OVERQUOTA, TOOBIG. All but refused and unsupported end the connection.
     """
 
     def __init__(self, step: str, kind: str, text: str, said: str = "") -> None:

@@ -94,6 +94,14 @@ async def test_status_tells_without_selecting(real: Mailbox) -> None:
     assert await real.find("1@x") == [uid]  # for it is selected still
 
 
+@pytest.mark.parametrize("path", ["Neu", "Über/ß & so", 'a "b\\c'])
+async def test_a_folder_is_made_where_there_is_none(real: Mailbox, path: str) -> None:
+    await real.create(path)
+    assert path in [folder.path for folder in await real.folders()]
+    assert await stored(real, path, mail("1@x")) == [1]
+    assert (await refused(real.create(path))).code == "ALREADYEXISTS"
+
+
 async def test_only_the_mail_with_exactly_this_id_is_found(real: Mailbox) -> None:
     folded = b"message-id:\r\n\t <1@x> (added)\r\nSubject: <1@x>\r\n\r\nMessage-ID: <1@x>\r\n"
     other = b"Subject: x\r\nReferences: <1@x>\r\n\r\nMessage-ID: <1@x>\r\n"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hmac
+import secrets
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,8 +15,13 @@ from relay.core import splice
 from relay.core.vault import Vault
 from relay.settings import Settings
 from relay.store import db
+from tests.conftest import MakeTenant
 from tests.fakes.mailgun import KEY, MailgunServer
+from tests.fakes.upstream import Upstream
 from tests.flow.test_deliver import HTML, Line
+from tests.stack import Stack, until
+from tests.tenant import HTML as HTML_TEXT
+from tests.tenant import Tenant
 
 
 class Post(Line):
@@ -154,3 +162,67 @@ async def test_the_key_is_in_no_row(line: Post, server: MailgunServer) -> None:
             rows = await (await conn.execute(f"select t::text from {table} t".encode())).fetchall()
             assert rows
             assert "key-very-secret" not in str(rows)
+
+
+# -- with the real roles -----------------------------------------------------------------------------------------------
+
+SIGNING = "signing-key-of-a-domain"
+
+
+@pytest.fixture
+async def tenant(stack: Stack, upstream: Upstream, server: MailgunServer, make_tenant: MakeTenant) -> Tenant:
+    settings = {**server.settings, "webhookSigningKey": SIGNING}
+    return await make_tenant(stack, upstream, smtp=None, mailgun=settings, tracking={"opens": True})
+
+
+def signed(**told: Any) -> dict[str, Any]:
+    stamp, token = str(int(time.time())), secrets.token_hex(25)
+    made = hmac.new(SIGNING.encode(), f"{stamp}{token}".encode(), "sha256").hexdigest()
+    return {"signature": {"timestamp": stamp, "token": token, "signature": made}, "event-data": told}
+
+
+async def test_mail_of_both_doors_goes_out_by_mailgun_and_its_bounce_comes_back(
+    tenant: Tenant, server: MailgunServer
+) -> None:
+    """Given mail over SMTP and HTTP, each recipient has a copy; what Mailgun tells of one makes it a bounce."""
+    server.when("c@there.example", times=1).drop()
+    await tenant.mail("a@there.example", html=True)
+    answer = await tenant.submit("b@there.example", "c@there.example", html=HTML_TEXT)
+    await tenant.becomes(sent=3)
+    assert sorted(taken.to for taken in server.taken) == ["a@there.example", "b@there.example", "c@there.example"]
+    assert len({taken.content for taken in server.taken}) == 3  # pixels of their own
+    assert await tenant.unknowns() == {"c@there.example"}
+
+    status = {"code": 550, "message": "5.1.1 The email account that you tried to reach does not exist."}
+    headers = {"message-id": answer["messageId"].strip("<>")}
+    told = {"event": "failed", "severity": "permanent", "recipient": "b@there.example", "delivery-status": status}
+    webhook = signed(id="e1", timestamp=time.time(), message={"headers": headers}, **told)
+    path = f"/v1/providers/mailgun/{tenant.id}"
+    async with tenant.http.post(path, json=webhook, headers={"Authorization": ""}) as response:
+        assert (response.status, await response.json()) == (200, {"effect": "bounced"})
+    assert await tenant.states() == {"sent": 2, "bounced": 1}
+    [(data,)] = await tenant.rows("select data from events where account_id = %s and type = 'messageBounce'")
+    assert (data["recipient"], data["queueId"]) == ("b@there.example", answer["queueId"])
+
+
+async def test_throttled_mail_resumes_by_itself(tenant: Tenant, server: MailgunServer) -> None:
+    server.when(times=1).say(429, {"message": "Too Many Requests"}, Retry_After="1")
+    await tenant.submit("a@there.example", "b@there.example")
+    await tenant.becomes(sent=2)
+    assert await tenant.attempts() == ["sent", "sent"]
+
+
+async def test_the_key_is_in_no_log(
+    tenant: Tenant, server: MailgunServer, stack: Stack, upstream: Upstream, make_tenant: MakeTenant
+) -> None:
+    bad = {**server.settings, "apiKey": "key-refused-and-secret"}
+    other = await make_tenant(stack, upstream, smtp=None, mailgun=bad)
+    await other.submit("a@there.example")
+    await until(lambda: refused(other))
+    said = stack.said()
+    assert "Mailgun refuses the API key" in said
+    assert "key-refused-and-secret" not in said
+
+
+async def refused(tenant: Tenant) -> bool:
+    return (await tenant.ask("GET", f"/v1/account/{tenant.id}"))[1]["state"] == "refused"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.parse
@@ -113,7 +115,7 @@ async def _token(stack: Stack) -> str:
 
 
 async def _life(stack: Stack, server: Prometheus) -> str:
-    """Mail of every fate, an open, a made-up token, refusals, and a webhook that fails; until all of it was scraped."""
+    """Mail of every fate, an open, a report, refusals, and a webhook that fails; until all of it was scraped."""
     await stack.start(*ALL)
     await until(server.ready, 60)
     async with (
@@ -134,6 +136,7 @@ async def _life(stack: Stack, server: Prometheus) -> str:
             await _mail(tenant, refused)
             await _scraped(server, 2)
         await _open(tenant, upstream)
+        await _report(stack, tenant)
         with suppress(AssertionError):  # what is missing by then, a test names
             await until(lambda: _told(server), 60)
         await _scraped(server, 4)
@@ -168,6 +171,39 @@ async def _open(tenant: Tenant, upstream: Upstream) -> None:
     for one in (path, "/t/made-up.gif"):
         async with tenant.http.get(one, headers={"User-Agent": "Mozilla/5.0 Thunderbird/128.0"}) as response:
             assert response.status == 200
+
+
+REPORT = """
+import asyncio, os, sys
+from relay import bounces, metrics
+from relay.core.bounce import Reported, judge
+from relay.core.prose import Told
+from relay.core.report import Kind
+from relay.settings import read
+from relay.store import db
+
+async def main(account, recipient):
+    settings = read(os.environ, dotenv=None)
+    metrics.prepare(settings)
+    pool = await db.open_pool(settings, most=1)
+    async with db.connection(pool) as conn:
+        said = judge(Told(recipient, "failed", "5.1.1", "550 5.1.1 no such user", source="smtp"))
+        print(await bounces.record(conn, account, Reported(Kind.BOUNCE, "imap", "k", recipients=(said,))))
+    await pool.close()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def _report(stack: Stack, tenant: Tenant) -> None:
+    """A mail comes back; the report is recorded by a process that shares the metrics, as the mailbox role's does."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", REPORT, tenant.id, "two@there.example"),
+        env={**os.environ, **stack.environ},
+        stdout=subprocess.PIPE,
+    )
+    said, _ = await process.communicate()
+    assert said == b"1\n"
 
 
 async def _scraped(server: Prometheus, times: int) -> None:

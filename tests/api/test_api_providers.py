@@ -21,6 +21,7 @@ from relay.store import db, leases, outcomes, providerposts
 from relay.store.db import Connection
 from relay.store.outcomes import Report
 from tests.api.client import Client
+from tests.fakes.mailgun import MailgunServer
 from tests.store.mail import prepared, stored
 from tests.store.test_leases import granted
 
@@ -294,3 +295,18 @@ async def test_no_secret_in_the_log_or_an_answer(
     for text in (caplog.text, str(refused), str(shown)):
         assert KEY not in text
         assert "key-1" not in text
+
+
+async def test_a_domain_is_tried_before_it_is_stored(admin: Client) -> None:
+    async with MailgunServer() as server:
+        found = (await admin.ok("POST", "/v1/verifyAccount", {"mailgun": server.settings}))["smtp"]
+    assert (found["success"], found["provider"]) == (True, "mailgun")
+    assert [step["state"] for step in found["steps"]] == ["ok", "ok", "ok", "skipped", "ok"]
+
+
+async def test_a_stored_domain_is_tried_and_what_was_found_is_shown(admin: Client) -> None:
+    async with MailgunServer() as server:
+        await admin.ok("POST", "/v1/account", {"account": "a", "mailgun": server.settings | {"apiKey": "wrong"}})
+        await admin.ok("POST", "/v1/account/a/verify")
+    shown = await admin.ok("GET", "/v1/account/a")
+    assert (shown["verification"]["smtp"]["provider"], shown["verification"]["smtp"]["code"]) == ("mailgun", "EAUTH")

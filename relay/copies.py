@@ -26,7 +26,6 @@ from relay.tokens import TokenError
 LOOK = 1.0  # s between two looks for copies that are owed
 AGAIN = 0.5  # s until PostgreSQL is asked again
 RENEW = 15.0  # s between two renewals
-ACCOUNTS = 50  # worked on at once, by one process
 EACH = 50  # copies of an account taken at once
 LARGE = 256 << 20  # bytes of content that all accounts of a process hold together
 
@@ -34,13 +33,13 @@ log = logging.getLogger("postferry.copies")
 
 
 class Copier:
-    """At work on up to ACCOUNTS accounts, and half of the connections that the process may have."""
+    """At work on as many accounts at once as half of the connections that the process may have."""
 
     def __init__(
         self, pool: db.Pool, settings: Settings, vault: Vault, boxes: Mailboxes, *, look: float = LOOK
     ) -> None:
         self._pool, self._settings, self._vault, self._boxes, self._look = pool, settings, vault, boxes, look
-        self._most = min(ACCOUNTS, (settings.mailbox_connections + 1) // 2)
+        self._most = (settings.mailbox_connections + 1) // 2
         self._running: dict[str, asyncio.Task[None]] = {}
         self._held: list[Owed] = []
         self._memory = Memory(LARGE)

@@ -60,6 +60,7 @@ service imap-login {{
     ssl = yes
   }}
 }}
+mail_max_userip_connections = 200
 service anvil {{
   chroot =
   unix_listener anvil-auth-penalty {{

@@ -16,6 +16,7 @@ from api.app import SERVED, build
 from api.call import House
 from api.figures import Figures
 from api.problems import not_http
+from api.visits import Visits
 from relay import metrics, ready, role
 from relay.accept import Acceptor
 from relay.connecting import Connecting
@@ -58,6 +59,7 @@ async def housed(settings: Settings) -> AsyncIterator[House]:
         figures=Figures(pool),
         providers=Providers(pool, settings, vault),
         tokens=access,
+        visits=Visits(pool, settings, vault, access),
         connecting=Connecting(pool, settings, vault, access),
     )
     try:
@@ -66,6 +68,7 @@ async def housed(settings: Settings) -> AsyncIterator[House]:
         await house.acceptor.close()
         await house.opens.close()
         await house.waker.close()
+        await house.visits.close()
         await access.close()
         await recording.close()
         await house.turns.close()

@@ -13,6 +13,7 @@ from api import (
     deadletters,
     docs,
     health,
+    messages,
     oauth2,
     openapi,
     opens,
@@ -37,6 +38,21 @@ from api.operation import Operation
 
 OPERATIONS = (
     Operation("POST", "/v1/account/{account}/submit", submit.submit, **submit.DOCUMENTED),
+    Operation("GET", "/v1/account/{account}/message/{message}", messages.show, errors=messages.DOCUMENTED),
+    Operation(
+        "GET",
+        "/v1/account/{account}/message/{message}/source",
+        messages.source,
+        errors=(*messages.DOCUMENTED, 413),
+        media="message/rfc822",
+    ),
+    Operation(
+        "GET",
+        "/v1/account/{account}/attachment/{attachment}",
+        messages.attachment,
+        errors=(*messages.DOCUMENTED, 413),
+        media="application/octet-stream",
+    ),
     Operation("GET", "/v1/outbox", outbox.page),
     Operation("GET", "/v1/outbox/{queueId}", outbox.show),
     Operation("PATCH", "/v1/outbox/{queueId}", outbox.move),

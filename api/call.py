@@ -14,6 +14,7 @@ from api.problems import REQUEST_ID, Problem
 from api.quota import Quota
 from api.throttle import Throttle
 from api.turns import Turns
+from api.visits import Visits
 from relay import metrics
 from relay.accept import Acceptor
 from relay.connecting import Connecting
@@ -44,6 +45,7 @@ class House:
     figures: Figures
     providers: Providers
     tokens: Tokens
+    visits: Visits
     connecting: Connecting
     throttle: Throttle = field(default_factory=lambda: Throttle(asyncio.get_running_loop().time))
     quota: Quota = field(default_factory=lambda: Quota(asyncio.get_running_loop().time))

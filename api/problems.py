@@ -17,11 +17,12 @@ from pydantic import BaseModel, Field, ValidationError
 from api.shapes import PATTERNS, Answer
 from relay import metrics
 from relay.core.account import Faulty
-from relay.core.errors import Conflict, Refused, StoreAway
+from relay.core.errors import Conflict, MailboxAway, Refused, StoreAway
 from relay.core.suppression import AllSuppressed
 
 _log = logging.getLogger("postferry.api")
 MOST_FAULTS = 1000  # that are told one by one
+MAILBOX_RETRY = 60  # s; nobody knows when other people's servers are back
 RETRY_AFTER = 5  # s; a store that restarts is back in about that
 REQUEST_ID = web.RequestKey("id", str)
 WORDS = {"missing": "is missing", "model_type": "must be an object", "dict_type": "must be an object"}
@@ -122,6 +123,9 @@ def translate(error: Exception) -> Problem:
         case StoreAway():
             headers = {"Retry-After": str(RETRY_AFTER)}
             return Problem(503, "The store is away; nothing was done, try again", code="StoreAway", headers=headers)
+        case MailboxAway():
+            status, headers = 502 if error.theirs else 503, {"Retry-After": str(MAILBOX_RETRY)}
+            return Problem(status, error.message, code="MailboxAway", headers=headers)
         case web.HTTPMethodNotAllowed():
             allowed = ", ".join(sorted(error.allowed_methods))
             return Problem(405, f"{error.method} is not for this address: {allowed}", headers={"Allow": allowed})
@@ -144,6 +148,8 @@ def _tell(request: web.Request, problem: Problem, error: Exception) -> None:
     if isinstance(error, StoreAway):
         metrics.STORE_ERRORS.inc()
         _log.warning("the store is away: %s", error, extra=extra)
+    elif isinstance(error, MailboxAway):
+        _log.info("refused: %s", problem.message, extra=extra)
     elif problem.status >= 500:
         _log.error("failed: %s", error, exc_info=error, extra=extra)
     else:

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, TypeVar
 from api.problems import Problem
 from api.times import read_time
 from relay import enrol
-from relay.core import address, compose, mime
+from relay.core import address, compose, mime, thread
 from relay.core.account import COPY
 from relay.core.address import Mailbox
 from relay.core.compose import Draft
 from relay.core.errors import Refused
 from relay.core.model import Account, Mail, Options, Priority, Submission
+from relay.reference import NOTHING, Referred
 from relay.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,17 +37,26 @@ BLANKS = b" \t\r\n\v\f"
 
 
 def read(
-    body: Message, account: Account, *, now: datetime, key: str | None, sent: bytes, settings: Settings
+    body: Message,
+    account: Account,
+    *,
+    now: datetime,
+    key: str | None,
+    sent: bytes,
+    settings: Settings,
+    original: Referred = NOTHING,
 ) -> Submission:
     """The submission; `sent` is the body as it came. Raises a Problem with each field that is wrong, or Refused."""
-    return _Reader(body, account, now, settings).submission(key, sent)
+    return _Reader(body, account, now, settings, original).submission(key, sent)
 
 
 class _Reader:
     """Reads one body; collects faults until all that can be judged was."""
 
-    def __init__(self, body: Message, account: Account, now: datetime, settings: Settings) -> None:
-        self.body, self.account, self.now = body, account, now
+    def __init__(self, body: Message, account: Account, now: datetime, settings: Settings, original: Referred) -> None:
+        self.body, self.account, self.now, self.original = body, account, now, original
+        self.to: Sequence[Mailbox] = ()
+        self.cc: Sequence[Mailbox] = ()
         self.hostname, self.most = settings.hostname, settings.max_recipients
         self.faults: list[tuple[str, str]] = []
 
@@ -102,6 +112,7 @@ class _Reader:
             reference_id=body.reference_id,
             tz=body.tz,
             idempotency_key=key,
+            answers=self.original.answers,
         )
 
     def _with_controls(self, options: Options, mail: Mail) -> Options:
@@ -136,6 +147,10 @@ class _Reader:
             headers=body.headers or {},
             message_id=body.message_id or "",
         )
+        if self.original.made is not None:
+            everybody, subject = self.original.everybody, body.subject is not None
+            draft = thread.completed(draft, self.original.made, everybody=everybody, subject=subject)
+        self.to, self.cc = draft.to, draft.cc
         self._mailboxes("bcc", body.bcc)
         if not draft.sender.address:
             self.faults.append(("from", "is missing, and the account has no email of its own"))
@@ -194,8 +209,13 @@ class _Reader:
         elif self.body.raw is not None:
             named = [("raw", one) for one in (*_addressed(raw), *mail.bcc)]
         else:
-            lists = (("to", self.body.to), ("cc", self.body.cc), ("bcc", self.body.bcc))
-            named = [(f"{key}[{at}]", one.address) for key, given in lists for at, one in enumerate(given or ())]
+            hidden = [one.address for one in self.body.bcc or ()]
+            lists = (
+                ("to", [one.address for one in self.to]),
+                ("cc", [one.address for one in self.cc]),
+                ("bcc", hidden),
+            )
+            named = [(f"{key}[{at}]", one) for key, given in lists for at, one in enumerate(given)]
         found = []
         for key, one in self._counted("to", named):
             with self._at(key):

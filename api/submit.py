@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import logging
 import re
 from collections.abc import Sequence
@@ -11,31 +12,32 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
-from api import reading
+from api import reading, referring
 from api.call import Call
 from api.problems import Problem
+from api.referring import Original, ReferenceTold
 from api.shapes import ONE_LINE, AccountId, Answer, Body, Instant
 from api.submission import read
 from relay.accept import new_id
-from relay.core.model import Reason, Submission, Suppressed
+from relay.core.model import Accepted, Reason, Submission, Suppressed
 from relay.core.options import LONGEST_KEY, MOST_ATTEMPTS
 from relay.core.suppression import AllSuppressed
 from relay.prepare import prepare
+from relay.reference import NOTHING
+from relay.store import db, messages
 
 KEY = re.compile(rf"[\x21-\x7e]{{1,{LONGEST_KEY}}}")
 DOCUMENTED: dict[str, Any] = {
     "large": True,
-    "errors": (409, 422),
+    "errors": (409, 422, 502),
     "headers": {
         "Idempotency-Key": "For 24 hours the same key and body get the first answer again, and nothing is sent twice."
         " The same key with another body is a 409. 1 to 1024 printable ASCII characters."
     },
 }
 
-MAILBOX = "is not available in this version: it comes with the mailbox"
 RENDERED = "is not available here: hand over the message as it shall be sent"
 LATER = {
-    "reference": MAILBOX,
     "trackingEnabled": "is called trackOpens here",
     "trackClicks": "is not available here: links are left as they are",
     "gateway": "is not available here: mail leaves through the account's own smtp settings",
@@ -106,6 +108,7 @@ class Message(Body):
     attachments: list[Attachment] | None = Field(None, max_length=1000)
     headers: dict[str, str] | None = Field(None, description="More header fields.")
     message_id: str | None = Field(None, description="Made up when left out.")
+    reference: Original | None = Field(None, description="The message that this one answers or forwards.")
     envelope: Envelope | None = None
     raw: str | None = Field(None, description="A whole message (RFC 5322) in base64, instead of all that.")
     send_at: str | int | float | None = Field(
@@ -143,6 +146,7 @@ class Submitted(Answer):
     message_id: str
     send_at: Instant
     queue_id: str | None = Field(default=None, description="The message's name here. None of a dry run.")
+    reference: ReferenceTold | None = None
     idempotency: Idempotency | None = None
     suppressed: list[Skipped] | None = Field(
         default=None, description="Recipients that get nothing: the account sends to them no longer."
@@ -160,13 +164,25 @@ async def submit(call: Call, account: AccountId, body: Message) -> Submitted:
     accepted and waits. 422: the account has no server to send through yet, or every recipient is suppressed.
     """
     tenant = await call.account(account)
+    sent, settings, key = call.request[reading.BODY], call.house.settings, _idempotency_key(call)
+    if body.reference and key and not body.dry_run and (first := await _before(call, account, key, sent)):
+        return _answer(call, account, first, key, await referring.told_again(call, body.reference, first))
+    original = await referring.referred(call, tenant, body, body.reference) if body.reference else NOTHING
     now = datetime.now(UTC)
-    sent, settings = call.request[reading.BODY], call.house.settings
-    submission = read(body, tenant, now=now, key=_idempotency_key(call), sent=sent, settings=settings)
+    submission = read(body, tenant, now=now, key=key, sent=sent, settings=settings, original=original)
+    told = referring.told(body.reference, original)
     if body.dry_run:
-        return await _dry_run(call, submission, now)
+        return await _dry_run(call, submission, now, told)
     key = submission.options.idempotency_key
     accepted = await call.house.acceptor.accept(submission)
+    if body.reference and original.missing and not accepted.duplicate:
+        await referring.tell_gone(call, account, body.reference, accepted)
+    return _answer(call, account, accepted, key, told)
+
+
+def _answer(
+    call: Call, account: str, accepted: Accepted, key: str | None, reference: ReferenceTold | None
+) -> Submitted:
     _log.info(
         "accepted again: same idempotency key" if accepted.duplicate else "accepted",
         extra={"queueId": accepted.queue_id, "account": account, "ingress": "api", "requestId": call.id},
@@ -176,12 +192,25 @@ async def submit(call: Call, account: AccountId, body: Message) -> Submitted:
         message_id=accepted.message_id,
         send_at=accepted.send_at,
         queue_id=accepted.queue_id,
+        reference=reference,
         idempotency=Idempotency(key=key, status="HIT" if accepted.duplicate else "MISS") if key else None,
         suppressed=_skipped(accepted.suppressed),
     )
 
 
-async def _dry_run(call: Call, submission: Submission, now: datetime) -> Submitted:
+async def _before(call: Call, account: str, key: str, sent: bytes) -> Accepted | None:
+    """The first answer to this key: it counts, whatever became of the original since."""
+    async with db.connection(call.house.pool) as conn:
+        found = await messages.earlier(conn, account, key)
+    if found is None:
+        return None
+    body_hash, accepted = found
+    if body_hash != hashlib.sha256(sent).digest():
+        raise messages.different_body()
+    return accepted
+
+
+async def _dry_run(call: Call, submission: Submission, now: datetime, reference: ReferenceTold | None) -> Submitted:
     (prepared,) = await call.house.acceptor.judge([prepare(submission, call.house.settings, now, new_id())])
     if len(prepared.suppressed) == len(prepared.recipients):
         raise AllSuppressed(prepared.account, prepared.suppressed)
@@ -189,6 +218,7 @@ async def _dry_run(call: Call, submission: Submission, now: datetime) -> Submitt
         response="Dry run",
         message_id=prepared.message_id,
         send_at=prepared.send_at or now,
+        reference=reference,
         suppressed=_skipped(prepared.suppressed),
         preview=base64.b64encode(prepared.content).decode(),
     )

@@ -3,7 +3,7 @@
 
 // Tags of the document in the order of the page, each with its heading.
 const TITLES = {
-  submit: "submit", outbox: "outbox", deadletters: "dead letters", queue: "queue", tracking: "tracking", opens: "opens",
+  submit: "submit", messages: "messages", outbox: "outbox", deadletters: "dead letters", queue: "queue", tracking: "tracking", opens: "opens",
   statistics: "statistics", besttime: "best time", recipients: "recipients", reports: "reports", suppressions: "suppressions",
   webhooks: "webhooks", postlog: "webhook log", accounts: "accounts", verification: "verification", tokens: "tokens",
   providers: "providers", health: "health", pixel: "pixel", docs: "docs",

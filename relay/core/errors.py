@@ -21,6 +21,16 @@ class StoreAway(Exception):
     """PostgreSQL cannot be reached: nothing was accepted; the sender should try again (451 4.3.0, 503)."""
 
 
+class MailboxAway(Exception):
+    """An account's mailbox does not do as asked, now. `theirs`: its server was there and refused, or somebody must do
+    something about the settings (502); else it is away, and may be back soon (503). The text is public.
+    """
+
+    def __init__(self, message: str, *, theirs: bool = False) -> None:
+        super().__init__(message)
+        self.message, self.theirs = message, theirs
+
+
 class Conflict(Refused):
     """The same idempotency key with another body; or, with `retry_after` (s), one still in flight: temporary."""
 

@@ -20,6 +20,8 @@ MOST_MAILBOXES = 2000  # of one field
 LONGEST_DATE = 100  # characters
 LONGEST_HTML = 1 << 20  # ... of what is read as text
 
+_CHARSET = re.compile(r"[a-z0-9._:+-]{1,60}")
+_METHOD = re.compile(r"[a-z]{1,30}")
 _ID = re.compile(r"<[^<>\s]{1,900}>")
 SIGNATURES = frozenset({"application/pgp-signature", "application/pkcs7-signature", "application/x-pkcs7-signature"})
 
@@ -37,6 +39,16 @@ class File:
     encoded: int = 0  # bytes as it travelled
     charset: str = ""  # of text
     method: str = ""  # of a calendar
+
+    @property
+    def described(self) -> str:
+        """Its type, with what whoever opens it must know."""
+        kind = self.kind
+        if kind.startswith("text/") and _CHARSET.fullmatch(self.charset):
+            kind += f"; charset={self.charset}"
+        if self.kind == "text/calendar" and _METHOD.fullmatch(self.method):
+            kind += f"; method={self.method.upper()}"
+        return kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import tzinfo
 from enum import StrEnum
 from itertools import count
@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 
 from relay.core import address, prefixes, quoting
 from relay.core.address import Mailbox
-from relay.core.compose import Attachment
+from relay.core.compose import Attachment, Draft
 from relay.core.errors import Refused
 from relay.core.original import SIGNATURES, File, Original
 
@@ -26,7 +26,6 @@ LONGEST_SUBJECT = 998
 
 _CID = re.compile(r"[!-;=?-~]{1,500}")
 _REFERENCE = re.compile(r"<[!-;=?-~]{1,498}>")
-_CHARSET = re.compile(r"[a-z0-9._:+-]{1,60}")
 
 
 class Action(StrEnum):
@@ -84,6 +83,31 @@ def make(original: Original, mine: Mine, wish: Wish) -> Made:
     return Made(subject(original.subject, wish.action), to, cc, thread(original), text, html, (*pictures, *files))
 
 
+def completed(draft: Draft, made: Made, *, everybody: bool, subject: bool) -> Draft:
+    """The caller's draft, and what he left open. What he gave counts, as a field or as a header of that name.
+
+    `everybody`: the recipients that he named come to those of the original, as an answer to all has both. `subject`: he
+    gave one, though it be empty.
+    """
+    named = {name.lower() for name in draft.headers}
+    to, cc = draft.to, draft.cc
+    if everybody:
+        to = _once((*(() if "to" in named else made.to), *draft.to))
+        cc = _once((*(() if "cc" in named else made.cc), *draft.cc), {box.address.lower() for box in to})
+    elif not to and "to" not in named:
+        to = made.to
+    return replace(
+        draft,
+        to=to,
+        cc=cc,
+        subject=draft.subject if subject or "subject" in named else made.subject,
+        text=made.text,
+        html=made.html,
+        attachments=(*draft.attachments, *made.attachments),
+        headers={name: value for name, value in made.headers.items() if name.lower() not in named} | {**draft.headers},
+    )
+
+
 def subject(original: str, action: Action) -> str:
     prefixed = prefixes.forwarding if action is Action.FORWARD else prefixes.answering
     return prefixed(original)[:LONGEST_SUBJECT]
@@ -100,6 +124,12 @@ def thread(original: Original) -> dict[str, str]:
         known = [known[0], *known[1 - MOST_REFERENCES :]]
     headers = {"In-Reply-To": parent[0]} if parent else {}
     return headers | ({"References": " ".join(known)} if known else {})
+
+
+def naming(message_id: str) -> dict[str, str]:
+    """The thread of a message of which no more is known than its Message-ID; {} where that is none."""
+    known = _REFERENCE.fullmatch(message_id)
+    return {"In-Reply-To": message_id, "References": message_id} if known else {}
 
 
 def recipients(
@@ -200,9 +230,4 @@ def _files(original: Original, pictures: Sequence[Attachment]) -> tuple[Attachme
 
 
 def _attachment(file: File, disposition: str, cid: str) -> Attachment:
-    kind = file.kind
-    if file.charset and kind.startswith("text/") and _CHARSET.fullmatch(file.charset):
-        kind += f"; charset={file.charset}"
-    if kind.startswith("text/calendar") and file.method.isalpha() and file.method.isascii():
-        kind += f"; method={file.method.upper()}"
-    return Attachment(file.content, file.filename[:LONGEST_FILENAME], kind, disposition, cid or None)
+    return Attachment(file.content, file.filename[:LONGEST_FILENAME], file.described, disposition, cid or None)

@@ -230,6 +230,13 @@ async def earlier(conn: Connection, account: str, key: str) -> tuple[bytes, Acce
     return bytes(row[0]), Accepted(row[1].hex, row[2], row[3], row[4], True, skipped.load(row[5]))
 
 
+async def answers(conn: Connection, message: UUID) -> bool | None:
+    """Whether the original of a reply or forward was found when it was accepted; None: the message is kept no more."""
+    cursor = await conn.execute("select options -> 'answers' is not null from messages where id = %s", (message,))
+    row = await cursor.fetchone()
+    return None if row is None else bool(row[0])
+
+
 async def bodies(conn: Connection, messages: Iterable[UUID]) -> dict[UUID, bytes]:
     """The content of each message that is still kept."""
     cursor = await conn.execute(

@@ -21,6 +21,9 @@ WIRE = {
     ("post", "/v1/account/{account}/verify"),
     ("post", "/v1/verifyAccount"),
     ("post", "/v1/account/{account}/submit"),
+    ("get", "/v1/account/{account}/message/{message}"),
+    ("get", "/v1/account/{account}/message/{message}/source"),
+    ("get", "/v1/account/{account}/attachment/{attachment}"),
     ("get", "/v1/outbox"),
     ("get", "/v1/outbox/{queueId}"),
     ("delete", "/v1/outbox/{queueId}"),
@@ -105,7 +108,7 @@ async def test_an_account_in_the_query_may_be_one_that_there_is_not(document: An
 async def test_what_the_body_takes_is_what_the_document_says(document: Any) -> None:
     message = document["components"]["schemas"]["Message"]
     assert {"from", "replyTo", "sendAt", "trackOpens", "dryRun", "copy"} <= set(message["properties"])
-    assert "reference" not in message["properties"]
+    assert "template" not in message["properties"]
     assert message["additionalProperties"] is False
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from api.app import OPERATIONS
 from api.operation import Operation
+from relay.core.place import Place, spell
 from relay.store import db
 from relay.store.db import Connection
 from tests.api.client import SHOP, Client, Login
@@ -34,10 +35,13 @@ PATHS: Mapping[str, Callable[[Life], object]] = {
     "posting": lambda life: life.posting,
     "tracking_id": lambda life: life.sent,
     "address": lambda life: life.recipient,
+    "message": lambda life: spell(Place(life.word, 1, 1)),
+    "attachment": lambda life: f"{spell(Place(life.word, 1, 1))}.0",
 }
 """What each part of a path is filled with."""
 
 QUERIES: Mapping[str, Callable[[Life], object] | None] = {
+    **dict.fromkeys(("textType", "maxBytes", "webSafeHtml")),
     **dict.fromkeys(("page", "pageSize", "limit", "cursor", "state", "status", "opener", "from", "to")),
     **dict.fromkeys(("kind", "matched")),
     **dict.fromkeys(("since", "until", "event", "opened", "pinned", "tz", "likely_fake", "sort")),

@@ -50,6 +50,7 @@ RECORD = {
     "provider_message_id": "4F2D41",
     "delivery_status": "sent",
     "delivery_error": None,
+    "reported_at": None,
     "pinned": False,
     "notes": "",
 }
@@ -256,7 +257,7 @@ async def test_a_search_tells_how_far_it_looked(
     "queries",
     [
         ("limit=0", "limit=1001", "limit=x", "page=-1", "page=1&page=2", "pageSize=2", "limit=1000&page=1001"),
-        ("emailType=x", "days=0", "days=3651", "days=x", "opened=perhaps", "status=bounced", "search=%00"),
+        ("emailType=x", "days=0", "days=3651", "days=x", "opened=perhaps", "status=lost", "search=%00"),
         ("cursor=x", "cursor=W10", "cursor=WzEsMiwzXQ", f"cursor={HUGE}", f"cursor={'x' * 801}"),
     ],
 )

@@ -89,6 +89,38 @@ async def test_events_leave_with_their_postings_and_posts(pool: db.Pool, setting
     assert left == [[(1,)]] * 3
 
 
+async def test_reports_leave_with_the_events_that_tell_of_them(pool: db.Pool, settings: Settings) -> None:
+    async with forgotten(pool, settings, webhook_days=30) as conn:
+        await conn.execute("insert into accounts (id) values ('a')")
+        for days in (33, 32, 31, 29):
+            await conn.execute(
+                "insert into reports (account_id, key, kind, source, at) values ('a', %s, 'bounce', 'imap', now() - %s"
+                " * interval '1 day')",
+                (str(days), days),
+            )
+    async with db.connection(pool) as conn:
+        assert await rows(conn, "select key from reports") == [("29",)]
+
+
+async def test_what_is_good_for_a_time_leaves_after_it(pool: db.Pool, settings: Settings) -> None:
+    async with forgotten(pool, settings) as conn:
+        await conn.execute("insert into accounts (id) values ('a')")
+        for hours in (100, 90, 80, 70):
+            await conn.execute(
+                "insert into provider_posts (account_id, token, at) values ('a', %s, now() - %s * interval '1 h')",
+                (str(hours), hours),
+            )
+        for minutes in (-9, -2, -1, 5):
+            await conn.execute(
+                "insert into authorisations (state, account_id, verifier, settings, expires_at)"
+                " values (%s, 'a', '', '', now() + %s * interval '1 min')",
+                (str(minutes).encode(), minutes),
+            )
+    async with db.connection(pool) as conn:
+        assert await rows(conn, "select token from provider_posts") == [("70",)]
+        assert await rows(conn, "select state from authorisations") == [(b"5",)]
+
+
 async def test_who_opened_from_where_is_erased_in_its_time(pool: db.Pool, settings: Settings) -> None:
     async with forgotten(pool, settings, open_days=10) as conn:
         for days in (13, 12, 11, 9):

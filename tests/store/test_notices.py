@@ -184,6 +184,20 @@ async def test_what_was_opened_meanwhile_is_not_told_as_unopened(conn: db.Connec
     assert due.notice is None
 
 
+@pytest.mark.parametrize(("kind", "told"), [(UNOPENED, False), (OPENED, True)])
+@pytest.mark.parametrize("state", ["bounced", "complained"])
+async def test_what_came_back_meanwhile_is_not_told_as_unopened(
+    conn: db.Connection, state: str, kind: str, told: bool
+) -> None:
+    await account(conn)
+    (delivery,) = await sent(conn, days=1, state=state)
+    if kind == OPENED:
+        await opened(conn, delivery)
+    await noticed(conn, delivery, kind)
+    (due,) = await notices.claim(conn, 10, (60.0,))
+    assert (due.notice is not None) is told
+
+
 # -- The reminder ------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +246,8 @@ async def test_it_is_told_once(conn: db.Connection) -> None:
         ({"days": 2.9}, "its days are not over"),
         ({"days": 4, "splice": None}, "it has no pixel"),
         ({"days": 4, "state": "failed"}, "it was not sent"),
+        ({"days": 4, "state": "bounced"}, "it came back"),
+        ({"days": 4, "state": "complained"}, "its recipient wants none of it"),
         ({"days": 31}, "it was there before the account asked"),
     ],
 )

@@ -234,6 +234,16 @@ async def test_a_first_open_that_is_too_late_for_a_row_has_none(pool: db.Pool) -
         assert await rows(conn, "select sum(firsts) from open_tallies where account_id = 'a'") == [(1,)]
 
 
+@pytest.mark.parametrize("state", ["bounced", "complained"])
+async def test_what_came_back_was_sent_and_its_opens_count(pool: db.Pool, state: str) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn)
+        (one,) = await sent(conn, state=state)
+        await opens.record(conn, fetches(one, Opener.PERSON))
+        assert await rows(conn, "select opens, sent_at is not null from opens") == [(1, True)]
+        assert [row[2:] for row in await summed(conn)] == [(1, 1, 1, 1)]
+
+
 @pytest.mark.parametrize("state", ["leased", "failed"])
 async def test_of_what_is_not_known_as_sent_the_sums_wait(pool: db.Pool, state: str) -> None:
     async with db.connection(pool) as conn:
@@ -340,6 +350,8 @@ async def test_what_a_judgement_needs_is_known(pool: db.Pool) -> None:
     ("state", "finished", "seconds"),
     [
         (State.SENT, NOON - timedelta(seconds=30), 30.0),
+        (State.BOUNCED, NOON - timedelta(seconds=30), 30.0),
+        (State.COMPLAINED, NOON - timedelta(seconds=30), 30.0),
         (State.SENT, NOON + timedelta(seconds=1), 0.0),  # the fetch came before our commit
         (State.LEASED, None, 0.0),
         (State.QUEUED, None, None),

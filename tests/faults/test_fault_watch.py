@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from relay import look
+from relay import look, watch
 from relay.core import watching
 from relay.core.report import Kind
 from relay.settings import Settings
@@ -255,7 +255,9 @@ async def test_mail_that_breaks_the_reader_is_told_and_passed_over(
 # -- our own deaths ----------------------------------------------------------------------------------------------------
 
 
-async def test_postgresql_is_gone_for_a_while(postgres: Machine, settings: Settings, server: MailboxServer) -> None:
+async def test_postgresql_is_gone_for_a_while(
+    postgres: Machine, settings: Settings, server: MailboxServer, caplog: pytest.LogCaptureFixture
+) -> None:
     """Between the fetch of a report and its commit."""
     settings = replace(settings, database_url=postgres.server.url)
     pool = await db.open_pool(settings, most=4)
@@ -269,12 +271,52 @@ async def test_postgresql_is_gone_for_a_while(postgres: Machine, settings: Setti
         await until(lambda: server.verbs.count("FETCH") == 4)
         await asyncio.to_thread(postgres.cut, signal.SIGQUIT)
         gate.set()
-        await until(lambda: "LOGOUT" in server.commands or server.verbs.count("FETCH") > 4 or server.open == 1)
+        await until(lambda: any("waits for PostgreSQL" in line for line in caplog.messages))
         await asyncio.to_thread(postgres.start)
         await bench.become("w", **dict.fromkeys(NAMES, "bounced"))
     assert len(await bench.rows("select 1 from events where type = 'messageBounce' and account_id = 'w'")) == 3
     await bench.rows("delete from accounts where id = 'w' returning id")
     await pool.close()
+
+
+async def test_a_look_that_takes_longer_than_a_claim_keeps_its_claim(
+    bench: Watched, server: MailboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "CLAIM", 0.6)
+    monkeypatch.setattr(watch, "RENEW", 0.05)
+    gate = asyncio.Event()
+    server.when("EXAMINE", times=1).wait(gate).usual()
+    put(server, *bounces(*NAMES))
+
+    async def until_when() -> datetime:
+        ((claimed,),) = await bench.rows("select claimed_until from mailboxes")
+        return claimed or datetime.max.replace(tzinfo=UTC)
+
+    async with bench.running(), bench.running():
+        await until(lambda: server.verbs.count("EXAMINE") == 1)
+        first = await until_when()
+
+        async def outlived() -> bool:
+            return datetime.now(UTC) > first + timedelta(seconds=0.2)
+
+        await until(outlived)
+        assert server.connections == 1
+        assert await bench.rows("select claim from mailboxes") == [(1,)]
+        gate.set()
+        await all_bounced_once(bench)
+
+
+async def test_who_loses_a_claim_ends_its_look(
+    bench: Watched, server: MailboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "RENEW", 0.05)
+    server.when("EXAMINE", times=1).hang()
+    put(server, *bounces(*NAMES))
+    async with bench.running(mailbox_timeout=60.0) as watcher:
+        await until(lambda: server.verbs.count("EXAMINE") == 1)
+        await bench.save(imap={"watch": False})
+        await until(lambda: not watcher._running)
+    assert await bench.reports() == []
 
 
 async def test_a_role_that_is_killed_between_two_reports_misses_none_and_doubles_none(

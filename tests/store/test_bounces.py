@@ -14,7 +14,7 @@ from relay.core.bounce import Finding, Reported, judge
 from relay.core.model import EventType, State
 from relay.core.prose import Told
 from relay.core.report import Kind
-from relay.store import bounces, db, matching, retention, suppressions
+from relay.store import bounces, db, matching, retention, search, suppressions
 from relay.store.suppressions import Suppression
 from tests.store.mail import account, prepared, stored
 
@@ -542,6 +542,20 @@ async def many(conn: db.Connection) -> None:
         " now() - n * interval '1 minute' from generate_series(1, 3000) n"
     )
     await conn.execute("analyze messages, deliveries")
+
+
+@pytest.mark.parametrize("status", ["bounced", "complained"])
+async def test_what_was_reported_is_found_among_millions(pool: db.Pool, status: str) -> None:
+    async with db.connection(pool) as conn:
+        await many(conn)
+        await conn.execute("update deliveries set state = %s where id %% 500 = 0", (status,))
+        await conn.execute("analyze deliveries")
+        wanted = search.Filter(account="a", status=status)
+        query = f"explain select d.id from deliveries d where {wanted.indexed} {search.NEWEST} limit 21"
+        plan = "\n".join(row[0] for row in await (await conn.execute(query.encode(), wanted.given)).fetchall())
+        found = await search.find(conn, wanted, size=20)
+    assert "using deliveries_reported" in plan
+    assert found.total == 6
 
 
 @pytest.mark.parametrize("name", PLANS)

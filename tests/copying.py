@@ -1,4 +1,4 @@
-"""Sent copies as tests make them: mail that was sent, the room that leaves its copy, and the mailbox as a person sees it.
+"""Sent copies as tests make them: mail that was sent, and the room that leaves its copy.
 
 Each works in the test's own loop and database; waits and claims are over when the test says so (`due`).
 """
@@ -16,8 +16,7 @@ from uuid import UUID
 from relay import enrol
 from relay.copies import Copier
 from relay.core import pixel, splice
-from relay.core.mime import tidy
-from relay.core.model import Imap, Outcome, State
+from relay.core.model import Imap
 from relay.core.vault import Vault
 from relay.mailboxes import Mailboxes
 from relay.settings import Settings
@@ -110,9 +109,7 @@ class Desk:
             await until(self.rested, 15)
 
     async def rested(self) -> bool:
-        ((busy,),) = await self.rows(
-            "select count(*) from sent_copies where due_at <= now() or claimed_until > now()"
-        )
+        ((busy,),) = await self.rows("select count(*) from sent_copies where due_at <= now() or claimed_until > now()")
         return busy == 0
 
     async def due(self) -> None:
@@ -144,4 +141,5 @@ class Desk:
 
 
 def _field(content: bytes, name: bytes) -> str:
-    return next(line for line in content.split(b"\r\n") if line.startswith(name + b":")).partition(b":")[2].decode().strip()
+    line = next(line for line in content.split(b"\r\n") if line.startswith(name + b":"))
+    return line.partition(b":")[2].decode().strip()

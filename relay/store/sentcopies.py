@@ -41,7 +41,8 @@ from picked p join messages m on m.id = p.message_id where s.message_id = p.mess
 returning s.message_id as message, s.account_id as account, s.claim, s.state::text as state, s.tries, s.looks, s.place,
     s.filed, s.flagged, m.message_id, coalesce(m.bcc, '{{}}') as bcc, coalesce(m.options, '{{}}') as options,
     m.splice is not null as tracked, m.size, m.created_at,
-    exists (select from deliveries d where d.message_id = s.message_id and d.finished_at is null) as unfinished,
+    coalesce((select true from deliveries d where d.message_id = s.message_id and d.finished_at is null limit 1), false)
+        as unfinished,
     (select count(*) from deliveries d join attempts a on a.delivery_id = d.id
         where d.message_id = s.message_id and a.outcome in ('sent', 'unknown'))::integer as taken
 """  # noqa: S608 - the text is ours

@@ -365,7 +365,7 @@ async def test_a_copy_that_is_given_up_says_so_once(pool: db.Pool, settings: Set
 
 
 async def test_one_that_is_too_large_is_given_up_at_once(pool: db.Pool, settings: Settings) -> None:
-    async with at_work(MailboxServer(biggest=10), pool, settings) as (server, desk):
+    async with at_work(MailboxServer(biggest=10), pool, settings) as (_, desk):
         await desk.send()
         await desk.work()
         assert (await desk.state(), len(await desk.events())) == ("failed", 1)
@@ -448,7 +448,7 @@ KINDS: dict[str, tuple[Callable[[], MailboxServer], str]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_connection_that_dies_at_any_command_ends_with_one(pool: db.Pool, settings: Settings, kind: str) -> None:
+async def test_a_connection_lost_at_any_command_ends_with_one(pool: db.Pool, settings: Settings, kind: str) -> None:
     """Each command of the whole in turn is done, and in place of its answer comes BYE: a mailbox for each of them.
 
     What was not done is what the one before it left.

@@ -33,7 +33,9 @@ COMMAND = re.compile(rb"[A-P]{4}\d+ (?!CAPABILITY|LOGIN|AUTHENTICATE|LOGOUT)[A-Z
 
 
 @asynccontextmanager
-async def killed(environ: Mapping[str, str], folder: Path, desk: Desk, stuck: Callable[[], bool]) -> AsyncIterator[None]:
+async def killed(
+    environ: Mapping[str, str], folder: Path, desk: Desk, stuck: Callable[[], bool]
+) -> AsyncIterator[None]:
     """A worker until it is stuck everywhere; it is killed, and another does the work."""
     stack = Stack({**environ, **HASTY}, folder)
     try:

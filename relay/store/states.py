@@ -17,6 +17,3 @@ DELIVERED = _among(TAKEN)
 
 DONE = _among((*TAKEN, State.FAILED))
 """It has an outcome."""
-
-REPORTED = _among(state for state in TAKEN if state is not State.SENT)
-"""Something was reported after."""

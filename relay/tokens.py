@@ -112,7 +112,7 @@ class Tokens:
 
         `account` as it came to `armed`. Raises TokenError, StoreAway.
         """
-        if account.oauth2 is None or not bearer.wanted(account) or account.updated_at is None:
+        if not bearer.wanted(account) or bearer.owns(account, spurned) or account.updated_at is None:
             return None
         live = self._live.get(account.id)
         if live is not None and live.token == spurned:

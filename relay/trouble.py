@@ -33,7 +33,7 @@ class Trouble:
         """There is no access token to log in with: nothing was tried, and no try is spent."""
         account, hand.over = hand.account, True
         if error.kind == "away" or account.state is AccountState.ACTIVE:  # of a paused one it was told
-            log.warning("mail of %s waits for an access token: %s", account.id, error, extra={"account": account.id})
+            log.warning("mail of %s waits to be let in again: %s", account.id, error, extra={"account": account.id})
         if error.kind == "away":
             await self._rest(account, error.reason, None)
             return

@@ -43,6 +43,12 @@ def wanted(account: Account) -> bool:
     return account.oauth2 is not None and (bare(account.smtp) or bare(account.imap))
 
 
+def owns(account: Account, secret: str) -> bool:
+    """It is a password or token of one of its servers, or none: not one that was had by OAuth2."""
+    servers = [server for server in (account.smtp, account.imap) if server is not None]
+    return not secret or any(secret in (server.password, server.access_token) for server in servers)
+
+
 def armed(account: Account, token: str) -> Account:
     """With this token in each of those."""
     smtp, imap = account.smtp, account.imap

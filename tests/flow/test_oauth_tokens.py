@@ -308,6 +308,15 @@ async def test_a_spurned_token_is_replaced_once_for_all(bench: Bench) -> None:
     assert len(bench.issuer.asked) == 2
 
 
+async def test_a_refused_password_asks_for_no_token(bench: Bench) -> None:
+    await bench.connected(smtp=NOWHERE, imap={**NOWHERE, "auth": {"user": "u", "accessToken": "its-own"}})
+    async with bench.tokens() as tokens:
+        account = await bench.account()
+        assert await tokens.again(account, "its-own") is None
+        assert await tokens.again(account, "") is None
+    assert bench.issuer.asked == []
+
+
 async def test_settings_that_are_not_stored_use_up_no_grant(bench: Bench) -> None:
     await bench.connected()
     async with bench.tokens() as tokens:

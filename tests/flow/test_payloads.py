@@ -44,6 +44,7 @@ from relay.store import (
     postings,
     providerposts,
     replays,
+    sentcopies,
 )
 from relay.store.matching import match
 from relay.store.opens import Open
@@ -98,6 +99,7 @@ DATA: Mapping[EventType, Mapping[str, Any]] = {
         "mta": (str, None),
     },
     EventType.MESSAGE_COMPLAINT: {**MAIL, "complaintMessage": (str, None), "arf": dict, "headers": dict},
+    EventType.SENT_COPY_FAILED: {"queueId": str, "messageId": str, "error": str, "attempts": int},
     EventType.WEBHOOK_DISABLED: {"endpoint": int, "url": str, "reason": str},
     EventType.WEBHOOK_TEST: {"endpoint": int, "message": str},
 }
@@ -230,6 +232,7 @@ class Life:
         await self.cancel_and_replay(failed)
         await self.trouble()
         await self.report()
+        await self.copy()
         await self.subscribe()
 
     async def deliver(self) -> tuple[int, int]:
@@ -282,6 +285,15 @@ class Life:
         for place, raw in ((BOUNCED, BOUNCE), (COMPLAINED, COMPLAINT)):
             reported = bounce.reported(report.read(raw), source="imap", key=place, place=place)
             assert await bounces.apply(self.conn, "c", reported) == 1
+
+    async def copy(self) -> None:
+        """The mailbox is full at every try."""
+        await account(self.conn, "d")
+        await stored(self.conn, replace(prepared(account="d"), id=UUID(int=0x1979 << 112)))
+        await self.conn.execute("update deliveries set state = 'sent', finished_at = now() where account_id = 'd'")
+        await self.conn.execute("insert into sent_copies select id, account_id from messages where account_id = 'd'")
+        (owed,) = await sentcopies.claim(self.conn, (), accounts=1, each=1, seconds=60)
+        assert await sentcopies.fail(self.conn, owed, "[OVERQUOTA] the mailbox is full", None)
 
     async def leave_unopened(self) -> None:
         """Another mail, sent four days ago."""

@@ -46,7 +46,8 @@ class Upstreams:
 
     async def fresh(self, account: Account) -> Connection:
         """A new connection, logged in. Raises smtp.UpstreamError, TokenError."""
-        connection = await (self._connect(account) if account.oauth2 is None else self._by_token(account))
+        by_token = account.oauth2 is not None and account.mailgun is None  # else the tokens are for the mailbox alone
+        connection = await (self._by_token(account) if by_token else self._connect(account))
         metrics.CONNECTIONS.labels("worker", "out").inc()
         return connection
 

@@ -226,3 +226,15 @@ async def test_the_key_is_in_no_log(
 
 async def refused(tenant: Tenant) -> bool:
     return (await tenant.ask("GET", f"/v1/account/{tenant.id}"))[1]["state"] == "refused"
+
+
+async def test_tokens_of_the_mailbox_keep_no_mail_back(line: Post, server: MailgunServer) -> None:
+    """Given an account whose mailbox wants OAuth2, with no token to be had, mail goes by Mailgun all the same."""
+    await line.mailgun(server)
+    oauth2 = {"provider": "custom", "auth": {"user": "ann@x.example"}, "tokenUrl": "http://127.0.0.1:1/"}
+    mailbox = {"host": "127.0.0.1", "auth": {"user": "ann@x.example"}}
+    async with db.connection(line.pool) as conn:
+        await conn.execute("update accounts set config = config || %s", (Jsonb({"oauth2": oauth2, "imap": mailbox}),))
+    await line.accept("one@x.example")
+    await line.deliver()
+    assert await line.rows() == [("sent", 1, "sent")]

@@ -81,6 +81,7 @@ BODIES: Mapping[str, Callable[[Life], Any]] = {
         "smtp": {"host": "smtp.example.com", "port": 993},
     },
     "verification.verify_stored": lambda life: None,
+    "oauth2.authorize": lambda life: None,
     "tracking.note": lambda life: {"notes": "mine"},
     "tracking.note_again": lambda life: {"notes": "mine"},
 }
@@ -210,7 +211,12 @@ async def test_no_answer_depends_on_what_others_have(
     after = await answers()
 
     assert [address for address in before if before[address] != after[address]] == []
-    assert {status for found in before.values() for status, _ in found} <= {200, 403}
+    here = [found for address, found in before.items() if not ELSEWHERE.search(address)]
+    assert {status for found in here for status, _ in found} <= {200, 403}
+
+
+ELSEWHERE = re.compile(r"/(?:message|attachment)/")
+"""Calls that ask a mailbox, which these tenants have none of: it is not found, whoever asks."""
 
 
 async def test_a_tenant_is_shown_its_own_by_every_call(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from api.call import House
-from relay.store import accounts, db
+from relay.store import accounts, db, mailboxes
 from tests.api.client import SHOP, Client, Login
 
 
@@ -232,3 +232,21 @@ async def test_a_tenant_cannot_take_the_address_of_another(admin: Client, shop: 
     assert "email" in problem["message"]
     assert (await tenant.ask("PUT", "/v1/account/shop", {"email": email, "name": "New"}))[0] == 200
     assert (await admin.ok("GET", "/v1/account/shop"))["email"] == email
+
+
+async def test_how_a_mailbox_is_watched_is_shown(admin: Client, shop: str, pool: db.Pool) -> None:
+    imap = {"host": "mail.example.org", "auth": {"user": "u", "pass": "p"}}
+    await admin.ok("PUT", "/v1/account/shop", {"imap": imap})
+    shown = (await admin.ok("GET", "/v1/account/shop"))["mailbox"]
+    assert (shown["lookedAt"], shown["error"], shown["nextAt"] is None) == (None, None, False)
+    async with db.connection(pool) as conn:
+        (due,) = await mailboxes.claim(conn, 1, 60)
+        await mailboxes.fail(conn, due, 3600, {}, "it says no")
+    assert (await admin.ok("GET", "/v1/account/shop"))["mailbox"]["error"] == "it says no"
+    await admin.ok("PUT", "/v1/account/shop", {"imap": {"watch": False}})
+    assert (await admin.ok("GET", "/v1/account/shop"))["mailbox"]["nextAt"] is None
+
+
+async def test_without_a_mailbox_there_is_no_watch(admin: Client) -> None:
+    await admin.ok("POST", "/v1/account", {"account": "bare", "name": "X"})
+    assert (await admin.ok("GET", "/v1/account/bare"))["mailbox"] is None

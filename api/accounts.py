@@ -23,12 +23,13 @@ KEPT = "Write-only: shown as `******`; left out, or given as `******`, it stays 
 class Auth(Body):
     user: str | None = Field(None, description="Login name.")
     pass_: str | None = Field(None, description=f"Password. {KEPT}")
-    access_token: str | None = Field(None, description=f"OAuth2 access token, for XOAUTH2. {KEPT}")
+    access_token: str | None = Field(None, description=f"OAuth2 access token, where you renew it yourself. {KEPT}")
 
 
 class SmtpAuth(Auth):
     method: str | None = Field(
-        None, description="`plain`, `login`, `cram-md5` or `xoauth2`; the best that the server offers when left out."
+        None,
+        description="`plain`, `login`, `cram-md5`, `xoauth2` or `oauthbearer`; the best that is offered when left out.",
     )
 
 
@@ -98,13 +99,20 @@ class OAuth2User(Body):
 
 
 class OAuth2(Body):
-    """Access tokens for `smtp` and `imap`, instead of passwords."""
+    """Access tokens for `smtp` and `imap`, instead of passwords.
+
+    The servers of `google` and `microsoft` are filled in where they are left out. When provider, `issuer` or `tokenUrl`
+    change, the secrets must be given again, and when a host does that is not the provider's, the refresh token.
+    """
 
     provider: Literal["google", "microsoft", "custom"] | None = None
     auth: OAuth2User | None = None
-    client_id: str | None = Field(None, description="Of your application; the installation's own when left out.")
-    client_secret: str | None = Field(None, description="Write-only.")
-    refresh_token: str | None = Field(None, description="Write-only. Given here, or had by `/oauth2/authorize`.")
+    client_id: str | None = Field(
+        None,
+        description="Of your application; with google and microsoft the installation's own when left out.",
+    )
+    client_secret: str | None = Field(None, description=f"It goes with `clientId`. {KEPT}")
+    refresh_token: str | None = Field(None, description=f"Given here, or had by `/oauth2/authorize`. {KEPT}")
     tenant: str | None = Field(None, description="Microsoft: the directory. Default `common`.")
     issuer: str | None = Field(None, description="Custom: the issuer, where both URLs are discovered.")
     authorize_url: str | None = None
@@ -207,6 +215,7 @@ class Shown(Answer):
     smtp: dict[str, Any] | None
     imap: dict[str, Any] | None
     mailgun: dict[str, Any] | None
+    oauth2: dict[str, Any] | None = Field(description="With `refreshToken` once it is connected.")
     copy_: bool | Literal["auto", "append", "replace", "none"]
     locale: str
     tz: str
@@ -332,6 +341,7 @@ def _shown(row: accounts.Row) -> Shown:
         smtp=nested.get("smtp"),
         imap=nested.get("imap"),
         mailgun=nested.get("mailgun"),
+        oauth2=nested.get("oauth2"),
         copy_=fields.get("copy", "auto"),
         locale=sees.locale,
         tz=sees.tz,

@@ -6,6 +6,7 @@ const TITLES = {
   submit: "submit", messages: "messages", outbox: "outbox", deadletters: "dead letters", queue: "queue", tracking: "tracking", opens: "opens",
   statistics: "statistics", besttime: "best time", recipients: "recipients", reports: "reports", suppressions: "suppressions",
   webhooks: "webhooks", postlog: "webhook log", accounts: "accounts", verification: "verification", tokens: "tokens",
+  oauth2: "OAuth2",
   providers: "providers", health: "health", pixel: "pixel", docs: "docs",
 };
 const ORDER = Object.keys(TITLES);

@@ -20,11 +20,11 @@ from uuid import UUID
 import pytest
 from psycopg.types.json import Jsonb
 
-from relay import reading
+from relay import answered, reading
 from relay.core import bounce, report, webhook
 from relay.core.bounce import Finding, Reported
 from relay.core.classify import classify
-from relay.core.model import AccountState, EventType, Opener, Splice
+from relay.core.model import AccountState, Answered, EventType, Opener, Splice
 from relay.core.reply import Reply, Stage
 from relay.core.report import Kind
 from relay.core.vault import Vault
@@ -99,6 +99,7 @@ DATA: Mapping[EventType, Mapping[str, Any]] = {
         "mta": (str, None),
     },
     EventType.MESSAGE_COMPLAINT: {**MAIL, "complaintMessage": (str, None), "arf": dict, "headers": dict},
+    EventType.MESSAGE_MISSING: {"id": (str, None), "messageId": (str, None), "queueId": (str, None), "flag": str},
     EventType.SENT_COPY_FAILED: {"queueId": str, "messageId": str, "error": str, "attempts": int},
     EventType.WEBHOOK_DISABLED: {"endpoint": int, "url": str, "reason": str},
     EventType.WEBHOOK_TEST: {"endpoint": int, "message": str},
@@ -228,6 +229,7 @@ class Life:
         sent, failed = await self.deliver()
         await self.open(sent)
         await self.leave_unopened()
+        await self.miss()
         await self.unsubscribe()
         await self.cancel_and_replay(failed)
         await self.trouble()
@@ -294,6 +296,11 @@ class Life:
         await self.conn.execute("insert into sent_copies select id, account_id from messages where account_id = 'd'")
         (owed,) = await sentcopies.claim(self.conn, (), accounts=1, each=1, seconds=60)
         assert await sentcopies.fail(self.conn, owed, "[OVERQUOTA] the mailbox is full", None)
+
+    async def miss(self) -> None:
+        """The message that another one answers was deleted meanwhile."""
+        gone = Answered("WzE3MDAwMDAwMDAsOSwiSU5CT1giXQ", "\\Answered", "<question@there.example>")
+        await answered.tell_missing(self.conn, "a", gone, UUID(int=0x1975 << 112))
 
     async def leave_unopened(self) -> None:
         """Another mail, sent four days ago."""

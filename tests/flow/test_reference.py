@@ -1,4 +1,4 @@
-"""The original of a reply in real and odd mailboxes: fetched, found wherever it went, flagged after the reply is sent."""
+"""The original of a reply in real and odd mailboxes: fetched, found wherever it went, flagged once that is sent."""
 
 from __future__ import annotations
 

@@ -182,14 +182,15 @@ async def page(
 
 
 def _behind(wanted: Filter, after: Mark | None) -> list[str]:
-    """The rest of the account that the mark is in, and the accounts after it: each has its place in an index."""
+    """What comes after the mark, in parts that are each a range of an index: thousands may share the mark's time."""
     if after is None:
         return [wanted.where]
-    rest = "address > %(above)s"
+    parts = ["account_id = %(whose)s and address > %(above)s"]
     if not wanted.search:
-        rest = f"created_at <= %(at)s and (created_at < %(at)s or {rest})"
-    others = [] if wanted.account else [f"{wanted.where} and account_id > %(whose)s"]
-    return [f"{wanted.where} and account_id = %(whose)s and {rest}", *others]
+        parts = [f"{parts[0]} and created_at = %(at)s", "account_id = %(whose)s and created_at < %(at)s"]
+    if wanted.account is None:
+        parts.append("account_id > %(whose)s")
+    return [f"{wanted.where} and {part}" for part in parts]
 
 
 async def _count(conn: Connection, wanted: Filter) -> int:

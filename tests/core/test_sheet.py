@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.sheet import cell, harmless, line, wanted
+from relay.core.sheet import Broken, cell, harmless, line, meant, read, wanted
 
 CELLS: list[tuple[Any, str]] = [
     (None, ""),
@@ -111,3 +111,27 @@ def test_a_long_row_of_blanks_is_read_once() -> None:
 @pytest.mark.parametrize(("accept", "csv_is_wanted"), ACCEPTS)
 def test_who_asks_for_csv_gets_it(accept: str, csv_is_wanted: bool) -> None:
     assert wanted(accept) is csv_is_wanted
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20), min_size=1, max_size=4))
+def test_what_we_write_is_read_as_it_was_written(texts: list[str]) -> None:
+    ours = [harmless(text) for text in texts]
+    found = list(read(line(["a"] * len(texts)) + line(texts)))[1:]
+    assert found == ([(found[0][0], ours)] if any(text.strip() for text in ours) else [])
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+49 30", "-", "@home", "plain", "", "it's", "'", "'quoted'"])
+def test_a_cell_is_meant_as_it_was(text: str) -> None:
+    assert meant(harmless(text)) == text
+
+
+def test_lines_are_numbered_as_an_editor_does() -> None:
+    text = 'a;b\r\n\r\n"two\nlines";x\n;\nlast;'
+    assert list(read(text)) == [(1, ["a", "b"]), (4, ["two\nlines", "x"]), (6, ["last", ""])]
+
+
+@pytest.mark.parametrize(("text", "at"), [('a,b\n"x', 2), ('a,b\n"x"y\n', 2), ("a\n" + "x" * 200_000, 2)])
+def test_what_is_no_csv_is_told_with_its_line(text: str, at: int) -> None:
+    with pytest.raises(Broken) as broken:
+        list(read(text))
+    assert broken.value.line == at

@@ -132,14 +132,15 @@ class Copier:
 
         One line for each change of state.
         """
-        waits = self._settings.copy_retries
-        async with db.connection(self._pool) as conn:
+        waits, given_up = self._settings.copy_retries, 0
+        async with db.connection(self._pool) as conn, conn.transaction():
             await sentcopies.release(conn, owed)  # those of them that were not settled
             failures = await sentcopies.failures(conn, account)
             wait = waits[min(failures, len(waits) - 1)] if waits else 0.0
             await sentcopies.rest(conn, account, error, about(wait))
-            while given_up := await sentcopies.abandon(conn, account, error, sum(waits)):
-                metrics.SENT_COPIES.labels("failed").inc(given_up)
+            while some := await sentcopies.abandon(conn, account, error, sum(waits)):
+                given_up += some
+        metrics.SENT_COPIES.labels("failed").inc(given_up)
         if failures == 0:
             log.warning("the Sent copies of %s wait: %s", account, error, extra={"account": account})
 

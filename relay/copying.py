@@ -7,13 +7,14 @@ import random
 from collections.abc import Sequence
 
 from relay import answered, metrics
+from relay.copyclearing import CopyError
 from relay.core import filers, sentcopy
 from relay.core.model import Account, Answered, Copy
 from relay.core.sentcopy import Wanted
 from relay.core.sentfolders import lay_out
 from relay.memory import Memory
 from relay.net.imap import Mailbox, MailboxError
-from relay.sentcopy import CopyError, Done, Lost, SentCopy, make
+from relay.sentcopy import Done, Lost, SentCopy, make
 from relay.settings import Settings
 from relay.store import db, mailboxes, messages, sentcopies
 from relay.store.sentcopies import Owed, Settled

@@ -151,7 +151,7 @@ def _lacks(wanted: Wanted, found: Sequence[Candidate]) -> bool:
 
 def _outdated(wanted: Wanted, keep: Candidate, like: Candidate | None) -> bool:
     """Ours was written before anybody knew how the provider writes the addresses. Told once: it may rewrite ours."""
-    return keep.ours and like is not None and not wanted.filed and keep.addresses != like.addresses
+    return like is not None and not wanted.filed and keep.addresses != like.addresses
 
 
 def _may_come(wanted: Wanted, theirs: Sequence[Candidate]) -> bool:

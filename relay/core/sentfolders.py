@@ -30,7 +30,7 @@ class Layout:
     def new(self, wanted: str) -> tuple[str, ...]:
         """The paths to be tried, where none is there: some servers want everything below INBOX."""
         if wanted:
-            return self._spellings(wanted)
+            return self._spellings(wanted)[::-1]
         below = f"INBOX{self.delimiter}" if self.delimiter else ""
         return tuple(dict.fromkeys((f"{self.prefix}{NAME}", f"{below}{NAME}")))
 

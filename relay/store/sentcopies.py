@@ -211,7 +211,11 @@ async def recovered(conn: Connection, account: str) -> None:
             (account,),
         )
         if cursor.rowcount:
-            await _hurry(conn, account)
+            await conn.execute(
+                "update sent_copies set due_at = now() where account_id = %s and due_at > now() and error <> ''"
+                " and tries = 0",  # what failed by itself keeps its own time
+                (account,),
+            )
 
 
 async def changed(conn: Connection, account: str) -> None:
@@ -219,10 +223,6 @@ async def changed(conn: Connection, account: str) -> None:
     await conn.execute(
         "update mailboxes set copies_at = null, copy_failures = 0, files = null where account_id = %s", (account,)
     )
-    await _hurry(conn, account)
-
-
-async def _hurry(conn: Connection, account: str) -> None:
     await conn.execute(
         "update sent_copies set due_at = now() where account_id = %s and due_at > now() and error <> ''", (account,)
     )

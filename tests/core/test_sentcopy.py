@@ -170,7 +170,8 @@ class Box:
         """One pass. Yields at each point where the process may be killed; at the end, whether it was the last."""
         last = self.looks >= most
         written = bool(self.intent and self.intent.uid)
-        wanted = Wanted("Sent", policy, files, self.bcc, len(self.late) + 1, self.filed, written, last)
+        known = Wanted("Sent", policy, files, self.bcc, len(self.late) + 1)
+        wanted = replace(known, filed=self.filed, begun=self.intent is not None, written=written, last=last)
         made = plan(wanted, self.found())
         assert made.keep or made.append or not made.remove
         yield False

@@ -283,6 +283,16 @@ async def test_what_waits_is_due_when_the_mailbox_is_back(conn: db.Connection) -
     assert await sentcopies.failures(conn, "a") == 0
 
 
+async def test_what_failed_by_itself_keeps_its_own_time_when_the_mailbox_is_back(conn: db.Connection) -> None:
+    await account(conn)
+    await owed(conn)
+    (copy,) = await claimed(conn)
+    await sentcopies.fail(conn, copy, "full", 3600)
+    await sentcopies.rest(conn, "a", "away", 60)
+    await sentcopies.recovered(conn, "a")
+    assert await claimed(conn) == []
+
+
 async def test_changed_settings_forget_what_was_learned_and_try_at_once(conn: db.Connection) -> None:
     await account(conn)
     await owed(conn)

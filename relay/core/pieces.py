@@ -41,6 +41,7 @@ class Leaf:
     parameters: dict[bytes, bytes]  # of its type
     related: bool  # it is in a multipart/related
     alternative: bool  # it is in a multipart/alternative
+    alone: bool = False  # it is the whole message
 
     @property
     def disposition(self) -> str:
@@ -49,7 +50,7 @@ class Leaf:
     @property
     def said(self) -> bool:
         """It is what the message says, and no file."""
-        shown = self.disposition in ("", "inline") and not self.filename
+        shown = self.disposition in ("", "inline") and (self.alone or not self.filename)
         return self.kind in ("text/plain", "text/html") and shown
 
     @property
@@ -142,7 +143,9 @@ def _walk(
             )
         if met:
             return
-    yield Leaf(fields, raw[start:end], kind if _KIND.fullmatch(kind) else "text/plain", given, related, alternative)
+    yield Leaf(
+        fields, raw[start:end], kind if _KIND.fullmatch(kind) else "text/plain", given, related, alternative, depth == 0
+    )
 
 
 def _pieces(raw: bytes, start: int, end: int, boundary: bytes) -> Iterator[tuple[int, int]]:

@@ -82,6 +82,12 @@ def test_text_comes_out_of_its_encoding_and_charset(kind: str, encoding: str, bo
     assert mail(f"Content-Type: {kind}", f"Content-Transfer-Encoding: {encoding}", "", body).text == text
 
 
+def test_the_whole_of_a_message_is_no_file_though_it_has_a_name() -> None:
+    assert mail("Content-Type: text/html; name=a.html", "", "<p>").html == "<p>"
+    found = mail("Content-Type: text/html; name=a.html", "Content-Disposition: attachment", "", "<p>")
+    assert (found.html, found.files[0].filename) == ("", "a.html")
+
+
 def test_html_may_name_its_charset_itself() -> None:
     html = b'<meta http-equiv="x" content="text/html; charset=koi8-r">' + "Привет".encode("koi8-r")
     assert mail("Content-Type: text/html", "", html).html.endswith("Привет")

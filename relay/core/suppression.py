@@ -51,8 +51,9 @@ class AllSuppressed(Refused):
 
     def __init__(self, account: str, suppressed: Sequence[Suppressed]) -> None:
         first, more = suppressed[0], len(suppressed) - 1
-        text = f"<{first.recipient}> is {words(first)}" + (f"; and {more} more are" if more > 1 else "; and one more is" if more else "")
-        text = f"Nobody is left to send to: {text}. {lifting(account, first.recipient)}"
+        others = f"; so {'are' if more > 1 else 'is'} {more} more" if more else ""
+        text = f"Nobody is left to send to: <{first.recipient}> is {words(first)}{others}."
+        text = f"{text} {lifting(account, first.recipient)}"
         super().__init__(text, smtp=f"550 {ENHANCED}", status=422, key="to", code="RecipientsSuppressed")
         self.account, self.suppressed = account, tuple(suppressed)
 

@@ -19,12 +19,13 @@ from relay.core.model import EventType, State
 from relay.core.report import Kind
 from relay.store import facts, rollups, suppressions
 from relay.store.db import Connection
-from relay.store.matching import Match, match
+from relay.store.matching import PROVIDER, Match, match, named
 from relay.store.suppressions import Suppression
 
 SHOWN = 100  # recipients of a report that its row names
 SAID = 500  # characters of a diagnostic that it keeps
 COMPLAINT = "complaint"  # the category of all complaints
+NAMELESS = 100  # deliveries that reports which name no message may change in an hour, of one account
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +46,18 @@ async def record(conn: Connection, account: str, reported: Reported) -> Applied:
     """Records a report and what it changes, once, however often it comes, and with whomever at the same time.
 
     Only what was sent changes: failures make it bounced, complaints complained. Whatever else is told of a delivery is
-    noted on it. A report about nothing of ours is recorded, and has no effect. Raises LookupError when the account is
-    not there.
+    noted on it. A report about nothing of ours is recorded, and has no effect; so are those above NAMELESS. Raises
+    LookupError when the account is not there.
     """
     async with conn.transaction():
         if (begun := await _begin(conn, account, reported)) is None:
             return Applied(met=True)
         id, at = begun
         matched = await match(conn, account, reported)
-        ids = await _change(conn, account, reported, matched, at)
-        changed = [one for one in matched if one.delivery in ids]
-        await suppressions.add(conn, account, list(_suppressed(reported, matched, ids)))
+        believed = matched if await _believed(conn, account, reported, len(matched), at) else []
+        ids = await _change(conn, account, reported, believed, at)
+        changed = [one for one in believed if one.delivery in ids]
+        await suppressions.add(conn, account, list(_suppressed(reported, believed, ids)))
         await conn.execute(
             "update reports set recipients = %s, matched = %s, changed = %s where id = %s",
             (Jsonb(list(_listed(reported, matched, ids))), len(matched), len(changed), id),
@@ -77,7 +79,7 @@ async def _begin(conn: Connection, account: str, reported: Reported) -> tuple[in
                 reported.kind.value,
                 reported.source,
                 reported.place,
-                held(reported.message_id),
+                held(reported.message_id) if named(reported) else "",
                 reported.at,
             ),
         )
@@ -85,6 +87,25 @@ async def _begin(conn: Connection, account: str, reported: Reported) -> tuple[in
         raise LookupError(f"there is no account {account}") from None
     row: tuple[int, datetime] | None = await cursor.fetchone()
     return row
+
+
+async def _believed(conn: Connection, account: str, reported: Reported, matched: int, at: datetime) -> bool:
+    """Whether there is room for what it changes: who knows our recipients can forge one that names no message.
+
+    One that names it is by somebody who got that message; a provider's is signed.
+    """
+    if not matched or named(reported) or reported.source == PROVIDER:
+        return True
+    cursor = await conn.execute(
+        """
+        select coalesce(sum(changed), 0) from reports
+        where account_id = %s and at between %s - interval '1 hour' and %s + interval '1 hour'
+            and changed > 0 and message_id = '' and source <> %s
+        """,
+        (account, at, at, PROVIDER),
+    )
+    row = await cursor.fetchone()
+    return row is not None and row[0] + matched <= NAMELESS
 
 
 # Guarded by the state: of two reports about a delivery one changes it, and the other finds it changed.

@@ -68,8 +68,7 @@ async def match(conn: Connection, account: str, reported: Reported) -> list[Matc
     A report that names a message is about no other, whoever it says it was to.
     """
     findings = _one_each(reported.recipients[:MOST])
-    name = held(reported.message_id).strip().removeprefix("<").removesuffix(">")
-    if name:
+    if name := named(reported):
         found = await _by_recipient(conn, account, findings, name)
         if not found and reported.source != PROVIDER:
             found = await _by_name(conn, account, findings, name)
@@ -79,6 +78,11 @@ async def match(conn: Connection, account: str, reported: Reported) -> list[Matc
         found = []
     once = {one.delivery: one for one in reversed(found)}
     return [once[id] for id in sorted(once)]
+
+
+def named(reported: Reported) -> str:
+    """The Message-ID that it names, without its brackets; "" for none."""
+    return str(held(reported.message_id)).strip().removeprefix("<").removesuffix(">").strip()
 
 
 async def _by_recipient(conn: Connection, account: str, findings: Sequence[Finding], name: str) -> list[Match]:

@@ -82,6 +82,8 @@ create table reports (
 );
 create index reports_at on reports (at);
 create index reports_account on reports (account_id, at desc, id desc);
+-- What those that name no message changed: anybody can forge them, and so much in an hour is believed.
+create index reports_nameless on reports (account_id, at) where changed > 0 and message_id = '';
 
 -- Addresses that an account sends to no longer.
 create table suppressions (

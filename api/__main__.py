@@ -14,6 +14,7 @@ from aiohttp import web
 from api import turns
 from api.app import SERVED, build
 from api.call import House
+from api.crowd import Crowd
 from api.figures import Figures
 from api.problems import not_http
 from api.visits import Visits
@@ -81,13 +82,16 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
         logging.getLogger("aiohttp.server").addFilter(not_http)
         runner = web.AppRunner(build(house), keepalive_timeout=IDLE, shutdown_timeout=GRACE, **SERVED)
         await runner.setup()
-        for listening in sockets(settings):
-            await web.SockSite(runner, listening, backlog=BACKLOG).start()
+        assert runner.server is not None
+        crowd, loop = Crowd(runner.server, settings), asyncio.get_running_loop()
+        doors = [await loop.create_server(crowd, sock=one, backlog=BACKLOG) for one in sockets(settings)]
         _log.info("listening", extra={"ingress": "api", "port": settings.api_port})
         counting = asyncio.create_task(_count_connections(runner))
         ready.announce()
         await stopping.wait()
         counting.cancel()
+        for door in doors:
+            door.close()
         await runner.cleanup()
 
 

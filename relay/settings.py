@@ -168,6 +168,9 @@ class Settings:
     api_host: str = _option("127.0.0.1", _text, "address the HTTP API listens on")
     api_port: int = _option("3000", _whole(1, 65535), "port of the HTTP API")
     api_processes: int = _option("1", _whole(1, 64), "API processes on one port")
+    api_connections: int = _option(
+        "2000", _whole(1, 100_000), "connections one API process takes before it answers 503"
+    )
 
     worker_processes: int = _option("1", _whole(1, 64), "worker processes")
     worker_leases: int = _option("200", _whole(1, 10_000), "leases one worker process has in hand at once")

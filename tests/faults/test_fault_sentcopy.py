@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -253,6 +254,21 @@ async def test_exchange_finds_late_and_rewrites_and_still_has_one(pool: db.Pool,
         assert b"Bcc: eve@example.net" in the_one(server, "Sent Items").content
 
 
+async def test_ours_that_no_search_finds_is_known_by_its_place(pool: db.Pool, settings: Settings) -> None:
+    server = MailboxServer(store=Store(EXCHANGE, lag=10_000))
+    async with at_work(server, pool, settings) as (_, desk):
+        await desk.send(None, "bo@x.example", "cy@x.example")
+        server.put("Sent Items", theirs(message(), 1))
+        await desk.work(**LATE)
+        for number in range(60):
+            server.put("Sent Items", message(f"other-{number}@example.com"))
+        server.put("Sent Items", theirs(message(), 2))
+        await desk.due()
+        await desk.work(**LATE)
+        assert [mail.field("Message-ID") for mail in standing(server, "Sent Items")].count("<1@example.com>") == 1
+        assert server.verbs.count("APPEND") == 1
+
+
 async def test_a_server_that_rewrites_the_addresses_of_ours_keeps_the_one(pool: db.Pool, settings: Settings) -> None:
     class Rewriting(Store):
         def append(self, folder: Any, mail: Mail) -> int:
@@ -434,6 +450,34 @@ async def test_uids_that_mean_other_mail_meanwhile_remove_nothing(pool: db.Pool,
         await desk.work()
         assert sorted(clean(mail) for mail in standing(server)) == [True, True]
         assert message("other@example.com") in [mail.content for mail in standing(server)]
+
+
+async def test_uids_that_change_their_meaning_before_any_select_take_nothing_else_away(
+    pool: db.Pool, settings: Settings
+) -> None:
+    """The folder is made anew and turned round: what was the provider's UID is ours. Never while it is selected."""
+    async with AsyncExitStack() as opened:
+        servers = [await opened.enter_async_context(MailboxServer()) for _ in range(10)]
+        desk = Desk(pool, settings, servers[0].imap())
+        selects: list[int] = []
+        for number, server in enumerate(servers):
+            await desk.account(f"a{number}", at=server.imap())
+            await desk.send(message(f"{number}@example.com"), bcc=("eve@example.net",), account=f"a{number}")
+            server.put("Sent", theirs(message(f"{number}@example.com")))
+            if not number:
+                await desk.work()
+                selects = [at for at, verb in enumerate(server.verbs) if verb == "SELECT"]
+            elif number <= len(selects):
+                server.store.later(selects[number - 1], partial(server.renumber, "Sent"))
+        assert 3 < len(selects) < len(servers)
+        for _ in range(2):
+            await desk.work(mailbox_connections=20)
+            for server in servers:
+                assert standing(server), server.verbs
+            await desk.due()
+        for server in servers:
+            assert b"Bcc: eve@example.net" in the_one(server).content, server.verbs
+            assert server.verbs.count("APPEND") == 1, server.verbs  # ours was never taken for theirs
 
 
 MOST_COMMANDS = 45  # that it takes anywhere

@@ -20,6 +20,7 @@ CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 _BLANK = re.compile(r"\s")
 _LOCAL = re.compile(r'[^\s"(),:;<>@\[\\\]]+|"(?:[^"\\\r\n]|\\.)*"')
+_BRACKETS = re.compile("[<>]")  # quotes would make them good, and too many servers end the path there
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _PLAIN = re.compile(
     r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@((?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,63})"
@@ -42,6 +43,8 @@ def envelope(text: str, key: str = "") -> str:
         at = plain.start(1)
         return text[:at] + text[at:].lower()
     local, domain = _parted(text, key)
+    if _BRACKETS.search(local) and local.startswith('"'):
+        raise _refused(text, "has < or > in its quotes, which many servers take for the end of the address", key)
     if not _LOCAL.fullmatch(local):
         raise _refused(text, "has characters before the @ that need quotes", key)
     if len(local.encode()) > LOCAL:
@@ -174,7 +177,7 @@ def _add(found: list[Mailbox], pieces: list[str], angle: str | None, comment: st
     else:
         bare = angle.rpartition(":")[2] if angle.lstrip().startswith("@") else angle
         name = "".join(map(_unquoted, pieces))
-    if "@" in bare:
+    if "@" in bare and not CONTROLS.search(bare):
         found.append(Mailbox(_shown(name), bare.strip()))
 
 

@@ -52,6 +52,8 @@ _OUT = "cid:-"  # no picture has it: it marks those that are taken out
 _GONE = re.compile(rf'<img(?: [a-z-]+="[^"]*")*? src="{_OUT}"(?: [a-z-]+="[^"]*")*>')
 _PICTURE = re.compile(r"data:image/(?:png|jpe?g|gif|webp)[;,]", re.IGNORECASE)
 _PROPERTY = re.compile(r"\A[\s]*[\w-]+")
+_LEFT_OUT = dict.fromkeys(map(ord, "\t\n\r"))
+_AROUND = "".join(map(chr, range(0x21)))
 _FETCHES = re.compile(r"url|image|expression|\\|@", re.IGNORECASE)  # a backslash spells any of them
 
 
@@ -62,9 +64,13 @@ def clean(html: str, replaced: Replaced = lambda url: url) -> str:
         if name == "style":
             return _declared(value)
         if name == "src":
-            url = None if _is_data(value) and not _PICTURE.match(value.strip()) else replaced(value.strip())
+            meant = _meant(value)
+            url = None if _is_data(meant) and not _PICTURE.match(meant) else replaced(meant)
             return _OUT if url is None else url
-        return None if name == "href" and _is_data(value) else value
+        if name == "href":
+            meant = _meant(value)
+            return None if _is_data(meant) else meant
+        return value
 
     cleaner = nh3.Cleaner(
         tags=set(TAGS),
@@ -85,5 +91,10 @@ def _declared(style: str) -> str:
     return ";".join(_PROPERTY.sub(lambda name: name[0].lower(), part) for part in kept)
 
 
+def _meant(url: str) -> str:
+    """As browsers take it: without what they leave out before they read it (WHATWG URL 4.4)."""
+    return url.translate(_LEFT_OUT).strip(_AROUND)
+
+
 def _is_data(url: str) -> bool:
-    return "".join(url.split())[:5].lower() == "data:"
+    return url[:5].lower() == "data:"

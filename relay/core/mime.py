@@ -151,7 +151,7 @@ def _completed(head: bytes, fields: dict[bytes, bytes], message_id: str, now: da
 
 
 def _message_id(fields: dict[bytes, bytes]) -> str:
-    text = _text(fields[b"message-id"])
+    text = CONTROLS.sub("", _text(fields[b"message-id"]))
     found = _ID.search(text)
     return (found[0] if found else text and f"<{text}>")[:LONGEST]
 

@@ -22,7 +22,7 @@ LONGEST_HTML = 1 << 20  # ... of what is read as text
 
 _CHARSET = re.compile(r"[a-z0-9._:+-]{1,60}")
 _METHOD = re.compile(r"[a-z]{1,30}")
-_ID = re.compile(r"<[^<>\s]{1,900}>")
+_ID = re.compile(r"<[^<>\s\x00-\x1f\x7f-\x9f]{1,900}>")
 SIGNATURES = frozenset({"application/pgp-signature", "application/pkcs7-signature", "application/x-pkcs7-signature"})
 
 

@@ -34,7 +34,7 @@ def read(keys: Sequence[bytes], token: str) -> int | None:
     except (binascii.Error, ValueError):
         raw = b""
     found = None
-    if len(raw) == _SIGNATURE + _NUMBER:
+    if len(raw) == _SIGNATURE + _NUMBER and "+" not in token and "/" not in token:  # Python's base64url takes both
         signature, masked = raw[:_SIGNATURE], raw[_SIGNATURE:]
         for key in keys:
             number = _masked(key, signature, masked)

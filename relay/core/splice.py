@@ -156,7 +156,7 @@ def _in_base64(start: int, body: bytes, charset: bytes) -> Splice | None:
     whole, opened = divmod(offset, 3)
     at = _from_end(body, len(flat) - 4 * whole)
     end = at + 4 if opened else at
-    if b"\n" in body[at:end]:
+    if b"\r" in body[at:end] or b"\n" in body[at:end]:  # the three bytes stand on two lines
         return None
     before, after = (decoded[offset - opened : offset], decoded[offset : offset - opened + 3]) if opened else (b"", b"")
     return Splice(start + at, start + end, "base64", codec, before, after)

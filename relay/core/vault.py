@@ -31,7 +31,7 @@ class Vault:
         """What `seal` was given. Raises VaultError; the message never holds the secret."""
         try:
             plain = self._fernet.decrypt(token)
-        except InvalidToken:
+        except (InvalidToken, ValueError):  # the second: what is no token at all
             raise VaultError(
                 f"{field} of account {account} was sealed with a key that is not in POSTFERRY_SECRET_KEYS"
             ) from None

@@ -28,6 +28,7 @@ INBOX = 131_072  # bytes received and not read, twice of which pauses the client
 MOST_BAD = 20  # bad commands between two accepted messages
 STRANGER_SECONDS = 60.0  # for a client we do not know to log in
 PROXY_SECONDS = 10.0  # a load balancer speaks first, and at once
+LONGEST_REPLY = 510  # bytes of one line, without its CRLF (RFC 5321 4.5.3.1.5)
 LINGER_SECONDS = 1.0  # for a last reply to be read
 
 _log = logging.getLogger("postferry.smtp")
@@ -116,7 +117,7 @@ class Connection(SMTP):
     def say(self, reply: str) -> None:
         """A reply line, sent when there is nothing left to answer. It stays one line whatever is in it."""
         line = reply if reply.isprintable() and reply.isascii() else _one_line(reply)
-        self._outbox += line.encode() + b"\r\n"
+        self._outbox += line.encode()[:LONGEST_REPLY] + b"\r\n"
 
     def hang_up(self, reply: str) -> NoReturn:
         self.say(reply)
@@ -311,5 +312,5 @@ def _plain(address: Address) -> Address:
 
 def _one_line(text: str) -> str:
     """Printable ASCII; a reply may quote what a client sent."""
-    kept = "".join(char if char.isprintable() else " " for char in text[:500])
+    kept = "".join(char if char.isprintable() else " " for char in text[:LONGEST_REPLY])
     return kept.encode("ascii", "backslashreplace").decode()

@@ -51,6 +51,8 @@ BAD = [
     ("<ada@example.com", "quotes"),
     ("a,b@example.com", "quotes"),
     ("a<b>@example.com", "quotes"),
+    ('"a<b"@example.com', "< or >"),  # quotes would allow it, and no upstream could be told
+    ('"a>b"@example.com', "< or >"),
     ("a@b@example.com", "quotes"),
     ("@relay.example,@other.example:ada@example.com", "source route"),
     ("ada@example..com", "domain"),
@@ -147,6 +149,11 @@ def test_reading_a_megabyte_of_pieces_takes_a_moment(piece):
     parse_list(text)
 
     assert time.process_time() - begun < 3
+
+
+@pytest.mark.parametrize("control", ["\0", "\x07", "\x85", "\u2028"])
+def test_what_has_a_control_character_in_it_is_no_address(control):
+    assert parse_list(f"Ada <ada{control}@example.com>, bob@example.com") == [Mailbox("", "bob@example.com")]
 
 
 @given(st.text(max_size=200))

@@ -42,6 +42,10 @@ def test_missing_fields_are_put_on_top():
     assert tidied(raw).content == ADDED + raw
 
 
+def test_a_message_id_stands_on_one_line_whatever_is_in_it():
+    assert tidied(b"Message-ID: <m\xe2\x80\xa8\x07@x>\r\n\r\nx").message_id == "<m@x>"
+
+
 @pytest.mark.parametrize(("name", "line"), [(b"Message-ID", 0), (b"DATE", 1), (b"mime-version", 2)])
 def test_only_what_is_missing_is_added(name, line):
     raw = b"From: ada@example.com\r\n" + name + b": 1\r\n\r\nx\r\n"

@@ -436,6 +436,16 @@ def test_a_link_that_was_touched_is_none() -> None:
         assert mendlink.read(KEYS, token[:place] + other + token[place + 1 :], 1) is None
 
 
+def test_a_link_has_one_spelling() -> None:
+    tokens = [mendlink.sign(KEYS, "shop" + "x" * length, 1000 + length) for length in range(30)]
+    assert any("-" in token for token in tokens)
+    for token in tokens:
+        last = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_".index(token[-1])
+        near = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[last ^ 1]
+        others = {token.replace("-", "+"), token.replace("_", "/"), token + "=", token[:-1] + near} - {token}
+        assert {mendlink.read(KEYS, other, 1) for other in others} == {None}
+
+
 @pytest.mark.parametrize("token", ["", "x", "ü", "A" * 22, "A" * 5000, "a.b.c"])
 def test_any_other_text_is_none(token: str) -> None:
     assert mendlink.read(KEYS, token, 1) is None

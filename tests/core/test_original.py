@@ -184,6 +184,15 @@ def test_flowed_text_is_read_so_in_a_mail() -> None:
     assert mail("Content-Type: text/plain; format=Flowed", "", "a ", "b").text == "a b"
 
 
+@pytest.mark.parametrize("control", [b"\0", b"\x07", b"\x7f", "\x85".encode()])
+def test_an_id_with_a_control_character_in_it_is_none(control: bytes) -> None:
+    """The store could not hold some, and no header field may."""
+    found = mail(
+        b"Message-ID: <a%b@x>" % control, b"In-Reply-To: <b%b@x>" % control, b"References: <a@x> <c%b>" % control
+    )
+    assert (found.message_id, found.in_reply_to, found.references) == ("", (), ("<a@x>",))
+
+
 @given(st.binary(max_size=2000))
 @settings(max_examples=150, deadline=None)
 def test_nothing_makes_it_raise(raw: bytes) -> None:

@@ -50,6 +50,14 @@ def test_malformed_tokens_are_not_ours(token):
     assert read((NEW,), token) is None
 
 
+def test_a_token_has_one_spelling():
+    token = next(token for number in range(100) if "-" in (token := sign((NEW,), number)) and "_" in token)
+
+    assert read((NEW,), token) is not None
+    assert read((NEW,), token.replace("-", "+")) is None
+    assert read((NEW,), token.replace("_", "/")) is None
+
+
 def test_a_token_fits_in_a_url_and_does_not_show_its_number():
     first, second = sign((NEW,), 1), sign((NEW,), 2)
 

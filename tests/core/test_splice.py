@@ -177,6 +177,15 @@ def test_base64_that_is_not_stays_as_it_is(body):
     assert find(message(body, "7bit").replace(b"7bit", b"base64")) is None
 
 
+@pytest.mark.parametrize("split", range(1, 4))
+def test_base64_whose_divided_bytes_stand_on_two_lines_stays_as_it_is(split):
+    whole, divided = base64.b64encode(b"<p>x"), 4 + split
+    content = message(whole[:divided] + b"\r\n" + whole[divided:] + b"\r\n", "7bit").replace(b"7bit", b"base64")
+
+    assert find(content.replace(b"\r\n" + whole[divided:], whole[divided:])) is not None
+    assert find(content) is None
+
+
 @pytest.mark.parametrize("width", [4, 6, 10, 60, 64, 75, 76, 80, 1000])
 @pytest.mark.parametrize("size", range(7))
 def test_base64_lines_that_are_not_touched_stay(width, size):

@@ -304,6 +304,8 @@ def test_a_picture_that_is_shown_is_no_file_too() -> None:
         ("<a href='&#106;avascript:alert(1)'>x</a>", "alert"),
         ("<a href='data:text/html,alert(1)'>x</a>", "alert"),
         ("<img src='data:image/svg+xml,alert(1)'>", "alert"),
+        ("<a href='\x02data:text/html,alert(1)'>x</a>", "alert"),  # browsers leave such characters out
+        ("<img src='\x02\x01 da\nta:text/html,alert(1)'>", "alert"),
         ("<svg onload=alert(1)><p>x</svg>", "alert"),
         ("<form action=/alert><input name=alert></form>", "alert"),
         ("<iframe src=alert></iframe>", "alert"),

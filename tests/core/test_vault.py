@@ -23,6 +23,12 @@ def test_a_secret_moved_to_another_place_does_not_open(account: str, field: str)
     assert "secret" not in str(error.value).replace("secret key", "")
 
 
+@pytest.mark.parametrize("token", ["", "x", "gAAAAA", "schlüssel", "\ud800", "A" * 1000])
+def test_what_was_never_sealed_does_not_open(token: str) -> None:
+    with pytest.raises(VaultError):
+        Vault([new_key()]).open("a", "f", token)
+
+
 def test_rotation_moves_a_secret_to_the_newest_key() -> None:
     old, new = new_key(), new_key()
     token = Vault([old]).seal("a", "f", "secret")

@@ -265,6 +265,18 @@ async def test_a_fault_of_ours_is_temporary_and_told_in_the_log_alone(caplog: py
         assert record.__dict__["requestId"] in said
 
 
+@pytest.mark.parametrize("char", ["\x15", "é", "x", "'"])
+async def test_no_reply_line_is_longer_than_clients_must_take(char: str) -> None:
+    """RFC 5321 4.5.3.1.5: 512 bytes with its end; what it quotes of the client may be longer."""
+    async with opened() as house:
+        client = await house.ready()
+        for command in (f"MAIL FROM:<{char * 3000}@x>", f"MAIL FROM:<a@one.example> {char * 3000}", "MAIL FROM:<>"):
+            reply = await client.ask(command)
+            assert len(reply) <= 510
+            assert reply.isascii()
+            assert reply.isprintable()
+
+
 async def test_the_same_key_again_gets_the_first_answer() -> None:
     async with opened() as house:
         house.acceptor.duplicate = True

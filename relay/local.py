@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -140,8 +141,8 @@ class Valkey:
     name = "valkey"
     signal = signal.SIGTERM
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.absolute()
+    def __init__(self, folder: Path, options: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.folder, self.options = folder.absolute(), options
         self.socket = socket_folder(self.folder.parent, "valkey.sock") / "valkey.sock"
         self.url = f"unix://{quote(str(self.socket))}"
 
@@ -151,7 +152,7 @@ class Valkey:
 
     def start(self, log: int | None = None) -> subprocess.Popen[bytes]:
         options = {"port": "0", "unixsocket": str(self.socket), "unixsocketperm": "700", "dir": str(self.folder)}
-        options |= {"save": "", "appendonly": "no", "maxmemory-policy": "noeviction", "databases": "64"}
+        options |= {"save": "", "appendonly": "no", "maxmemory-policy": "noeviction", "databases": "64", **self.options}
         command = [str(_valkey_program())]
         for name, value in options.items():
             command += [f"--{name}", value]

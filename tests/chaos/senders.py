@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -15,24 +16,39 @@ import aiosmtplib
 from tests.chaos.ledger import Answer, Handed
 from tests.chaos.sink import LATER, NOBODY
 
+HandOver = Callable[["Door", Handed, str, bool], Awaitable[tuple[Answer, str]]]
+
 QUEUED = re.compile(r"queued for delivery as ([0-9a-f]{32})")
 TIMEOUT = 12.0  # s that an application waits for an answer
 MOST_TRIES = 60
 TEXT = "Hello. " * 40
 
 
+@dataclass(frozen=True)
+class Door:
+    """Where one host takes mail."""
+
+    host: str
+    smtp: int
+    api: int
+
+
 @dataclass
 class Senders:
-    """`ledger` has every mail that was handed over. Ports are those of cables, not of the roles themselves."""
+    """`ledger` has every mail that was handed over.
+
+    With several doors each try goes to one of them: what got no answer at one is handed over at another, where its
+    idempotency key must be known as well.
+    """
 
     seed: int
-    smtp_port: int
-    api_port: int
+    doors: list[Door]
     token: str
     accounts: list[str]
     limited: dict[str, int]  # account -> how many deliveries it hands over at most
     pause: float  # s between two mails of one application
     ledger: list[Handed] = field(default_factory=list)
+    elsewhere: int = 0  # tries of a mail at another door than its last
 
     def __post_init__(self) -> None:
         self._numbers = count(1)
@@ -40,6 +56,7 @@ class Senders:
         self._given = dict.fromkeys(self.limited, 0)
 
     async def run(self) -> None:
+        """Until `stop`; then each ends the mail it is at."""
         ways = [self._reused, self._fresh, self._http, self._http]
         async with asyncio.TaskGroup() as group:
             for place, way in enumerate(ways):
@@ -51,50 +68,67 @@ class Senders:
     # -- three kinds of application ------------------------------------------------------------------------------------
 
     async def _reused(self, rng: random.Random) -> None:
-        """One connection for as long as it lasts."""
-        client: aiosmtplib.SMTP | None = None
+        """One connection to each door, for as long as it lasts."""
+        clients: dict[Door, aiosmtplib.SMTP] = {}
+
+        async def hand_over(door: Door, mail: Handed, key: str, bad: bool) -> tuple[Answer, str]:
+            try:
+                if door not in clients or not clients[door].is_connected:
+                    clients[door] = _client(door)
+                    await clients[door].connect()
+                return await _smtp(clients[door], mail, key, bad)
+            except (aiosmtplib.SMTPException, OSError):
+                if client := clients.pop(door, None):
+                    client.close()
+                return Answer.DOUBTFUL, ""
+
         while not self._stopping:
             mail, key, bad = self._next(rng)
-            for _ in range(MOST_TRIES if key else 1):
-                try:
-                    if client is None or not client.is_connected:
-                        client = self._client()
-                        await client.connect()
-                    answer, queue_id = await self._smtp(client, mail, key, bad)
-                except (aiosmtplib.SMTPException, OSError):
-                    answer, queue_id, client = Answer.DOUBTFUL, "", None
-                if self._noted(mail, answer, queue_id):
-                    break
-                await asyncio.sleep(self.pause * 10)
-            await asyncio.sleep(self.pause)
+            await self._tries(rng, mail, key, bad, hand_over)
 
     async def _fresh(self, rng: random.Random) -> None:
-        """A connection a mail. What is doubtful is handed over again as a mail of its own."""
+        """A connection a mail."""
+
+        async def hand_over(door: Door, mail: Handed, key: str, bad: bool) -> tuple[Answer, str]:
+            client = _client(door)
+            try:
+                await client.connect()
+                return await _smtp(client, mail, key, bad)
+            except (aiosmtplib.SMTPException, OSError):
+                return Answer.DOUBTFUL, ""
+            finally:
+                client.close()
+
         while not self._stopping:
             mail, key, bad = self._next(rng)
-            try:
-                async with self._client() as client:
-                    answer, queue_id = await self._smtp(client, mail, key, bad)
-            except (aiosmtplib.SMTPException, OSError):
-                answer, queue_id = Answer.DOUBTFUL, ""
-            self._noted(mail, answer, queue_id)
-            await asyncio.sleep(self.pause)
+            await self._tries(rng, mail, key, bad, hand_over)
 
     async def _http(self, rng: random.Random) -> None:
-        """Over HTTP with an idempotency key: asked again until there is an answer."""
+        """Over HTTP, always with a key."""
         headers = {"Authorization": f"Bearer {self.token}"}
         timeout = aiohttp.ClientTimeout(total=TIMEOUT)
-        url = f"http://127.0.0.1:{self.api_port}"
-        async with aiohttp.ClientSession(url, headers=headers, timeout=timeout) as http:
+        async with aiohttp.ClientSession(headers=headers, timeout=timeout) as http:
+
+            async def hand_over(door: Door, mail: Handed, key: str, bad: bool) -> tuple[Answer, str]:
+                return await _posted(http, door, mail, key, bad)
+
             while not self._stopping:
                 mail, _, bad = self._next(rng)
-                key = mail.recipients[0]
-                for _ in range(MOST_TRIES):
-                    answer, queue_id = await self._posted(http, mail, key, bad)
-                    if self._noted(mail, answer, queue_id):
-                        break
-                    await asyncio.sleep(self.pause * 10)
-                await asyncio.sleep(self.pause)
+                await self._tries(rng, mail, mail.recipients[0], bad, hand_over)
+
+    async def _tries(self, rng: random.Random, mail: Handed, key: str, bad: bool, hand_over: HandOver) -> None:
+        """With a key until there is an answer, at one door after the other; without one a single time."""
+        place = rng.randrange(len(self.doors))
+        for turn in range(MOST_TRIES if key else 1):
+            self.elsewhere += turn > 0 and len(self.doors) > 1
+            answer, queue_id = await hand_over(self.doors[(place + turn) % len(self.doors)], mail, key, bad)
+            mail.answers.append(answer)
+            if queue_id:
+                mail.queue_ids.add(queue_id)
+            if answer is not Answer.DOUBTFUL:
+                break
+            await asyncio.sleep(self.pause * 10)
+        await asyncio.sleep(self.pause)
 
     # -- one mail ------------------------------------------------------------------------------------------------------
 
@@ -111,42 +145,40 @@ class Senders:
             self._given[account] += len(names)
         return mail, names[0] if rng.random() < 0.5 else "", bad
 
-    def _noted(self, mail: Handed, answer: Answer, queue_id: str) -> bool:
-        """Writes the answer down; whether it is one to go by."""
-        mail.answers.append(answer)
-        if queue_id:
-            mail.queue_ids.add(queue_id)
-        return answer is not Answer.DOUBTFUL
 
-    def _client(self) -> aiosmtplib.SMTP:
-        return aiosmtplib.SMTP(hostname="127.0.0.1", port=self.smtp_port, timeout=TIMEOUT)
+def _client(door: Door) -> aiosmtplib.SMTP:
+    return aiosmtplib.SMTP(hostname=door.host, port=door.smtp, timeout=TIMEOUT)
 
-    async def _smtp(self, client: aiosmtplib.SMTP, mail: Handed, key: str, bad: bool) -> tuple[Answer, str]:
-        sender = f"{mail.account}@here.example"
-        lines = [f"From: {sender}", f"To: {mail.recipients[0]}", "Subject: chaos", f"X-Account: {mail.account}"]
-        lines += [f"X-Idempotency-Key: {key}"] if key else []
-        lines += ["X-Send-At: the day after never"] if bad else []
-        content = "\r\n".join([*lines, "", TEXT, ""]).encode()
-        try:
-            _, said = await client.sendmail(sender, list(mail.recipients), content)
-        except aiosmtplib.SMTPResponseException as refusal:
-            return _by_code(refusal.code), ""
-        except aiosmtplib.SMTPRecipientsRefused as refusal:
-            return _by_code(max(one.code for one in refusal.recipients)), ""
-        found = QUEUED.search(said)
-        return Answer.ACKNOWLEDGED, found[1] if found else ""
 
-    async def _posted(self, http: aiohttp.ClientSession, mail: Handed, key: str, bad: bool) -> tuple[Answer, str]:
-        to = [{"address": address} for address in mail.recipients]
-        body = {"to": to, "subject": "chaos", "text": TEXT} | ({"sendAt": "the day after never"} if bad else {})
-        with suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
-            path = f"/v1/account/{mail.account}/submit"
-            async with http.post(path, json=body, headers={"Idempotency-Key": key}) as response:
-                if response.status == 200:
-                    return Answer.ACKNOWLEDGED, (await response.json())["queueId"]
-                again = response.status in (409, 429) or response.status >= 500
-                return Answer.DOUBTFUL if again else Answer.REFUSED, ""
+async def _smtp(client: aiosmtplib.SMTP, mail: Handed, key: str, bad: bool) -> tuple[Answer, str]:
+    sender = f"{mail.account}@here.example"
+    lines = [f"From: {sender}", f"To: {mail.recipients[0]}", "Subject: chaos", f"X-Account: {mail.account}"]
+    lines += [f"X-Idempotency-Key: {key}"] if key else []
+    lines += ["X-Send-At: the day after never"] if bad else []
+    content = "\r\n".join([*lines, "", TEXT, ""]).encode()
+    try:
+        refused, said = await client.sendmail(sender, list(mail.recipients), content)
+    except aiosmtplib.SMTPResponseException as refusal:
+        return _by_code(refusal.code), ""
+    except aiosmtplib.SMTPRecipientsRefused as refusal:
+        return _by_code(min(one.code for one in refusal.recipients)), ""
+    found = QUEUED.search(said)
+    if refused:
         return Answer.DOUBTFUL, ""
+    return Answer.ACKNOWLEDGED, found[1] if found else ""
+
+
+async def _posted(http: aiohttp.ClientSession, door: Door, mail: Handed, key: str, bad: bool) -> tuple[Answer, str]:
+    to = [{"address": address} for address in mail.recipients]
+    body = {"to": to, "subject": "chaos", "text": TEXT} | ({"sendAt": "the day after never"} if bad else {})
+    with suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
+        url = f"http://{door.host}:{door.api}/v1/account/{mail.account}/submit"
+        async with http.post(url, json=body, headers={"Idempotency-Key": key}) as response:
+            if response.status == 200:
+                return Answer.ACKNOWLEDGED, (await response.json())["queueId"]
+            again = response.status in (409, 429) or response.status >= 500
+            return Answer.DOUBTFUL if again else Answer.REFUSED, ""
+    return Answer.DOUBTFUL, ""
 
 
 def _by_code(code: int) -> Answer:

@@ -10,7 +10,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from tests.chaos.ledger import Taken
+from tests.chaos.doubt import Mail
 
 ADDRESS = re.compile(rb"<([^>]*)>")
 NOBODY = "nobody"  # recipients beginning so are refused for good
@@ -31,19 +31,22 @@ class Odds:
     slow: float = 0.02  # it thinks for up to a second before it answers the dot
     later: float = 0.01  # 451 after the dot
     drop: float = 0.01  # it takes the mail, and cuts the line instead of saying so
-    refuse_login: float = 0.0
+    refuse_login: float = 0.01
     close: float = 0.01  # 421 at MAIL
+    vanish: float = 0.002  # it cuts the line at any command
+
+
+CALM = Odds(0, 0, 0, 0, 0, 0)
 
 
 @dataclass
 class Sink:
-    """`taken` is the ledger; `open` counts connections, `untold` the mails it took without saying so."""
+    """`mails` is the ledger; `moods` counts what it did to whom."""
 
     seed: int
+    host: str = "127.0.0.1"
     odds: Odds = field(default_factory=Odds)
-    taken: list[Taken] = field(default_factory=list)
-    open: int = 0
-    untold: int = 0
+    mails: list[Mail] = field(default_factory=list)
     moods: Counter[str] = field(default_factory=Counter)
     port: int = 0
 
@@ -53,7 +56,7 @@ class Sink:
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=LIMIT)
+        self._server = await asyncio.start_server(self._serve, self.host, self.port, limit=LIMIT)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -62,91 +65,117 @@ class Sink:
             writer.transport.abort()
         await asyncio.sleep(0)
 
-    def calm(self) -> None:
-        """From now on it does as it should."""
-        self.odds = Odds(0, 0, 0, 0, 0)
+    @property
+    def copies(self) -> int:
+        """So many were taken."""
+        return sum(len(mail.recipients) for mail in self.mails if mail.at is not None)
 
-    def _feels(self, mood: str) -> bool:
+    def feels(self, mood: str) -> bool:
         felt = self._rng.random() < getattr(self.odds, mood)
         self.moods[mood] += felt
         return felt
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.open += 1
-        self._writers.add(writer)
-        try:
-            with suppress(OSError, EOFError, Cut, asyncio.LimitOverrunError):
-                await self._session(reader, writer)
-        finally:
-            self.open -= 1
-            self._writers.discard(writer)
-            writer.transport.abort()
-
-    async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(GREETING)
-        account, recipients = "", list[str]()
-        while line := await reader.readline():
-            verb = line[:4].upper()
-            match verb:
-                case b"EHLO":
-                    writer.write(EXTENSIONS)
-                case b"AUTH":
-                    if self._feels("refuse_login"):
-                        writer.write(b"535 5.7.8 not today\r\n")
-                    else:
-                        writer.write(b"235 2.7.0 ok\r\n")
-                case b"MAIL":
-                    if self._feels("close"):
-                        writer.write(b"421 4.3.2 going away\r\n")
-                        await writer.drain()
-                        raise Cut
-                    account, recipients = _address(line).partition("@")[0], []
-                    writer.write(b"250 2.1.0 ok\r\n")
-                case b"RCPT":
-                    writer.write(self._heard(_address(line), recipients))
-                case b"DATA":
-                    if recipients:
-                        await self._content(reader, writer, account, recipients)
-                    else:
-                        writer.write(b"554 5.5.1 nobody to send to\r\n")
-                case b"RSET" | b"NOOP":
-                    writer.write(b"250 2.0.0 ok\r\n")
-                case b"QUIT":
-                    writer.write(b"221 2.0.0 bye\r\n")
-                    await writer.drain()
-                    return
-                case _:
-                    writer.write(b"500 5.5.2 what\r\n")
-            await writer.drain()
-
-    def _heard(self, recipient: str, recipients: list[str]) -> bytes:
+    def hears(self, recipient: str) -> bytes:
+        """The answer to RCPT: to one who is put off, another one the next time."""
         if recipient.startswith(NOBODY):
             return b"550 5.1.1 no such user\r\n"
         if recipient.startswith(LATER) and recipient not in self._met:
             self._met.add(recipient)
             return b"450 4.2.0 its mailbox is being moved\r\n"
-        recipients.append(recipient)
         return b"250 2.1.5 ok\r\n"
 
-    async def _content(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, account: str, recipients: list[str]
-    ) -> None:
-        writer.write(b"354 go on\r\n")
-        await writer.drain()
-        while (line := await reader.readline()) != b".\r\n":
+    async def thinks(self) -> None:
+        await asyncio.sleep(self._rng.random())
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        session = Session(self, reader, writer)
+        try:
+            with suppress(OSError, EOFError, Cut, asyncio.LimitOverrunError):
+                await session.run()
+        finally:
+            session.over()
+            self._writers.discard(writer)
+            writer.transport.abort()
+
+
+class Session:
+    """One connection. Its last mail stays in doubt until another begins, or the connection ends."""
+
+    def __init__(self, sink: Sink, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._sink, self._reader, self._writer = sink, reader, writer
+        self._host = ""
+        self._mail: Mail | None = None
+
+    async def run(self) -> None:
+        self._writer.write(GREETING)
+        while line := await self._reader.readline():
+            if self._sink.feels("vanish"):
+                raise Cut
+            match line[:4].upper():
+                case b"EHLO":
+                    self._host = line[5:].strip().decode()
+                    self._writer.write(EXTENSIONS)
+                case b"AUTH":
+                    no = self._sink.feels("refuse_login")
+                    self._writer.write(b"535 5.7.8 not today\r\n" if no else b"235 2.7.0 ok\r\n")
+                case b"MAIL":
+                    await self._begin(_address(line))
+                case b"RCPT":
+                    self._recipient(_address(line))
+                case b"DATA":
+                    await self._data()
+                case b"RSET" | b"NOOP":
+                    self._writer.write(b"250 2.0.0 ok\r\n")
+                case b"QUIT":
+                    self._writer.write(b"221 2.0.0 bye\r\n")
+                    await self._writer.drain()
+                    return
+                case _:
+                    self._writer.write(b"500 5.5.2 what\r\n")
+            await self._writer.drain()
+
+    def over(self) -> None:
+        if self._mail is not None:
+            self._mail.next = time.time()
+
+    async def _begin(self, sender: str) -> None:
+        self.over()
+        self._mail = None
+        if self._sink.feels("close"):
+            self._writer.write(b"421 4.3.2 going away\r\n")
+            await self._writer.drain()
+            raise Cut
+        self._mail = Mail(self._host, sender.partition("@")[0], time.time())
+        self._sink.mails.append(self._mail)
+        self._writer.write(b"250 2.1.0 ok\r\n")
+
+    def _recipient(self, address: str) -> None:
+        reply = self._sink.hears(address)
+        if reply[:1] == b"2" and self._mail is not None:
+            self._mail.recipients.append(address)
+        self._writer.write(reply)
+
+    async def _data(self) -> None:
+        mail = self._mail
+        if mail is None or not mail.recipients:
+            self._writer.write(b"554 5.5.1 nobody to send to\r\n")
+            return
+        self._writer.write(b"354 go on\r\n")
+        await self._writer.drain()
+        while (line := await self._reader.readline()) != b".\r\n":
             if not line:
                 raise Cut
-        if self._feels("slow"):
-            await asyncio.sleep(self._rng.random())
-        if self._feels("later"):
-            writer.write(b"451 4.3.0 not now\r\n")
+        dotted = time.time()
+        if self._sink.feels("slow"):
+            await self._sink.thinks()
+        if self._sink.feels("later"):
+            self._writer.write(b"451 4.3.0 not now\r\n")
             return
-        cut = self._feels("drop") or writer.transport.is_closing()
-        self.taken += [Taken(account, recipient, time.monotonic(), told=not cut) for recipient in recipients]
-        if cut:
-            self.untold += len(recipients)
+        mail.at, mail.told = dotted, not (self._sink.feels("drop") or self._writer.transport.is_closing())
+        if not mail.told:
             raise Cut
-        writer.write(b"250 2.0.0 ok: queued as SINK1\r\n")
+        self._writer.write(b"250 2.0.0 ok: queued as SINK1\r\n")
 
 
 def _address(line: bytes) -> str:

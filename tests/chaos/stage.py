@@ -13,17 +13,19 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import psycopg
+
 from relay import local
 from relay.guardian import Guardian, Ward
 from relay.settings import Settings, read
 from relay.store import db
-from tests.chaos.cable import Cable
+from tests.chaos.cable import Cable, Way
+from tests.chaos.disk import Disk
 from tests.chaos.sink import Sink
 from tests.conftest import HASTY, environment
 from tests.fakes.receiver import Receiver
 from tests.stack import Machine, Stack, until
 
-DISK = 640  # MB of the database's own file system, where one can be mounted
 SMALL = {**local.DURABLE, "max_wal_size": "64MB", "min_wal_size": "32MB", "shared_buffers": "64MB"}
 OWN = {
     "DATA_TIMEOUT": "4",
@@ -36,17 +38,17 @@ OWN = {
     "WEBHOOK_TIMEOUT": "2",
     "WEBHOOK_RETRIES": "0.2 0.5 1 " + "2 " * 60,
 }
-BESIDE = ("worker", "scheduler", "notify")
+THERE = ("worker", "scheduler", "notify")
+UP, BESIDE = "up.test", "beside.test"  # the names of the two hosts
 PATIENCE = 60.0  # s until all is well after everything was brought back
 
 
 class Stage:
-    """Everything of one run. `cables` by name; `disk` is None where no file system of our own can be mounted."""
+    """Everything of one run. `cables` by name."""
 
-    def __init__(self, folder: Path, sink: Sink, receiver: Receiver) -> None:
-        self.folder, self.sink, self.receiver = folder, sink, receiver
-        self.disk = _mounted(folder / "disk")
-        self.postgres = Machine(local.Postgres(folder / "disk" / "postgres", SMALL), folder / "postgres.log")
+    def __init__(self, folder: Path, disk: Disk, sink: Sink, receiver: Receiver) -> None:
+        self.folder, self.disk, self.sink, self.receiver = folder, disk, sink, receiver
+        self.postgres = Machine(local.Postgres(disk.folder / "postgres", SMALL), folder / "postgres.log")
         self.valkey = Machine(local.Valkey(folder / "valkey"), folder / "valkey.log")
         self.cables: dict[str, Cable] = {}
         self._guardian = Guardian()
@@ -55,7 +57,7 @@ class Stage:
     async def start(self) -> None:
         self.postgres.start()
         self.valkey.start()
-        database = str(local.socket_folder(self.folder / "disk", ".s.PGSQL.5432.lock") / ".s.PGSQL.5432")
+        database = str(local.socket_folder(self.disk.folder, ".s.PGSQL.5432.lock") / ".s.PGSQL.5432")
         for name in ("postgres", "postgres beside"):
             await self._lay(Cable(name, socket=database))
         for name in ("valkey", "valkey beside"):
@@ -64,16 +66,17 @@ class Stage:
         await self._lay(Cable("endpoint", port=self.receiver.port))
         given = environment(self._database("postgres"), self._redis("valkey"), free_port) | HASTY
         given |= {f"POSTFERRY_{name}": value for name, value in OWN.items()}
-        given["POSTFERRY_SANDBOX_PORT"] = str(free_port())
+        given |= {"POSTFERRY_SANDBOX_PORT": str(free_port()), "POSTFERRY_HOSTNAME": UP}
         self.environ, self.settings = given, read(given, None)
         await self._lay(Cable("smtp", port=self.settings.smtp_port))
         await self._lay(Cable("api", port=self.settings.api_port))
         db.migrate(self.direct.database_url)
         await self.start_up()
         there = {"DATABASE_URL": self._database("postgres beside"), "REDIS_URL": self._redis("valkey beside")}
+        there["POSTFERRY_HOSTNAME"] = BESIDE
         (self.folder / "beside").mkdir()
         self.beside = Stack(given | there, self.folder / "beside")
-        await self.beside.start(*BESIDE)
+        await self.beside.start(*THERE)
 
     @property
     def direct(self) -> Settings:
@@ -109,8 +112,14 @@ class Stage:
         await asyncio.to_thread(self._up.wait)
         self._guardian.forget(self._up.pid)
 
+    async def running(self, name: str) -> int:
+        """The process of a role under the supervisor; one that was killed before is waited for."""
+        await until(lambda: self.role(name) is not None, PATIENCE)
+        pid = self.role(name)
+        assert pid is not None
+        return pid
+
     def role(self, name: str) -> int | None:
-        """The process of a role under the supervisor."""
         module = {"smtp": "relay.smtpd", "api": "api", "worker": "workers"}.get(name, f"workers.{name}")
         assert self._up is not None
         for pid in _children(self._up.pid):
@@ -120,29 +129,25 @@ class Stage:
                     return pid
         return None
 
-    def fill_disk(self) -> None:
-        """Not a byte is left on the database's file system."""
-        assert self.disk is not None
-        with suppress(OSError), (self.disk / "ballast").open("wb", buffering=0) as ballast:
-            while True:
-                ballast.write(bytes(1 << 20))
-
-    def free_disk(self) -> None:
-        assert self.disk is not None
-        (self.disk / "ballast").unlink(missing_ok=True)
-
-    def postgres_runs(self) -> bool:
-        return self.postgres.runs()
+    async def postgres_well(self) -> None:
+        """It answers. What ended by itself is started again, as whoever keeps it would."""
+        end = time.monotonic() + PATIENCE
+        while not await asyncio.to_thread(_connects, self.postgres.server.url):
+            assert time.monotonic() < end, "PostgreSQL does not come back"
+            if not self.postgres.runs():
+                self.postgres.forget()
+                await asyncio.to_thread(self.postgres.start)
 
     async def heal(self) -> None:
         """Everything runs and every cable carries."""
-        if self.disk is not None:
-            self.free_disk()
-        self.postgres.start()
+        self.disk.free()
+        await self.postgres_well()
         self.valkey.start()
+        for cable in self.cables.values():
+            cable.become(Way.OPEN)
         if self._ended():
             await self.start_up()
-        await self.beside.start(*BESIDE)
+        await self.beside.start(*THERE)
 
     async def close(self) -> None:
         if hasattr(self, "beside"):
@@ -156,8 +161,6 @@ class Stage:
         self.postgres.close()
         for cable in self.cables.values():
             await cable.stop()
-        if self.disk is not None:
-            await asyncio.to_thread(subprocess.run, ["umount", "-l", str(self.disk)], check=False)
 
     async def _lay(self, cable: Cable) -> None:
         await cable.start()
@@ -179,22 +182,21 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _mounted(place: Path) -> Path | None:
-    """A file system of its own, small enough to fill. Only root may mount one."""
-    place.mkdir()
-    if os.geteuid() != 0:
-        return None
-    size = f"size={DISK}m,mode=0700"
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "postferry-chaos", str(place)], capture_output=True)
-    return place if done.returncode == 0 else None
-
-
 def _children(pid: int) -> Iterator[int]:
     for place in Path("/proc").iterdir():
         if place.name.isdigit():
             with suppress(OSError, IndexError, ValueError):
                 if int((place / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
                     yield int(place.name)
+
+
+def _connects(url: str) -> bool:
+    try:
+        with psycopg.connect(url, connect_timeout=2) as conn:
+            return conn.execute("select 1") is not None
+    except psycopg.Error:
+        time.sleep(0.1)
+        return False
 
 
 def _answers(port: int) -> bool:

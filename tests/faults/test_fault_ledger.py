@@ -6,45 +6,73 @@ from dataclasses import replace
 
 import pytest
 
+from tests.chaos.doubt import Mail, Strike, judged
 from tests.chaos.ledger import Answer, Books, Fate, Handed, Taken, reconcile
 
 MAIL = Handed("ann", ("bob@there.example",), [Answer.ACKNOWLEDGED], {"q1"})
-SENT = Fate("ann", "bob@there.example", "q1", "sent", "250 ok", 0)
+SENT = Fate("ann", "bob@there.example", "q1", "sent", "250 ok", ())
 COPY = Taken("ann", "bob@there.example", 100.0)
 GOOD = Books(
     handed=[MAIL],
     taken=[COPY],
     fates=[SENT],
     per_minute={"ann": 1},
-    in_doubt=0,
     events=frozenset({"evt_1"}),
     posted=frozenset({"evt_1"}),
 )
 REFUSED = Handed("ann", ("carl@there.example",), [Answer.REFUSED])
-TWICE = [COPY, replace(COPY, at=500.0)]
-UNKNOWN = replace(SENT, unknowns=1)
+DOUBTFUL = replace(COPY, doubtful=True)
+TWICE = [DOUBTFUL, replace(COPY, at=500.0)]
+UNKNOWN = replace(SENT, unknowns=(300.0,))
+DEAD = replace(SENT, recipient="nobody@there.example", state="failed", reason="550 no")
 
 KEPT = {
     "all is well": GOOD,
     "what was acknowledged died with a reason": replace(
-        GOOD, taken=[], fates=[replace(SENT, state="failed", reason="550 no")]
+        GOOD, handed=[replace(MAIL, recipients=("nobody@there.example",))], taken=[], fates=[DEAD]
     ),
     "what was refused is not there": replace(GOOD, handed=[MAIL, REFUSED]),
-    "what was doubtful may be sent": replace(GOOD, handed=[replace(MAIL, answers=[Answer.DOUBTFUL], queue_ids=set())]),
-    "a copy beyond one that is told": replace(GOOD, taken=TWICE, fates=[UNKNOWN], in_doubt=1),
-    "a limit is a sliding window": replace(GOOD, taken=[COPY, replace(COPY, at=160.0)], fates=[UNKNOWN], in_doubt=1),
+    "what was doubtful may be sent": replace(
+        GOOD, handed=[MAIL, Handed("ann", ("dora@there.example",), [Answer.DOUBTFUL])]
+    ),
+    "a copy beyond one that is told": replace(GOOD, taken=TWICE, fates=[UNKNOWN]),
+    "which of two copies was in doubt does not matter": replace(
+        GOOD, taken=[COPY, replace(DOUBTFUL, at=500.0)], fates=[UNKNOWN]
+    ),
+    "a limit is a sliding window": replace(
+        GOOD, taken=[DOUBTFUL, replace(COPY, at=160.0)], fates=[replace(SENT, unknowns=(101.0,))]
+    ),
 }
 BROKEN = {
     "the store knows nothing of it": replace(GOOD, taken=[], fates=[]),
     "upstream never took it": replace(GOOD, taken=[]),
     "unfinished": replace(GOOD, fates=[replace(SENT, state="leased")]),
-    "silent": replace(GOOD, taken=[], fates=[replace(SENT, state="failed", reason="")]),
+    "silent": replace(
+        GOOD,
+        handed=[replace(MAIL, recipients=("nobody@there.example",))],
+        taken=[],
+        fates=[replace(DEAD, reason="")],
+    ),
+    "given up": replace(GOOD, taken=[], fates=[replace(SENT, state="failed", reason="it was too long away")]),
     "refused, and sent": replace(GOOD, handed=[MAIL, REFUSED], taken=[COPY, Taken("ann", "carl@there.example", 500.0)]),
-    "with 0 attempts told": replace(GOOD, taken=TWICE, in_doubt=1),
-    "only 0 could be in doubt": replace(GOOD, taken=TWICE, fates=[UNKNOWN]),
+    "sent: carl@there.example of ann": replace(
+        GOOD,
+        handed=[MAIL, replace(REFUSED, answers=[Answer.DOUBTFUL, Answer.REFUSED])],
+        taken=[COPY, Taken("ann", "carl@there.example", 500.0)],
+    ),
+    "with 0 attempts told": replace(GOOD, taken=TWICE),
+    "0 attempts told as unknown before": replace(GOOD, taken=TWICE, fates=[replace(SENT, unknowns=(501.0,))]),
+    "2 times, 0 of them in doubt": replace(GOOD, taken=[COPY, replace(COPY, at=500.0)], fates=[UNKNOWN]),
+    "3 times, 1 of them in doubt": replace(
+        GOOD, taken=[*TWICE, replace(COPY, at=600.0)], fates=[replace(SENT, unknowns=(300.0, 550.0))]
+    ),
     "stored twice": replace(GOOD, fates=[SENT, replace(SENT, queue_id="q2")]),
-    "over its limit": replace(GOOD, taken=[COPY, replace(COPY, at=159.9)], fates=[UNKNOWN], in_doubt=1),
+    "over its limit": replace(
+        GOOD, taken=[DOUBTFUL, replace(COPY, at=159.9)], fates=[replace(SENT, unknowns=(101.0,))]
+    ),
     "untold": replace(GOOD, posted=frozenset()),
+    "not one mail was acknowledged": replace(GOOD, handed=[replace(MAIL, answers=[Answer.DOUBTFUL])]),
+    "not one event": replace(GOOD, events=frozenset(), posted=frozenset()),
 }
 
 
@@ -57,3 +85,36 @@ def test_a_kept_promise_is_not_blamed(books: Books) -> None:
 def test_a_broken_promise_is_seen(words: str, books: Books) -> None:
     [fault] = reconcile(books)
     assert words in fault
+
+
+TALK = Mail("up", "ann", began=99.0, recipients=["bob@there.example"], at=100.0, next=110.0)
+DURING = {
+    "it began while the mail was under way": Strike(["up"], 99.5, 130.0),
+    "it began before the next mail": Strike(["up"], 109.0, 130.0),
+    "it was over while the mail was under way": Strike(["up"], 80.0, 99.5),
+    "it struck all": Strike(None, 99.5, 130.0),
+    "what had been begun was heard a moment later": Strike(["up"], 98.5, 98.5),
+}
+ASIDE = {
+    "the next mail had begun": Strike(["up"], 111.0, 130.0),
+    "it was over before": Strike(["up"], 80.0, 90.0),
+    "it struck another host": Strike(["beside"], 99.5, 130.0),
+    "the connection came and went meanwhile": Strike(["up"], 80.0, 130.0),
+}
+
+
+@pytest.mark.parametrize("strike", DURING.values(), ids=DURING)
+def test_what_a_strike_parts_is_in_doubt(strike: Strike) -> None:
+    [copy] = judged([TALK], [strike])
+    assert copy.doubtful
+
+
+@pytest.mark.parametrize("strike", ASIDE.values(), ids=ASIDE)
+def test_what_it_does_not_part_is_certain(strike: Strike) -> None:
+    [copy] = judged([TALK], [strike])
+    assert not copy.doubtful
+
+
+def test_what_upstream_kept_to_itself_is_in_doubt_and_what_it_never_took_is_no_copy() -> None:
+    [copy] = judged([replace(TALK, told=False), replace(TALK, at=None)], [])
+    assert copy.doubtful

@@ -16,6 +16,8 @@ Result = TypeVar("Result")
 class Batcher(Generic[Item, Result]):
     """Gathers items of many tasks and hands them to `commit` together: at most `most`, with `lanes` commits in flight.
 
+    What comes while fewer than `few` items are being committed takes a lane of its own, as long as there is one: at a
+    slow disk it would else wait out a commit that is not its own. What comes while there are more shares the next one.
     `commit` returns one result an item, in order; a result that is an exception is raised to its own task alone. When
     `commit` itself raises, every task of that batch gets the exception. `weigh` and `heaviest` bound a batch by bytes.
     """
@@ -26,18 +28,21 @@ class Batcher(Generic[Item, Result]):
         *,
         most: int = 200,
         lanes: int = 1,
+        few: int = 1,
         weigh: Callable[[Item], int] = lambda item: 0,
         heaviest: int = 8 << 20,
     ) -> None:
-        self._commit, self._most, self._lanes, self._weigh, self._heaviest = commit, most, lanes, weigh, heaviest
+        self._commit, self._most, self._lanes, self._few = commit, most, lanes, few
+        self._weigh, self._heaviest = weigh, heaviest
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._running: set[asyncio.Task[None]] = set()
+        self._under_way = 0  # items that are being committed
 
     def add(self, item: Item) -> asyncio.Future[Result]:
         """Joins the next commit; the future holds the item's result once it is committed."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if len(self._running) < self._lanes:
+        if not self._running or (len(self._running) < self._lanes and self._under_way < self._few):
             self._start()
         return future
 
@@ -71,10 +76,13 @@ class Batcher(Generic[Item, Result]):
 
     async def _one(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         results: Sequence[Result | Exception]
+        self._under_way += len(batch)
         try:
             results = await self._commit([item for item, _ in batch])
         except Exception as error:
             results = [error] * len(batch)
+        finally:
+            self._under_way -= len(batch)
         for (_, future), result in zip(batch, results, strict=True):
             if future.done():  # its task was cancelled; the commit stands
                 continue

@@ -17,13 +17,16 @@ from relay.store.outcomes import Report
 
 log = logging.getLogger("postferry.deliver")
 
+LANES = 3  # commits at once, of the connections that PostgreSQL gives the process
+FEW = 4  # outcomes in them: a connection to a far upstream waits for its own commit alone; busy ones share theirs
+
 
 class Recorder:
     """One of each worker process: all its connections share commits."""
 
     def __init__(self, pool: db.Pool, hands: Hands) -> None:
         self._pool, self._hands = pool, hands
-        self._batcher: Batcher[Report, bool] = Batcher(self._commit)
+        self._batcher: Batcher[Report, bool] = Batcher(self._commit, lanes=LANES, few=FEW)
 
     async def record(self, hand: Hand, rows: Sequence[Leased], reports: Sequence[Report]) -> None:
         """Commits outcomes, waiting for PostgreSQL as long as it takes: what was sent must be known as sent."""

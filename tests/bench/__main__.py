@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ from tests.bench import analytics, drive, figures, machine, pixel, postfix, prof
 from tests.bench.bars import Figure
 from tests.bench.figures import ACCEPTS, CONNECTIONS, FLOWS, Stage
 from tests.bench.postferry import ROLES, Postferry
+from tests.bench.proof import workplace
 
 HURRY = 180.0  # seconds after which a figure makes do with one round: the whole is to end within six minutes
 
@@ -35,23 +34,6 @@ def options() -> argparse.Namespace:
     parser.add_argument("--dir", type=Path, help="where to put data folders (default: the system's temporary folder)")
     parser.add_argument("--keep", action="store_true", help="leave data and logs behind")
     return parser.parse_args()
-
-
-@contextlib.contextmanager
-def workplace(parent: Path | None, keep: bool) -> Iterator[Path]:
-    """A folder on a real disk: in memory, a sync would cost nothing."""
-    parent = parent or Path(tempfile.gettempdir())
-    if machine.filesystem(parent)[1] in machine.IN_MEMORY:
-        parent = Path("/var/tmp")
-    folder = Path(tempfile.mkdtemp(prefix="postferry-bench-", dir=parent))
-    folder.chmod(0o755)  # Postfix's own user has to reach its queue
-    try:
-        yield folder
-    finally:
-        if keep:
-            print(f"data and logs are in {folder}", file=sys.stderr)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def measure(stage: Stage, only: Callable[[str], bool], quick: bool) -> Iterator[Figure]:

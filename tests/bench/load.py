@@ -28,11 +28,12 @@ class Plan:
     port: int
     count: int
     name: str = ""  # of the figure
-    protocol: str = "smtp"  # or "http"
+    protocol: str = "smtp"  # or "pipelined", which asks for replies together where it may (RFC 2920), or "http"
     connections: int = 20
     reuse: bool = True  # False: a new connection for every message
     size: int = 4096
     recipients: int = 1
+    readers: int = 1  # people that messages with one recipient go to by turns
     sender: str = mail.SENDER
     gap: float = 0.0  # seconds between one connection and the next, on average: for latency
     path: str = ""  # http: where to post
@@ -104,6 +105,13 @@ class SmtpClient(Client):
         return self.buffer.endswith(b"\n") and self.buffer[last + 3 : last + 4] == b" "
 
 
+class PipelinedClient(SmtpClient):
+    def whole(self) -> bool:
+        """A reply to each command, which end with DATA; one to anything else."""
+        awaited = self.said.count(b"\n") if self.said.endswith(b"DATA\r\n") else 1
+        return super().whole() and sum(line[3:4] == b" " for line in self.buffer.splitlines()) >= awaited
+
+
 class HttpClient(Client):
     def whole(self) -> bool:
         head = self.buffer.find(b"\r\n\r\n")
@@ -121,15 +129,23 @@ class Generating:
         self.plan, self.result = plan, Result()
         self.next = 0
         self.random = random.Random(7)
-        if plan.protocol == "smtp":
+        if plan.protocol != "http":
             self.content = mail.content(plan.run, plan.size)
             self.client: type[Client] = SmtpClient
-            names = mail.recipients(plan.recipients)
-            self.envelope = [f"MAIL FROM:<{plan.sender}>\r\n".encode()]
-            self.envelope += [f"RCPT TO:<{name}>\r\n".encode() for name in names] + [b"DATA\r\n"]
+            if plan.protocol == "pipelined":
+                self.client = PipelinedClient
+            names = mail.recipients(max(plan.recipients, plan.readers))
+            envelopes = [names] if plan.recipients > 1 else [[name] for name in names]
+            self.envelopes = [self.envelope(to) for to in envelopes]
         else:
             self.content = mail.submission(plan.run, plan.size)
             self.client = HttpClient
+
+    def envelope(self, names: list[str]) -> list[bytes]:
+        """What is said before the content, as it is said: command by command, or all at once."""
+        commands = [f"MAIL FROM:<{self.plan.sender}>\r\n", *(f"RCPT TO:<{name}>\r\n" for name in names), "DATA\r\n"]
+        words = [command.encode() for command in commands]
+        return [b"".join(words)] if self.plan.protocol == "pipelined" else words
 
     async def go(self) -> Result:
         self.result.started = time.monotonic()
@@ -159,7 +175,7 @@ class Generating:
         """One lane: a connection, or one after another, until all messages are handed out."""
         loop = asyncio.get_running_loop()
         while self.wanted:
-            client = self.client(self.smtp() if self.plan.protocol == "smtp" else self.http())
+            client = self.client(self.http() if self.plan.protocol == "http" else self.smtp())
             try:
                 await loop.create_connection(lambda client=client: client, "127.0.0.1", self.plan.port)  # type: ignore[misc]
             except OSError as fault:
@@ -180,7 +196,7 @@ class Generating:
         reply = yield b"EHLO app.sender.example\r\n"
         while self.wanted and reply < b"4":
             number, self.next = self.next, self.next + 1
-            for command in self.envelope:
+            for command in self.envelopes[number % len(self.envelopes)]:
                 reply = yield command
                 if reply >= b"4":
                     break

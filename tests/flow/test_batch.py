@@ -87,3 +87,20 @@ async def test_what_joins_as_the_last_commit_ends_is_committed_too() -> None:
     async with asyncio.timeout(5):
         assert await batcher.add(1) == 10
         assert await batcher.add(2) == 20  # without a step of the loop in between
+
+
+async def test_while_few_are_being_committed_one_more_waits_for_its_own_commit_alone() -> None:
+    commits = Commits()
+    batcher: Batcher[int, int] = Batcher(commits, lanes=3, few=3)
+    first = batcher.add(1)
+    await commits.begun.wait()
+    commits.begun.clear()
+    second = [batcher.add(2), batcher.add(3)]
+    await commits.begun.wait()
+    assert commits.batches == [[1], [2, 3]]
+    shared = [batcher.add(4), batcher.add(5)]  # as many as `few` are under way now: no third lane
+    await asyncio.sleep(0)
+    assert commits.batches == [[1], [2, 3]]
+    commits.go.set()
+    assert await asyncio.gather(first, *second, *shared) == [10, 20, 30, 40, 50]
+    assert commits.batches == [[1], [2, 3], [4, 5]]

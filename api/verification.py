@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from api.accounts import New
 from api.call import Call, unknown
 from api.problems import Problem
 from api.quota import SOON
 from api.shapes import AccountId, Answer
+from api.tenant import New
 from api.verified import Mailbox, Server, mailbox_shown, server_shown
 from relay import enrol, reverify, trial, verify
 from relay.core import account as settings_of

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
+from relay.core import suppression
 from relay.core.errors import Refused, StoreAway
 from relay.core.model import Account
 from relay.settings import Settings
-from relay.store import accounts, db, tokens
+from relay.store import accounts, db, suppressions, tokens
 from relay.store.tokens import Token
-from relay.suppressors import Suppressors
 
 KEPT_SECONDS = 1.0
 KEPT = 10_000
@@ -31,7 +31,7 @@ class Directory:
         self._accounts = _Memory(self._find_account, seconds)
         self._senders = _Memory(self._find_sender, seconds)
         self._tokens = _Memory(self._find_token, seconds)
-        self._suppressors = Suppressors(pool)
+        self._blind_until = 0.0
 
     async def account(self, id: str) -> Account | None:
         return await self._accounts.get(id)
@@ -40,9 +40,24 @@ class Directory:
         """The one account that sends as this address; None when there is none, or several."""
         return await self._senders.get(email.lower()) if email else None
 
-    async def suppressed(self, account: str | None, sender: str, recipient: str) -> Refused | None:
-        """Why mail of this login, else of this sender, to the recipient is refused; None where that is not known."""
-        return await self._suppressors.refusal(account, sender, recipient)
+    async def suppressed(self, account: str, recipient: str) -> Refused | None:
+        """Why the account may not write to the recipient. An account that never suppressed anybody costs no query.
+
+        None also while PostgreSQL is away: accept asks again, and has one patience for all recipients.
+        """
+        if asyncio.get_running_loop().time() < self._blind_until:
+            return None
+        try:
+            known = await self._accounts.get(account)
+            if known is None or not known.suppresses:
+                return None
+            pair = (account, recipient)
+            async with db.connection(self._pool) as conn:
+                found = await suppressions.among(conn, [pair])
+        except StoreAway:
+            self._blind_until = asyncio.get_running_loop().time() + KEPT_SECONDS
+            return None
+        return suppression.refused(account, found[pair].of(recipient)) if pair in found else None
 
     async def token(self, plaintext: str) -> Token | None:
         """The token, if it is one of ours. What does not look like one costs no query."""
@@ -99,6 +114,7 @@ class _Memory(Generic[K, V]):
         except StoreAway:
             if known is None:
                 raise
+            self._keep(key, known[1])  # for as long as ever: waiting once is enough
             return known[1]
 
     def forget(self, key: K) -> None:
@@ -114,8 +130,10 @@ class _Memory(Generic[K, V]):
             return
         self._known.pop(key, None)
         found = task.result()
-        if found is None:
-            return
+        if found is not None:
+            self._keep(key, found)
+
+    def _keep(self, key: K, found: V) -> None:
         self._known[key] = (asyncio.get_running_loop().time() + self._seconds, found)
         if len(self._known) > KEPT:
             del self._known[next(iter(self._known))]

@@ -63,7 +63,7 @@ MAILBOX_IDLE = Gauge("mailbox_idle", "Mailboxes watched by a connection that sta
 REPORT_CANDIDATES = Counter("report_candidates", "Mails in mailboxes that were read, since they might be reports")
 REPORTS = Counter("reports", "What they were: bounce, complaint, auto-reply or none", "kind")
 REPORTS_UNMATCHED = Counter("reports_unmatched", "Bounces and complaints about no mail of their account", "source")
-REPORTED = Counter("reported", "Deliveries that bounced or were complained about after they were sent", "account", "kind")
+REPORTED = Counter("reported", "Deliveries that bounced or were complained about after being sent", "account", "kind")
 BOUNCES = Counter("bounces", "Deliveries that bounced after they were sent, by what the report meant", "category")
 
 PROVIDER_POSTS = Counter("provider_posts", "Webhooks of mail providers, by what they did here", "provider", "effect")

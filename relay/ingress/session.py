@@ -153,9 +153,10 @@ class Session(Connection):
         self.say("250 2.1.5 OK")
 
     async def _leave_out_suppressed(self, recipient: str) -> None:
-        """Raises Refused for one that the account sends to no longer; accept asks again, whoever's mail it is then."""
-        whose = self.login.user if self.login else None
-        found = await self.door.directory.suppressed(whose, self.transaction.sender or "", recipient)
+        """Raises Refused for one that the account of the login sends to no longer; accept asks for all others."""
+        if self.login is None:
+            return  # whose mail it is, the message may say
+        found = await self.door.directory.suppressed(self.login.user, recipient)
         if found is not None:
             self.transaction.leave_out(recipient)
             metrics.SUPPRESSED.labels("smtp").inc()

@@ -84,16 +84,6 @@ async def by_email(conn: Connection, vault: Vault | None, email: str) -> list[Ac
     return [row.account(vault) for row in rows]
 
 
-async def suppressing(conn: Connection) -> tuple[frozenset[str], Mapping[str, str]]:
-    """The accounts that suppress some address, or once did; and those of them that an email alone names."""
-    cursor = await conn.execute(
-        "select id, email, (select count(*) from accounts o where o.email = a.email and o.email <> '') = 1"
-        " from accounts a where suppresses"
-    )
-    rows = await cursor.fetchall()
-    return frozenset(row[0] for row in rows), {email: id for id, email, alone in rows if alone}
-
-
 async def find(conn: Connection, id: str, *, lock: bool = False) -> Row | None:
     """The account's row; locked until the end of the database transaction where it is about to change."""
     rows = await _rows(conn, f"select {COLUMNS} from accounts where id = %s{' for update' if lock else ''}", (id,))  # noqa: S608

@@ -61,9 +61,7 @@ class Directory:
         self._fail()
         return self.tokens.get(plaintext)
 
-    async def suppressed(self, account: str | None, sender: str, recipient: str) -> Refused | None:
-        if account is None:
-            account = next((one.id for one in self.accounts.values() if one.email and one.email == sender), "")
+    async def suppressed(self, account: str, recipient: str) -> Refused | None:
         return self.suppressions.get((account, recipient))
 
     def _fail(self) -> None:

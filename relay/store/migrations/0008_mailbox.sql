@@ -19,7 +19,6 @@ alter table accounts
         and coalesce((config #>> '{imap,disabled}')::boolean, false) = false) stored,
     -- An address was suppressed once: accept asks. Never unset; where it is false, suppressions cost accept nothing.
     add column suppresses boolean not null default false;
-create index accounts_suppressing on accounts (id) where suppresses;
 -- Whom the first answer to a key said to be skipped.
 alter table idempotency add column suppressed jsonb;
 

@@ -24,6 +24,7 @@ _FIELD = re.compile(r"([!-9;-~]{1,80})[ \t]*:(.*)", re.DOTALL)
 _PARAMETER = re.compile(r';\s*([\w*-]{1,40})\s*=\s*(?:"([^"]{0,500})"|([^\s;]{0,500}))')
 _BREAK = re.compile(r"<(?:br|/?p|/?div|/?tr|/?td|/?li|/?h\d|/?table|hr)\b[^<>]{0,2000}>", re.IGNORECASE)
 _HIDDEN = re.compile(r"<(style|script|head)\b", re.IGNORECASE)
+_HIDDEN_ENDS = {name: re.compile(rf"</{name}\b[^<>]{{0,100}}>?", re.IGNORECASE) for name in ("style", "script", "head")}
 _TAG = re.compile(
     r"<(?:[a-z][a-z0-9]{0,15}(?:\s[^<>]{0,2000})?/?|/[a-z][a-z0-9]{0,15}\s?|![^<>]{0,500}|\?[^<>]{0,500})>",
     re.IGNORECASE,
@@ -183,11 +184,11 @@ def plain(text: str) -> str:
 
 def _shown(text: str) -> str:
     """Without what HTML holds and does not show."""
-    kept, at, lower = [], 0, text.lower()
+    kept, at = [], 0
     while found := _HIDDEN.search(text, at):
-        end = lower.find(f"</{found[1].lower()}", found.end())
-        if end < 0:
+        end = _HIDDEN_ENDS[found[1].lower()].search(text, found.end())
+        if end is None:
             break
         kept.append(text[at : found.start()])
-        at = end + len(found[1]) + 2
+        at = end.end()
     return " ".join([*kept, text[at:]])

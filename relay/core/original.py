@@ -22,6 +22,7 @@ LONGEST_HTML = 1 << 20  # ... of what is read as text
 
 _CHARSET = re.compile(r"[a-z0-9._:+-]{1,60}")
 _METHOD = re.compile(r"[a-z]{1,30}")
+_GAP = re.compile(r"\n{3,}")
 _ID = re.compile(r"<[^<>\s\x00-\x1f\x7f-\x9f]{1,900}>")
 SIGNATURES = frozenset({"application/pgp-signature", "application/pkcs7-signature", "application/x-pkcs7-signature"})
 
@@ -73,7 +74,7 @@ class Original:
     @property
     def readable(self) -> str:
         """Its text, or its HTML as text."""
-        return self.text or letter.plain(self.html[:LONGEST_HTML]).strip()
+        return self.text or _as_text(self.html)
 
 
 def read(raw: bytes) -> Original:
@@ -112,8 +113,14 @@ def _bodies(shown: list[tuple[str, str, bool]]) -> tuple[str, str]:
         else:
             htmls.append(text)
             if plain and not alternative:
-                texts.append(letter.plain(text[:LONGEST_HTML]).strip())
+                texts.append(_as_text(text))
     return "\n".join(texts).strip("\n"), "\n".join(htmls).strip()
+
+
+def _as_text(html: str) -> str:
+    """Without the white space that HTML is written with and nobody sees."""
+    lines = (" ".join(line.split()) for line in letter.plain(html[:LONGEST_HTML]).split("\n"))
+    return _GAP.sub("\n\n", "\n".join(lines)).strip()
 
 
 def _other_form(leaf: Leaf) -> bool:

@@ -269,3 +269,18 @@ def test_hostile_mail_is_read_in_a_moment(name: str) -> None:
 def test_what_lies_too_deep_is_not_looked_at() -> None:
     assert "--b" in read(nested(DEPTH + 2)).text
     assert read(nested(DEPTH)).text == "in"
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("<head><style>p{}</style></head><body><p>Red?</p><script>x()</script></body>", "Red?"),
+        ("İ<STYLE >p{}</Style\r\n><p>Red?</p>", "İ\nRed?"),
+        (
+            "<body>\r\n  <div>\r\n    <p>Hello   there,</p>\r\n    <p>\r\n      red?\r\n    </p>\r\n  </div>",
+            "Hello there,\n\nred?",
+        ),
+    ],
+)
+def test_html_reads_as_text_does(html: str, text: str) -> None:
+    assert mail("Content-Type: text/html; charset=utf-8", "", html).readable == text

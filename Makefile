@@ -4,12 +4,15 @@ PYTHON ?= python3
 UV ?= uv
 DATA ?= .postferry
 BIN := .venv/bin
+FUZZ := .venv/fuzz
+AUDIT := .venv/audit
+QUIETLY := -qq --no-compile --disable-pip-version-check
 STAMP := .venv/installed
 COMPILE := pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench chaos matrix lock env clean
+.PHONY: help install run test check audit bench chaos matrix fuzz contract lock env clean
 
 help: ## this page
 	@echo "Postferry, a self-hosted email relay. Two commands are enough:"
@@ -41,10 +44,13 @@ run: $(STAMP) ## PostgreSQL, Valkey and every role, until Ctrl-C
 test: $(STAMP) ## unit, store, net, api and flow tests
 	$(BIN)/pytest -n auto --dist worksteal
 
-check: $(STAMP) ## style and types: ruff, mypy --strict
+check: $(STAMP) audit ## style, types and dependencies: ruff, mypy --strict, pip-audit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: $(AUDIT)/installed ## known vulnerabilities of what deploy/*.lock pins; says what could not be looked up
+	$(AUDIT)/bin/python deploy/audit.py --tool $(AUDIT)/bin/pip-audit
 
 bench: $(STAMP) ## speed on this machine, beside Postfix where it is installed; writes bench.json
 	$(BIN)/python -m tests.bench
@@ -55,9 +61,33 @@ chaos: $(STAMP) ## two minutes of storms, then both ledgers are reconciled; CHAO
 matrix: $(STAMP) ## each role killed at each point of the natural path; a table of what came of it; ONLY=word
 	$(BIN)/python -m tests.matrix
 
+fuzz: $(FUZZ)/installed ## coverage-guided fuzzing, Linux on x86_64; FUZZ_SECONDS for all targets, ONLY=word
+	@$(FUZZ)/bin/python -m tests.fuzz
+
+contract: $(FUZZ)/installed ## every call of the API held to its OpenAPI document; CONTRACT_SECONDS, CONTRACT_SEED
+	@$(FUZZ)/bin/python -m tests.contract
+
+# Tools that drag much along have environments of their own: the tests need none of it.
+$(FUZZ)/installed: deploy/fuzz.lock pyproject.toml $(STAMP)
+	@echo "Installing into $(FUZZ) (once) ..."
+	@$(BIN)/python -m venv --clear $(FUZZ)
+	@$(FUZZ)/bin/pip install $(QUIETLY) --only-binary atheris --require-hashes -r deploy/fuzz.lock
+	@$(FUZZ)/bin/pip install $(QUIETLY) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(AUDIT)/installed: deploy/audit.lock $(STAMP)
+	@echo "Installing into $(AUDIT) (once) ..."
+	@$(BIN)/python -m venv --clear $(AUDIT)
+	@$(AUDIT)/bin/pip install $(QUIETLY) --require-hashes -r deploy/audit.lock
+	@touch $@
+
 lock: ## deploy/*.lock anew from pyproject.toml (needs uv): all of it, and what a running Postferry needs
 	$(UV) pip compile $(COMPILE) --upgrade --extra embedded --extra dev --output-file deploy/requirements.lock
 	$(UV) pip compile $(COMPILE) --constraint deploy/requirements.lock --output-file deploy/runtime.lock
+	$(UV) pip compile $(COMPILE) --upgrade --extra embedded --extra dev --extra fuzz \
+		--constraint deploy/requirements.lock --output-file deploy/fuzz.lock
+	$(UV) pip compile --group pyproject.toml:audit $(filter-out pyproject.toml,$(COMPILE)) --upgrade \
+		--output-file deploy/audit.lock
 	@! grep -nE '://|index-url|find-links' deploy/*.lock
 
 env: $(STAMP) ## deploy/env.example and README's table of settings anew from relay/settings.py

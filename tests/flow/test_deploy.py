@@ -59,16 +59,25 @@ def test_a_lock_pins_by_hash_and_names_no_host(lock: Path) -> None:
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
 def test_a_lock_has_what_the_project_asks_for(lock: Path) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = list(project["dependencies"])
-    if lock.name == "requirements.lock":
-        extras = project["optional-dependencies"]
-        wanted += extras["embedded"] + extras["dev"]  # `geo` is 100 MB, for those who want it
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = told["project"]["optional-dependencies"]
+    ours = told["project"]["dependencies"]
+    everything = ours + extras["embedded"] + extras["dev"]  # `geo` is 100 MB, for those who want it
+    wanted = {
+        "runtime": ours,
+        "requirements": everything,
+        "fuzz": everything + extras["fuzz"],
+        "audit": told["dependency-groups"]["audit"],
+    }[lock.stem]
     names = {re.split(r"[^\w.-]", need)[0] for need in wanted}
     pinned = set(re.findall(r"^([a-z0-9][\w.-]*)==", lock.read_text(), re.MULTILINE))
     assert names - pinned == set()
 
 
-def test_both_locks_pin_alike() -> None:
-    pins = [set(re.findall(r"^[a-z0-9][\w.-]*==\S+", lock.read_text(), re.MULTILINE)) for lock in LOCKS]
-    assert pins[1] <= pins[0], f"{LOCKS[1].name} is not a part of {LOCKS[0].name}: make lock"
+@pytest.mark.parametrize(("part", "whole"), [("runtime", "requirements"), ("requirements", "fuzz")])
+def test_locks_of_one_program_pin_alike(part: str, whole: str) -> None:
+    pins = [
+        set(re.findall(r"^[a-z0-9][\w.-]*==\S+", (DEPLOY / f"{name}.lock").read_text(), re.MULTILINE))
+        for name in (part, whole)
+    ]
+    assert pins[0] <= pins[1], f"{part}.lock is not a part of {whole}.lock: make lock"

@@ -68,7 +68,7 @@ def prepared(target: Target, folder: Path) -> list[str]:
     words.write_text("".join(f'"{_spelt(word)}"\n' for word in target.words))
     return [
         *(f"-artifact_prefix={crashes}/", f"-max_len={target.longest}", f"-dict={words}", f"-timeout={GRACE}"),
-        *(f"-rss_limit_mb={MEMORY}", "-print_final_stats=1", "-verbosity=1", str(corpus)),
+        *(f"-rss_limit_mb={MEMORY}", "-report_slow_units=3600", "-print_final_stats=1", "-verbosity=1", str(corpus)),
     ]
 
 

@@ -25,12 +25,12 @@ _ACTS = re.compile(r"expression\s*\(|@import|url\s*\(", re.IGNORECASE)
 def check_thread(data: bytes) -> None:
     """A reply and a forward of any mail can be composed, sent and tidied; what is quoted cannot end its quotation."""
     read = original.read(data)
-    for action in Action:
-        for mine in (Mine({ME}), Mine({ME}, html="<html><body>mine</body></html>", cids=("pic@x",))):
-            made = make(read, mine, Wish(action, inline=True, files=True, ours=lambda url: "/t/" in url))
-            if made.html:
-                sound(made.html, mine.html or "")
-            sent(made)
+    silent, rich = Mine({ME}), Mine({ME}, html="<html><body>mine</body></html>", cids=("pic@x",))
+    for action, mine in ((Action.REPLY, rich), (Action.REPLY_ALL, silent), (Action.FORWARD, rich)):
+        made = make(read, mine, Wish(action, inline=True, files=True, ours=lambda url: "/t/" in url))
+        if made.html:
+            sound(made.html, mine.html or "")
+        sent(made)
 
 
 def sent(made: Made) -> None:

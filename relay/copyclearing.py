@@ -1,6 +1,7 @@
 """The other copies of a message go, once one is there for certain: these and no other mail.
 
-No mail is removed that does not have this message's Message-ID at that moment.
+No mail is removed that does not have this message's Message-ID at that moment; nor one that was there before it, or has
+another subject (`Finder.is_same`): ids are chosen by whoever submits.
 """
 
 from __future__ import annotations

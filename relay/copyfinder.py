@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 from relay.core import copytext, sentcopy
 from relay.core.model import Copy
@@ -18,6 +19,7 @@ RECENT = 200  # mails above the place where ours was about to be written that ar
 JUDGED = 20  # copies, the newest, that are looked into for a pixel: all others are the provider's
 FIRST = 128 * 1024  # bytes of a mail in which a pixel nearly always is
 LARGE = 256 * 1024  # bytes that are looked through beside the event loop
+CLOCKS = timedelta(minutes=5)  # that other people's clocks may be behind ours
 
 
 class Finder:
@@ -29,6 +31,7 @@ class Finder:
         self.validities: dict[str, int] = {}
         self._most = 2 * len(content) + LARGE  # a pixel stands no farther behind than that, however it was rewritten
         self._own = copytext.pixels(content) if owed.tracked else frozenset()  # quoted ones: no business of ours
+        self._subject = copytext.subject(content)
         self._received: bool | None = None  # the message came in as well: INBOX has it
 
     async def look(self, wanted: Wanted) -> list[Candidate]:
@@ -80,6 +83,8 @@ class Finder:
         newest = sorted(briefs)[-JUDGED:]
         found = []
         for uid, brief in sorted(briefs.items()):
+            if not self._is_copy(path, uid, brief.date, headers[uid]):
+                continue
             flags = {flag.lower() for flag in brief.flags}
             pixel = self._owed.tracked and (uid not in newest or await self.pixel(uid, brief.size))
             if pixel is None:
@@ -95,6 +100,25 @@ class Finder:
             )
             found.append(replace(one, ours=self._is_ours(one)))
         return found
+
+    def _is_copy(self, path: str, uid: int, date: datetime, header: bytes) -> bool:
+        """Where we wrote ours; elsewhere what was filed. What came to INBOX was received.
+
+        Gmail may show an older mail under the name of one that was just written there.
+        """
+        intent = self.intent
+        if intent is not None and not self._mailbox.gmail and intent.covers(path, self.validities[path], uid):
+            return intent.uid is not None or self.is_same(None, header)
+        return path.upper() != "INBOX" and self.is_same(date, header)
+
+    def is_same(self, date: datetime | None, header: bytes) -> bool:
+        """Whether a mail with its Message-ID may be this message.
+
+        Whoever submits one may give it the id of another mail, which lay there before, or has another subject: that
+        one is none of ours to remove.
+        """
+        young = date is None or date >= self._owed.created_at - CLOCKS
+        return young and copytext.subject(header) == self._subject
 
     def _is_ours(self, one: Candidate) -> bool:
         intent = self.intent

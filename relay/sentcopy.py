@@ -20,6 +20,7 @@ from relay.store.sentcopies import Owed
 
 ROUNDS = 10  # in one try, where there are more copies than are found at once
 MANY = 100
+ANOTHER = "the mailbox has another mail with this Message-ID, and stores no second one beside it"
 
 
 class Lost(Exception):
@@ -124,6 +125,8 @@ class SentCopy:
         if after.uidvalidity != before.uidvalidity:
             raise CopyError("the folder was made anew while the copy was written")
         uid = told.uid if told and told.uidvalidity == after.uidvalidity else await self._newest(known)
+        if uid < before.uidnext and uid not in known:
+            raise CopyError(ANOTHER)
         return await self._seen(uid, len(content))
 
     async def _seen(self, uid: int, size: int) -> Candidate:
@@ -132,6 +135,8 @@ class SentCopy:
         brief = (await self._mailbox.briefs([uid])).get(uid)
         if not header or brief is None or 2 * brief.size < size:
             raise CopyError("the copy that was written is not in its folder as it was written")
+        if self._mailbox.gmail and not self._finder.is_same(brief.date, header):
+            raise CopyError(ANOTHER)
         return Candidate(
             self._wanted.path,
             uid,

@@ -54,7 +54,7 @@ class Desk:
     pool: db.Pool
     settings: Settings
     imap: Imap
-    began: datetime = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
     sent: dict[UUID, bytes] = field(default_factory=dict)
 
     async def account(self, id: str = "a", smtp: str = "127.0.0.1", at: Imap | None = None, **given: Any) -> None:

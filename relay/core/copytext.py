@@ -14,12 +14,17 @@ from relay.core import headers, words
 from relay.core.address import Mailbox, parse_list
 
 ADDRESSES = ("From", "To", "Cc")
-LOOKED_AT = (*ADDRESSES, "Bcc", "Message-ID", "Delivered-To", "X-Original-To", "Envelope-To", "X-Envelope-To")
+LOOKED_AT = (
+    *(*ADDRESSES, "Bcc", "Message-ID", "Subject"),
+    *("Delivered-To", "X-Original-To", "Envelope-To", "X-Envelope-To"),
+)
 """The fields that tell copies apart."""
 
 _OURS = frozenset(name.lower().encode() for name in ADDRESSES)
 _DELIVERED = frozenset((b"delivered-to", b"x-original-to", b"envelope-to", b"x-envelope-to"))
 _FIELD = re.compile(rb"^([!-9;-~]++)[ \t]*+:([^\n]*+\n(?:[ \t][^\n]*+\n)*+)", re.MULTILINE)
+
+_CHANGED = re.compile(r"[^a-z0-9]+")  # what servers may spell otherwise, or in another charset
 
 _PIXEL = re.compile(rb"/t/([A-Za-z0-9_-]{32})\.gif")
 _BASE64 = re.compile(rb"^(?:[A-Za-z0-9+/]++={0,2}+[ \t]*+(?:\r?\n|\Z))++", re.MULTILINE)
@@ -58,6 +63,12 @@ def names_all(header: bytes, bcc: Sequence[str]) -> bool:
 def has_id(header: bytes, message_id: str) -> bool:
     """Whether this is its Message-ID, with or without its brackets."""
     return _id(message_id) in map(_id, _values(header, b"message-id")) and bool(_id(message_id))
+
+
+def subject(mail: bytes) -> str:
+    """What of its Subject every server leaves as it is: other mail under the same Message-ID has another."""
+    head, _ = _divide(mail)
+    return "".join(_CHANGED.sub("", words.decode(value).lower()) for value in _values(head, b"subject"))
 
 
 def delivered(header: bytes) -> bool:

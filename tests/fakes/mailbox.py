@@ -39,7 +39,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from imapclient import imap_utf7  # type: ignore[import-untyped]
@@ -111,8 +111,9 @@ class MailboxServer(Mailserver):
     def flags(self, path: str, uid: int) -> set[str]:
         return self.folder(path).flags(uid)
 
-    def put(self, path: str, content: bytes, flags: Iterable[str] = (), date: datetime = DATE) -> int:
-        uid = self.store.put(self.folder(path), Mail(content, set(flags), date))
+    def put(self, path: str, content: bytes, flags: Iterable[str] = (), date: datetime | None = None) -> int:
+        """Comes now, or at this time."""
+        uid = self.store.put(self.folder(path), Mail(content, set(flags), date or datetime.now(UTC)))
         self.stir()
         return uid
 

@@ -18,8 +18,24 @@ from relay.settings import Settings
 HALF_OPEN = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 """A server that vanished without a word is noticed within half a minute; by default it would take hours."""
 
+VANISHED = {
+    "idle_in_transaction_session_timeout": "10s",
+    "tcp_keepalives_idle": "15",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "30s",
+}
+"""The same for the other end: a host that vanished leaves sessions, which the server would keep for hours, with what
+they have locked. No database transaction of ours waits for anything but the database."""
+
+PLANS = {"plan_cache_mode": "force_generic_plan"} | dict.fromkeys(
+    ("enable_seqscan", "enable_hashjoin", "enable_mergejoin"), "off"
+)
+"""A plan that is kept must not come from a moment when the tables were small: such roles look rows up, by id."""
+
 AWAY = (
     *(PoolTimeout, PoolClosed, psycopg.OperationalError, psycopg.InterfaceError),
+    psycopg.errors.IdleInTransactionSessionTimeout,  # we stood still: the server has let go of us
     psycopg.errors.ReadOnlySqlTransaction,  # a standby, or a primary that was replaced
 )
 
@@ -38,11 +54,15 @@ async def open_pool(
     `slowest`: seconds after which a statement is ended.
     """
 
+    wanted = VANISHED | (PLANS if generic else {})
+    if slowest is not None:
+        wanted |= {"statement_timeout": f"{slowest}s"}
+
     async def configure(conn: Connection) -> None:
-        if generic:
-            await _keep_plans(conn)
-        if slowest is not None:
-            await conn.execute("select set_config('statement_timeout', %s, false)", (f"{slowest}s",))
+        await conn.execute(
+            "select set_config(name, value, false) from unnest(%s::text[], %s::text[]) as wanted(name, value)",
+            (list(wanted), list(wanted.values())),
+        )
 
     pool: Pool = AsyncConnectionPool(
         settings.database_url,
@@ -57,14 +77,6 @@ async def open_pool(
     )
     await pool.open()
     return pool
-
-
-async def _keep_plans(conn: Connection) -> None:
-    """A plan that is kept must not come from a moment when the tables were small: these roles look rows up, by id."""
-    await conn.execute(
-        "select set_config('plan_cache_mode', 'force_generic_plan', false),"
-        " set_config(way, 'off', false) from unnest(array['enable_seqscan', 'enable_hashjoin', 'enable_mergejoin']) way"
-    )
 
 
 async def _check(conn: Connection) -> None:

@@ -19,7 +19,6 @@ from tests.chaos.sink import LATER, NOBODY
 HandOver = Callable[["Door", Handed, str, bool], Awaitable[tuple[Answer, str]]]
 
 QUEUED = re.compile(r"queued for delivery as ([0-9a-f]{32})")
-TIMEOUT = 12.0  # s that an application waits for an answer
 MOST_TRIES = 60
 TEXT = "Hello. " * 40
 
@@ -47,6 +46,8 @@ class Senders:
     accounts: list[str]
     limited: dict[str, int]  # account -> how many deliveries it hands over at most
     pause: float  # s between two mails of one application
+    timeout: float = 12.0  # s that one waits for an answer
+    applications: int = 4
     ledger: list[Handed] = field(default_factory=list)
     elsewhere: int = 0  # tries of a mail at another door than its last
 
@@ -59,8 +60,8 @@ class Senders:
         """Until `stop`; then each ends the mail it is at."""
         ways = [self._reused, self._fresh, self._http, self._http]
         async with asyncio.TaskGroup() as group:
-            for place, way in enumerate(ways):
-                group.create_task(way(random.Random(self.seed * 1000 + place)))
+            for place in range(self.applications):
+                group.create_task(ways[place % len(ways)](random.Random(self.seed * 1000 + place)))
 
     def stop(self) -> None:
         self._stopping = True
@@ -74,7 +75,7 @@ class Senders:
         async def hand_over(door: Door, mail: Handed, key: str, bad: bool) -> tuple[Answer, str]:
             try:
                 if door not in clients or not clients[door].is_connected:
-                    clients[door] = _client(door)
+                    clients[door] = self._client(door)
                     await clients[door].connect()
                 return await _smtp(clients[door], mail, key, bad)
             except (aiosmtplib.SMTPException, OSError):
@@ -90,7 +91,7 @@ class Senders:
         """A connection a mail."""
 
         async def hand_over(door: Door, mail: Handed, key: str, bad: bool) -> tuple[Answer, str]:
-            client = _client(door)
+            client = self._client(door)
             try:
                 await client.connect()
                 return await _smtp(client, mail, key, bad)
@@ -106,7 +107,7 @@ class Senders:
     async def _http(self, rng: random.Random) -> None:
         """Over HTTP, always with a key."""
         headers = {"Authorization": f"Bearer {self.token}"}
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT)
+        timeout = aiohttp.ClientTimeout(total=self.timeout)
         async with aiohttp.ClientSession(headers=headers, timeout=timeout) as http:
 
             async def hand_over(door: Door, mail: Handed, key: str, bad: bool) -> tuple[Answer, str]:
@@ -130,6 +131,9 @@ class Senders:
             await asyncio.sleep(self.pause * 10)
         await asyncio.sleep(self.pause)
 
+    def _client(self, door: Door) -> aiosmtplib.SMTP:
+        return aiosmtplib.SMTP(hostname=door.host, port=door.smtp, timeout=self.timeout)
+
     # -- one mail ------------------------------------------------------------------------------------------------------
 
     def _next(self, rng: random.Random) -> tuple[Handed, str, bool]:
@@ -144,10 +148,6 @@ class Senders:
         if account in self._given:
             self._given[account] += len(names)
         return mail, names[0] if rng.random() < 0.5 else "", bad
-
-
-def _client(door: Door) -> aiosmtplib.SMTP:
-    return aiosmtplib.SMTP(hostname=door.host, port=door.smtp, timeout=TIMEOUT)
 
 
 async def _smtp(client: aiosmtplib.SMTP, mail: Handed, key: str, bad: bool) -> tuple[Answer, str]:

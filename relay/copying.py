@@ -21,13 +21,14 @@ from relay.store.sentcopies import Owed, Settled
 
 CLAIM = 60.0  # s that a claim lasts, unless it is renewed
 SPREAD = 0.25  # of a wait, to either side: those that failed together do not come back together
+SMALL = 256 << 10  # bytes of a message that waits for no memory: those who hold most of it may be slow
 HOPELESS = frozenset({"TOOBIG"})  # trying again changes nothing
 
 log = logging.getLogger("postferry.copies")
 
 
 class Copying:
-    """`memory` bounds what the contents of all accounts take together."""
+    """`memory` bounds what the large contents of all accounts take together."""
 
     def __init__(self, pool: db.Pool, settings: Settings, memory: Memory, account: Account, mailbox: Mailbox) -> None:
         self._pool, self._settings, self._memory = pool, settings, memory
@@ -97,7 +98,7 @@ class Copying:
             expected=max(1, owed.taken),
             last=owed.looks >= len(self._settings.copy_looks),
         )
-        async with self._memory.hold(3 * owed.size):
+        async with self._memory.hold(3 * owed.size if owed.size > SMALL else 0):
             async with db.connection(self._pool) as conn:
                 content = (await messages.bodies(conn, [owed.message])).get(owed.message)
             if content is None:

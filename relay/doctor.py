@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-import ipaddress
-import socket
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
-from enum import StrEnum
-from urllib.parse import urlsplit
 
-from relay.core import certificate
 from relay.core.errors import StoreAway
+from relay.core.finding import Check, Finding, ok
 from relay.core.vault import Vault, VaultError
+from relay.doors import exposure, ports, tls
 from relay.net import resp
 from relay.settings import Settings
-from relay.store import overview
+from relay.store import mailboxes, overview, sentcopies
 from relay.store.db import Connection
 
 OLDEST_SERVER = 140000
 CLOCK_SECONDS = 2.0  # more than this, and "now" is another moment on each host
 STUCK_SECONDS = 120.0  # mail that may go and is not taken
-
-
-class Finding(StrEnum):
-    OK = "ok"
-    WARNING = "warning"
-    FAILED = "failed"
-    SKIPPED = "skipped"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line of the report."""
-
-    name: str
-    finding: Finding
-    detail: str
-    advice: str = ""
-
-
-def ok(name: str, detail: str) -> Check:
-    return Check(name, Finding.OK, detail)
+LATE_SECONDS = 600.0  # a mailbox, or a copy, that nobody looks at
 
 
 async def examine(settings: Settings) -> AsyncIterator[Check]:
@@ -79,6 +55,8 @@ async def _store(conn: Connection, settings: Settings) -> AsyncIterator[Check]:
     yield ok("schema", "up to date")
     yield await secrets(conn, settings)
     async for check in mail(conn):
+        yield check
+    async for check in boxes(conn, settings):
         yield check
 
 
@@ -123,10 +101,8 @@ async def mail(conn: Connection) -> AsyncIterator[Check]:
     """Whether mail moves."""
     health = await overview.health(conn)
     if health.refused:
-        shown = ", ".join(health.refused[:5]) + (" ..." if len(health.refused) > 5 else "")
-        yield Check(
-            "accounts", Finding.WARNING, f"upstream refuses the login of {shown}", "see: postferry account verify ID"
-        )
+        detail = f"upstream refuses the login of {_some(health.refused)}"
+        yield Check("accounts", Finding.WARNING, detail, "see: postferry account verify ID")
     else:
         yield ok("accounts", f"{health.accounts}; no upstream refuses a login")
     if health.oldest_due is not None and health.oldest_due > STUCK_SECONDS:
@@ -137,6 +113,27 @@ async def mail(conn: Connection) -> AsyncIterator[Check]:
         yield Check("queue", Finding.WARNING, f"{health.expired_leases} leases of lost workers", advice)
     else:
         yield ok("queue", "nothing is stuck")
+
+
+async def boxes(conn: Connection, settings: Settings) -> AsyncIterator[Check]:
+    """Whether mailboxes are looked at, let us in, and get their Sent copies."""
+    watched, _, overdue = await mailboxes.counts(conn)
+    waiting, late = await sentcopies.waiting(conn)
+    advice = "is a mailbox role running? start one: postferry mailbox"
+    if not settings.mailbox_connections:
+        advice = "POSTFERRY_MAILBOX_CONNECTIONS is 0: no mailbox is touched"
+    if overdue > LATE_SECONDS:
+        detail = f"{watched} watched; one has waited {overdue:.0f} s for its look"
+        yield Check("mailboxes", Finding.WARNING, detail, advice)
+    elif failing := await mailboxes.failing(conn):
+        detail = f"{watched} watched; the last look failed at {_some(failing)}"
+        yield Check("mailboxes", Finding.WARNING, detail, "bounces wait there; see: postferry account verify ID")
+    else:
+        yield ok("mailboxes", f"{watched} watched")
+    if late > LATE_SECONDS:
+        yield Check("Sent copies", Finding.WARNING, f"{waiting} wait, one for {late:.0f} s", advice)
+    else:
+        yield ok("Sent copies", f"{waiting} to write or to look at again" if waiting else "none waits")
 
 
 def broker(settings: Settings) -> Check:
@@ -168,103 +165,8 @@ def broker(settings: Settings) -> Check:
     return ok("broker", detail)
 
 
-def ports(settings: Settings) -> Iterator[Check]:
-    """Whether each door is open, and ours."""
-    if settings.smtp_port:
-        yield door("smtp", settings.smtp_host, settings.smtp_port, b"", b"220 ")
-    if settings.smtps_port and settings.tls_certificate:
-        yield door("smtps", settings.smtp_host, settings.smtps_port, None, b"")
-    yield door("api", settings.api_host, settings.api_port, b"GET /health HTTP/1.0\r\n\r\n", b"HTTP/1.")
-
-
-def door(role: str, host: str, port: int, say: bytes | None, expect: bytes) -> Check:
-    """`say` is sent, and the answer must start with `expect`; None: that somebody listens is all we ask."""
-    name, command = f"port {port}", "smtp" if role == "smtps" else role
-    near = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
-    try:
-        with socket.create_connection((near, port), timeout=3) as line:
-            if say:
-                line.sendall(say)
-            heard = line.recv(200) if say is not None else b""
-    except ConnectionRefusedError:
-        return Check(
-            name,
-            Finding.SKIPPED,
-            f"nobody listens on {host}",
-            f"start it, if this host should have it: postferry {command}",
-        )
-    except OSError as error:
-        return Check(
-            name,
-            Finding.WARNING,
-            f"{role} on {host}: {error}",
-            "is another program on this port, or is the role overloaded?",
-        )
-    if not heard.startswith(expect):
-        return Check(
-            name,
-            Finding.FAILED,
-            f"another program answers: {heard[:40]!r}",
-            f"stop it, or choose another POSTFERRY_{role.upper()}_PORT",
-        )
-    return ok(name, f"{role} answers on {host}")
-
-
-def tls(settings: Settings, now: datetime) -> Iterator[Check]:
-    """The certificate of the SMTP ingress. That it fits its key was checked with the settings."""
-    if settings.tls_certificate is None:
-        yield Check(
-            "certificate",
-            Finding.SKIPPED,
-            "none: no STARTTLS, no implicit TLS",
-            "set POSTFERRY_TLS_CERTIFICATE and _KEY to take mail from other hosts",
-        )
-        return
-    found = certificate.read(settings.tls_certificate.read_bytes())
-    faults = found.faults(now, settings.hostname)
-    if faults:
-        expired = found.not_after <= now
-        yield Check(
-            "certificate",
-            Finding.FAILED if expired else Finding.WARNING,
-            "; ".join(faults),
-            "renew it, then restart the smtp role",
-        )
-    else:
-        yield ok("certificate", f"fits its key, for {', '.join(found.names)}, until {found.not_after:%Y-%m-%d}")
-
-
-def exposure(settings: Settings) -> Iterator[Check]:
-    """What the world can reach, and should or should not."""
-    host = urlsplit(settings.public_url).hostname or ""
-    if _loopback(host):
-        yield Check(
-            "public URL",
-            Finding.WARNING,
-            f"{settings.public_url} is this machine alone",
-            "set POSTFERRY_PUBLIC_URL to what recipients can reach, or no open is ever seen",
-        )
-    else:
-        yield ok("public URL", settings.public_url)
-    wide = [
-        str(network)
-        for network in settings.trusted_networks
-        if not network.is_loopback and network.num_addresses > 65536
-    ]
-    if wide and not _loopback(settings.smtp_host):
-        yield Check(
-            "open relay",
-            Finding.FAILED,
-            f"anybody in {', '.join(wide)} may send without a login",
-            "narrow POSTFERRY_TRUSTED_NETWORKS",
-        )
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() in ("localhost", "")
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
 
 
 def _first_line(error: Exception) -> str:

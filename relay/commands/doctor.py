@@ -15,16 +15,16 @@ from relay.commands.installation import environment
 from relay.commands.terminal import CONFIG, UNAVAILABLE, clean, describe, mark, paint
 
 if TYPE_CHECKING:
-    from relay.doctor import Check
+    from relay.core.finding import Check
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     describe(
         parser,
         _doctor,
-        "Check settings, database, schema, clock, secrets, queue, broker, ports, certificate and exposure; then list "
-        "every setting with its value, default and meaning. Nothing is changed. Exit 0: well; 69: something failed; "
-        "78: the settings are wrong.",
+        "Check settings, database, schema, clock, secrets, queue, mailboxes, broker, ports, certificate and exposure; "
+        "then list every setting with its value, default and meaning. Nothing is changed. Exit 0: well; 69: something "
+        "failed; 78: the settings are wrong.",
         "doctor",
         "doctor --json | jq '.checks[] | select(.finding != \"ok\")'",
         "doctor --new-key        # a key for POSTFERRY_SECRET_KEYS",

@@ -76,6 +76,9 @@ def _explain(one: Progress, account: str, seconds: float) -> tuple[str, str]:
     verify = f"try its upstream step by step: postferry account verify {account}"
     again = f"it is tried again in {span(max(one.resting, one.due_in, 0))}"
     match one.state:
+        case "failed" if one.category == "suppressed":
+            lifted = f"DELETE /v1/suppressions/{account}/{one.recipient} lifts it"
+            return f"not sent to {one.recipient}: {clean(one.text)}", lifted
         case "failed":
             return f"failed for good at {one.stage or 'its upstream'}: {clean(one.reply)}", _advice(one)
         case "cancelled":

@@ -227,3 +227,11 @@ async def counts(conn: Connection) -> tuple[int, int, float]:
     row = await cursor.fetchone()
     assert row is not None
     return row[0], row[1], max(0.0, row[2])
+
+
+async def failing(conn: Connection, most: int = 6) -> list[str]:
+    """Accounts whose mailbox is watched and failed at the last look; not more of them."""
+    cursor = await conn.execute(
+        "select account_id from mailboxes where due_at is not null and error <> '' order by 1 limit %s", (most,)
+    )
+    return [account for (account,) in await cursor.fetchall()]

@@ -100,6 +100,7 @@ class Progress:
     enhanced: str
     text: str
     stage: str  # where they were said
+    category: str  # what they meant
     due_in: float  # seconds; below zero: overdue
     account_state: str
     reason: str  # why the account is held
@@ -113,7 +114,8 @@ async def progress(conn: Connection, message: UUID) -> list[Progress]:
             """
             select d.recipient, d.state::text, d.attempts, concat_ws(' ', d.code, d.enhanced, d.reply) as reply,
                    d.code, coalesce(d.enhanced, '') as enhanced, coalesce(d.reply, '') as text,
-                   coalesce(t.stage, '') as stage, extract(epoch from d.due_at - now())::float8 as due_in,
+                   coalesce(t.stage, '') as stage, coalesce(d.category, '') as category,
+                   extract(epoch from d.due_at - now())::float8 as due_in,
                    a.state::text as account_state, a.reason,
                    greatest(coalesce(extract(epoch from a.retry_at - now()), 0), 0)::float8 as resting
             from deliveries d join accounts a on a.id = d.account_id

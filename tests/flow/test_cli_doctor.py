@@ -17,8 +17,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from relay import doctor
-from relay.doctor import Check, Finding
+from relay import doctor, doors
+from relay.core.finding import Check, Finding
 from relay.settings import Settings, read, variable
 from relay.store import db
 from tests.core.test_certificate import pem
@@ -38,7 +38,7 @@ def test_a_good_day(postferry: Postferry) -> None:
 
     assert shown.code == 0, shown.out
     well = [name for name, check in checks(shown).items() if check["finding"] == "ok"]
-    assert well == ["database", "clock", "schema", "secrets", "accounts", "queue", "broker"]
+    assert well == ["database", "clock", "schema", "secrets", "accounts", "queue", "mailboxes", "Sent copies", "broker"]
 
 
 def test_every_setting_is_listed_with_meaning_and_default(bare: Postferry) -> None:
@@ -148,6 +148,46 @@ async def test_mail_that_nobody_takes_is_told(settings: Settings, pool: db.Pool,
     assert "due for 36" in check.detail
 
 
+def given_a_mailbox(settings: Settings, values: str) -> None:
+    with psycopg.connect(settings.database_url, autocommit=True) as conn:
+        conn.execute(f"insert into mailboxes (account_id, due_at, error) values ('shop', {values})".encode())
+
+
+async def test_mailboxes_that_nobody_looks_at_are_told(settings: Settings, postferry_account: None) -> None:
+    given_a_mailbox(settings, "now() - interval '1 hour', ''")
+
+    check = (await found(settings))["mailboxes"]
+
+    assert check.finding is Finding.WARNING
+    assert "waited 36" in check.detail
+    assert "postferry mailbox" in check.advice
+
+
+async def test_mailboxes_that_are_not_to_be_touched_are_told(settings: Settings, postferry_account: None) -> None:
+    given_a_mailbox(settings, "now() - interval '1 hour', ''")
+
+    assert "is 0" in (await found(dataclasses.replace(settings, mailbox_connections=0)))["mailboxes"].advice
+
+
+async def test_a_mailbox_that_lets_nobody_in_is_named(settings: Settings, postferry_account: None) -> None:
+    given_a_mailbox(settings, "now() + interval '1 hour', 'no such user'")
+
+    assert "shop" in (await found(settings))["mailboxes"].detail
+
+
+async def test_copies_that_nobody_writes_are_told(settings: Settings, postferry_account: None) -> None:
+    with psycopg.connect(settings.database_url, autocommit=True) as conn:
+        conn.execute(
+            "insert into sent_copies (message_id, account_id, due_at)"
+            " values (gen_random_uuid(), 'shop', now() - interval '1 hour')"
+        )
+
+    check = (await found(settings))["Sent copies"]
+
+    assert check.finding is Finding.WARNING
+    assert check.detail.startswith("1 wait, one for 36")
+
+
 @pytest.mark.parametrize(
     ("ahead", "finding", "words"),
     [(0.1, "ok", "100 ms"), (-1.9, "ok", "1900 ms"), (5.0, "warning", "behind"), (-5.0, "warning", "ahead of")],
@@ -177,19 +217,19 @@ def program(says: bytes) -> Iterator[int]:
 
 def test_a_door_that_is_ours() -> None:
     with program(b"220 relay ESMTP\r\n") as port:
-        assert doctor.door("smtp", "0.0.0.0", port, b"", b"220 ").finding is Finding.OK
+        assert doors.door("smtp", "0.0.0.0", port, b"", b"220 ").finding is Finding.OK
 
 
 def test_a_door_that_is_somebody_elses() -> None:
     with program(b"SSH-2.0-x\r\n") as port:
-        check = doctor.door("smtp", "127.0.0.1", port, b"", b"220 ")
+        check = doors.door("smtp", "127.0.0.1", port, b"", b"220 ")
 
     assert check.finding is Finding.FAILED
     assert "POSTFERRY_SMTP_PORT" in check.advice
 
 
 def test_a_door_that_nobody_keeps() -> None:
-    assert doctor.door("api", "127.0.0.1", 1, b"", b"").finding is Finding.SKIPPED
+    assert doors.door("api", "127.0.0.1", 1, b"", b"").finding is Finding.SKIPPED
 
 
 def test_certificates(tmp_path: Path, settings: Settings) -> None:
@@ -198,9 +238,9 @@ def test_certificates(tmp_path: Path, settings: Settings) -> None:
     given = dataclasses.replace(settings, tls_certificate=file)
     issued = datetime(2026, 6, 1, tzinfo=UTC)
 
-    assert [check.finding for check in doctor.tls(given, issued)] == [Finding.OK]
-    assert [check.finding for check in doctor.tls(given, issued + timedelta(days=85))] == [Finding.WARNING]
-    assert [check.finding for check in doctor.tls(given, issued + timedelta(days=95))] == [Finding.FAILED]
+    assert [check.finding for check in doors.tls(given, issued)] == [Finding.OK]
+    assert [check.finding for check in doors.tls(given, issued + timedelta(days=85))] == [Finding.WARNING]
+    assert [check.finding for check in doors.tls(given, issued + timedelta(days=95))] == [Finding.FAILED]
 
 
 def test_a_certificate_and_another_key_are_refused_with_the_settings(tmp_path: Path) -> None:
@@ -223,10 +263,10 @@ def test_a_certificate_and_another_key_are_refused_with_the_settings(tmp_path: P
 def test_exposure(given: dict[str, str], name: str, finding: str) -> None:
     chosen = read({f"POSTFERRY_{key}": value for key, value in given.items()}, None)
 
-    assert {check.name: check.finding for check in doctor.exposure(chosen)}[name] == finding
+    assert {check.name: check.finding for check in doors.exposure(chosen)}[name] == finding
 
 
 def test_a_narrow_door_is_no_open_relay() -> None:
     chosen = read({"POSTFERRY_SMTP_HOST": "0.0.0.0", "POSTFERRY_TRUSTED_NETWORKS": "10.1.2.0/24"}, None)
 
-    assert "open relay" not in {check.name for check in doctor.exposure(chosen)}
+    assert "open relay" not in {check.name for check in doors.exposure(chosen)}

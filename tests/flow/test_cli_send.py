@@ -111,6 +111,7 @@ def at(**changes: Any) -> Progress:
         "enhanced": "",
         "text": "",
         "stage": "",
+        "category": "",
         "due_in": -1.0,
         "account_state": "active",
         "reason": "",
@@ -128,6 +129,11 @@ GREYLISTED = {"reply": "451 4.7.1 Greylisted", "code": 451, "enhanced": "4.7.1",
     [
         (at(state="sent"), 0, ""),
         (at(state="failed", **REFUSAL), 69, "failed for good at rcpt: 550 5.1.1 no such user"),
+        (
+            at(state="failed", category="suppressed", text="suppressed since 2030"),
+            69,
+            "not sent to r@example.com: suppressed since 2030\n  DELETE /v1/suppressions/shop/r@example.com lifts it",
+        ),
         (
             at(state="deferred", due_in=300, **GREYLISTED),
             75,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 from uuid import UUID
 
-from relay import reading
+from relay import metrics, reading
 from relay.core import pixel, splice
 from relay.core.classify import Verdict, classify
 from relay.core.errors import StoreAway
@@ -20,6 +20,7 @@ from relay.core.vault import Vault
 from relay.hands import Hand, Hands
 from relay.memory import Memory
 from relay.net.smtp import Result, UpstreamError
+from relay.net.transaction import Withheld
 from relay.record import Recorder
 from relay.settings import Settings
 from relay.store import db, messages
@@ -146,6 +147,9 @@ class Deliverer:
         except TokenError as error:
             await self._trouble.untokened(hand, error)
             return
+        except Withheld:
+            self._lost(hand)
+            return
         seconds = time.perf_counter() - begun
         verdicts = [reading.LOST if result.lost else classify(result.reply, result.stage) for result in results]
         reports = [
@@ -188,10 +192,17 @@ class Deliverer:
             content,
             smtputf8=rows[0].smtputf8,
             eightbit=rows[0].eightbit,
+            wanted=lambda: self._hands.ours(hand),
         )
         if hand.troubled and connection.greeted:
             await self._trouble.over(hand)
         return results
+
+    def _lost(self, hand: Hand) -> None:
+        """Somebody else may have it by now: what upstream took from us would be sent twice, beyond every limit."""
+        hand.over = True
+        metrics.LEASES.labels("lost").inc()
+        log.warning("a lease was lost before its mail was handed over", extra={"account": hand.account.id})
 
     def _leave(self, hand: Hand) -> None:
         if hand.connection is not None:

@@ -75,6 +75,10 @@ class Hands:
         )
         return hand
 
+    def ours(self, hand: Hand) -> bool:
+        """Whether the lease surely is: asked before the moment that cannot be taken back."""
+        return not hand.over and self._clock() < hand.deadline
+
     def spent(self, hand: Hand) -> bool:
         """Whether nothing more of it may be begun: its time is over, or ours."""
         margin = self._settings.lease_seconds / 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -18,7 +18,7 @@ from relay.net import dial, exchange, guard, tls
 from relay.net.dial import Passed, unwatched
 from relay.net.exchange import Line, Unanswered, Unsent
 from relay.net.smtp import UNREACHED, UpstreamError
-from relay.net.transaction import Result, Timeouts
+from relay.net.transaction import Result, Timeouts, Withheld, always
 
 SMALL = 256 * 1024  # bytes of a mail that go in one write
 
@@ -38,12 +38,22 @@ class Connection:
         return self._line.usable
 
     async def transact(
-        self, sender: str, recipients: Sequence[str], content: Sequence[bytes], *, smtputf8: bool, eightbit: bool
+        self,
+        sender: str,
+        recipients: Sequence[str],
+        content: Sequence[bytes],
+        *,
+        smtputf8: bool,
+        eightbit: bool,
+        wanted: Callable[[], bool] = always,
     ) -> Sequence[Result]:
         """One mail to these recipients, a request for each: one result each, in their order.
 
         Never raises for what Mailgun does. The envelope's sender is Mailgun's own; it takes any bytes and addresses.
+        `wanted` is asked once, before the first; if not, Withheld is raised.
         """
+        if not wanted():
+            raise Withheld
         reused = self.used > 0
         self.used += 1
         return [await self._send(recipient, content, reused=reused) for recipient in recipients]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -40,6 +40,14 @@ class Result:
     stale: bool = False
 
 
+class Withheld(Exception):
+    """It was wanted no more when it was about to be handed over: upstream has nothing of it."""
+
+
+def always() -> bool:
+    return True
+
+
 class Connection:
     """An upstream that is greeted and logged in to. One transaction at a time."""
 
@@ -62,14 +70,24 @@ class Connection:
         return self._wire.encrypted
 
     async def transact(
-        self, sender: str, recipients: Sequence[str], content: Sequence[bytes], *, smtputf8: bool, eightbit: bool
+        self,
+        sender: str,
+        recipients: Sequence[str],
+        content: Sequence[bytes],
+        *,
+        smtputf8: bool,
+        eightbit: bool,
+        wanted: Callable[[], bool] = always,
     ) -> Sequence[Result]:
         """One mail to these recipients: one result each, in their order. Never raises for what upstream does.
 
-        `content` is RFC 5322 with CRLF line ends only, in slices, not dot-stuffed. A cancelled transaction leaves the
-        connection unusable.
+        `content` is RFC 5322 with CRLF line ends only, in slices, not dot-stuffed. `wanted` is asked before the final
+        dot, which cannot be taken back; if not, Withheld is raised. That, and being cancelled, leaves the connection
+        unusable.
         """
-        transaction = _Transaction(self._wire, self.extensions, self._timeouts, recipients, reused=self.used > 0)
+        transaction = _Transaction(
+            self._wire, self.extensions, self._timeouts, recipients, reused=self.used > 0, wanted=wanted
+        )
         self.used += 1
         self._busy = True
         results = await transaction.run(sender, content, smtputf8=smtputf8, eightbit=eightbit)
@@ -89,13 +107,21 @@ class _Transaction:
     """One MAIL/RCPT/DATA exchange, and the results it has so far by the recipient's place."""
 
     def __init__(
-        self, wire: Wire, extensions: Mapping[str, str], timeouts: Timeouts, recipients: Sequence[str], *, reused: bool
+        self,
+        wire: Wire,
+        extensions: Mapping[str, str],
+        timeouts: Timeouts,
+        recipients: Sequence[str],
+        *,
+        reused: bool,
+        wanted: Callable[[], bool],
     ) -> None:
         self.wire = wire
         self.extensions = extensions
         self.timeouts = timeouts
         self.recipients = recipients
         self.reused = reused
+        self.wanted = wanted
         self.pipelining = "pipelining" in extensions
         self.results: dict[int, Result] = {}
         self.stage = Stage.MAIL
@@ -205,6 +231,8 @@ class _Transaction:
             for chunk in chunks:
                 self.wire.send(chunk, 0)
                 await self.wire.drained(self.timeouts.command)
+        if not self.wanted():
+            raise Withheld
         self.stage, self.dotted = Stage.DOT, True
         self.wire.send(end, 1)
         self._settle(Stage.DOT, await self.wire.reply(self.timeouts.data))

@@ -14,8 +14,9 @@ from relay.core import pixel, splice
 from relay.core.vault import Vault
 from relay.deliver import Deliverer
 from relay.settings import Settings
-from relay.store import db, turns
+from relay.store import db, leases, turns
 from tests.fakes.upstream import Upstream
+from tests.stack import until
 from tests.store.mail import prepared, stored
 from tests.store.test_leases import granted
 
@@ -412,3 +413,29 @@ async def test_what_an_old_login_was_told_says_nothing_of_the_new_settings(line:
         answer.set()
         await working
     assert await line.account_is() == ("active", 0)
+
+
+async def test_mail_whose_lease_was_lost_meanwhile_is_not_handed_over(pool: db.Pool, settings: Settings) -> None:
+    """Whoever recovers the lease counts it against the account's limits, and then sends it himself."""
+    line = Line(pool, dataclasses.replace(settings, lease_seconds=0.4))
+    answered = asyncio.Event()
+    async with Upstream() as upstream:
+        upstream.when("RCPT", times=1).wait(answered).say("250 ok")
+        await line.account(upstream)
+        await line.accept("one@x.example")
+        lease = await line.lease()
+        assert lease is not None
+        late = asyncio.create_task(line.deliverer.deliver(lease))
+        await upstream.heard("RCPT")
+        async with db.connection(pool) as conn:
+            await conn.execute("update leases set expires_at = now() - interval '1 second'")
+            assert len(await leases.recover(conn)) == 1
+        await until(lambda: not any(map(line.deliverer._hands.ours, line.deliverer._hands._held.values())), 10)
+        answered.set()
+        await late
+        assert upstream.taken == []
+        await line.deliver()
+        await upstream.wait(1)
+    assert await line.rows() == [("sent", 2, "sent")]
+    line.deliverer.stop()
+    await line.deliverer.close()

@@ -28,7 +28,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     enrolment.configure(commands.add_parser("add", help="take an account on, or change one with --update"))
     _list_arguments(commands.add_parser("list", help="the accounts there are"))
     one = {
-        "show": (_show, "Show an account's settings as the API gives them; secrets are masked."),
+        "show": (
+            _show,
+            "Show an account's settings, and how its mailbox is watched, as the API gives them; secrets are masked.",
+        ),
         "verify": (
             _verify,
             "Try an account's servers step by step, upstream and mailbox, up to their logins. No mail is sent.",
@@ -73,8 +76,19 @@ async def _list(args: argparse.Namespace) -> int:
 
 
 async def _show(args: argparse.Namespace) -> int:
+    from relay.commands.webhook_log import spelled
+    from relay.store import mailboxes
+
     async with opened(args) as here:
-        print(json.dumps(_facts(await found(here.conn, args.account)), indent=2))
+        facts = _facts(await found(here.conn, args.account))
+        watch = await mailboxes.find(here.conn, args.account)
+    if watch:
+        facts["mailbox"] = {
+            "lookedAt": spelled(watch.looked_at),
+            "nextAt": spelled(watch.next_at),
+            "error": watch.error or None,
+        }
+    print(json.dumps(facts, indent=2))
     return 0
 
 

@@ -25,9 +25,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     describe(
         parser,
         asynchronous(_add),
-        "Take an account on. Its password is read from a file, from stdin, from SMTP_PASSWORD (a key: MAILGUN_API_KEY) "
-        "in the environment, or asked for; never from the command line, which every user of the machine can see.",
+        "Take an account on. Its password is read from a file, from stdin, from SMTP_PASSWORD (of a mailbox with "
+        "another one: IMAP_PASSWORD; a key: MAILGUN_API_KEY) in the environment, or asked for; never from the command "
+        "line, which every user of the machine can see. With a mailbox it gets Sent copies, bounces and replies.",
         "account add shop --email shop@example.com --smtp-host smtp.example.com --smtp-user shop@example.com",
+        "account add shop --update --imap-host imap.example.com --imap-user shop@example.com",
         "account add shop --smtp-host smtp.example.com --smtp-user shop --smtp-password-file /run/secrets/shop",
         "account add shop --mailgun-domain mg.example.com --mailgun-region eu --mailgun-key-file /run/secrets/mailgun",
         "account add shop --update --per-hour 200",
@@ -47,6 +49,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     upstream.add_argument("--smtp-tls", choices=TLS, help="default: implicit on port 465, else STARTTLS when offered")
     upstream.add_argument("--smtp-user", metavar="NAME")
     upstream.add_argument("--smtp-password-file", metavar="FILE", help="- is stdin")
+    mailbox = parser.add_argument_group("its mailbox")
+    mailbox.add_argument("--imap-host", metavar="HOST")
+    mailbox.add_argument("--imap-port", metavar="PORT", type=int, help="default: 993, else 143 without implicit TLS")
+    mailbox.add_argument("--imap-tls", choices=TLS, help="default: implicit on port 993, else STARTTLS when offered")
+    mailbox.add_argument("--imap-user", metavar="NAME", help="default: --smtp-user, with the same password")
+    mailbox.add_argument("--imap-password-file", metavar="FILE", help="- is stdin")
     mailgun = parser.add_argument_group("or Mailgun instead")
     mailgun.add_argument("--mailgun-domain", metavar="DOMAIN", help="its sending domain")
     mailgun.add_argument("--mailgun-region", choices=REGIONS, help="where the domain lives (default us)")
@@ -78,7 +86,7 @@ async def _add(args: argparse.Namespace) -> int:
             faults = "\n".join(f"{key} {message}" for key, message in faulty.faults)
             raise Stop(f"account {args.account} cannot be saved like this:", faults, DATA) from None
     print(f"{mark('ok')} account {args.account} is {'changed' if there else 'added'}")
-    note(f"  try its upstream:  postferry account verify {args.account}")
+    note(f"  try its servers:   postferry account verify {args.account}")
     note(f"  send through it:   postferry send {args.account} --to you@example.com")
     return 0
 
@@ -102,7 +110,7 @@ def _from_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "messagesPerConnection": args.messages_per_connection,
     }
     tracking = _given(opens=args.track)
-    parts = {"smtp": smtp or None, "mailgun": mailgun or None}
+    parts = {"smtp": smtp or None, "mailgun": mailgun or None, "imap": _imap(args, smtp) or None}
     parts |= {"limits": _given(**limits) or None, "tracking": tracking or None}
     return _given(name=args.name, email=args.email, **parts)
 
@@ -115,6 +123,24 @@ def _smtp(args: argparse.Namespace) -> dict[str, Any]:
         **(TLS[tls] if tls else {}),
         **_given(host=args.smtp_host, port=args.smtp_port),
         **_given(auth=_given(**{"user": args.smtp_user, "pass": secret}) or None),
+    }
+
+
+def _imap(args: argparse.Namespace, smtp: dict[str, Any]) -> dict[str, Any]:
+    """Nothing of it is asked for, or read from the environment, where none of its arguments is given."""
+    given = (args.imap_host, args.imap_port, args.imap_tls, args.imap_user, args.imap_password_file)
+    if not any(given):
+        return {}
+    if [args.smtp_password_file, args.imap_password_file] == ["-", "-"]:
+        raise Stop("stdin has one password: read the other from a file", "", USAGE)
+    user = args.imap_user or args.smtp_user
+    same = smtp.get("auth", {}).get("pass") if user == args.smtp_user else None
+    wanted = user and not same and f"Password of {user} at {args.imap_host or 'its mailbox'}"
+    secret = password.read(args.imap_password_file, wanted=wanted or "", variable="IMAP_PASSWORD") or same
+    return {
+        **TLS.get(args.imap_tls, {}),
+        **_given(host=args.imap_host, port=args.imap_port),
+        **_given(auth=_given(**{"user": user, "pass": secret}) or None),
     }
 
 

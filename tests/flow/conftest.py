@@ -30,7 +30,7 @@ Postferry = Callable[..., Result]
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Postferry:
     """`postferry` in this process, in an empty folder, with no setting made."""
     for name in list(os.environ):
-        if name.startswith("POSTFERRY_") or name in ("DATABASE_URL", "REDIS_URL", "SMTP_PASSWORD"):
+        if name.startswith("POSTFERRY_") or name in ("DATABASE_URL", "REDIS_URL", "SMTP_PASSWORD", "IMAP_PASSWORD"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 

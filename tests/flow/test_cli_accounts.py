@@ -119,6 +119,64 @@ def test_bad_settings_are_refused_by_name(
     assert "no account" in postferry("account", "show", "shop").err
 
 
+MAILBOX = ("--imap-host", "imap.example.com")
+
+
+@pytest.mark.parametrize(
+    ("argv", "passwords"),
+    [
+        (("--smtp-user", "shop", *MAILBOX), ("of smtp", "of smtp")),
+        (("--smtp-user", "shop", *MAILBOX, "--imap-user", "shop"), ("of smtp", "of smtp")),
+        (("--smtp-user", "shop", *MAILBOX, "--imap-user", "box"), ("of smtp", None)),
+        (
+            ("--smtp-user", "shop", *MAILBOX, "--imap-user", "box", "--imap-password-file", "box"),
+            ("of smtp", "of imap"),
+        ),
+    ],
+)
+def test_a_mailbox_has_the_same_login_unless_another_is_given(
+    postferry: Postferry,
+    environ: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    argv: tuple[str, ...],
+    passwords: tuple[str, str | None],
+) -> None:
+    monkeypatch.setenv("SMTP_PASSWORD", "of smtp")
+    (tmp_path / "box").write_text("of imap\n")
+
+    done = postferry("account", "add", "shop", *HOST, *argv)
+
+    assert done.code == 0, done.err
+    vault = Vault([environ["POSTFERRY_SECRET_KEYS"]])
+    found = ask(environ["DATABASE_URL"], lambda conn: accounts.get(conn, vault, "shop"))
+    assert found
+    assert found.smtp
+    assert found.imap
+    assert (found.smtp.password, found.imap.password or None) == passwords
+    assert (found.imap.port, found.imap.tls) == (993, "implicit")
+
+
+def test_a_mailbox_is_given_later(
+    postferry: Postferry, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postferry("account", "add", "shop", *HOST)
+    monkeypatch.setenv("IMAP_PASSWORD", "of imap")
+
+    done = postferry("account", "add", "shop", "--update", *MAILBOX, "--imap-port", "143", "--imap-user", "box")
+    shown = json.loads(postferry("account", "show", "shop").out)
+
+    assert done.code == 0, done.err
+    assert shown["imap"] == {"host": "imap.example.com", "port": 143, "auth": {"user": "box", "pass": "******"}}
+    assert (shown["mailbox"]["lookedAt"], shown["mailbox"]["error"]) == (None, None)
+
+
+def test_stdin_has_one_password(process: Postferry, environ: dict[str, str]) -> None:
+    both = ("--smtp-user", "a", "--smtp-password-file", "-", "--imap-user", "b", "--imap-password-file", "-")
+
+    assert process("account", "add", "shop", *HOST, *MAILBOX, *both, stdin=b"x\n", **environ).code == 64
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '"x"'])
 def test_json_that_is_none_is_refused(postferry: Postferry, tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)

@@ -14,6 +14,7 @@ from relay import local
 from relay.store import db
 from tests.chaos.stage import free_port
 from tests.conftest import HASTY, environment
+from tests.dovecot import Dovecot
 from tests.fakes.receiver import Receiver
 from tests.fakes.upstream import Upstream
 from tests.matrix.play import Row, play
@@ -33,6 +34,7 @@ async def table(points: list[Point], folder: Path) -> list[Row]:
     postgres.start()
     valkey.start()
     db.migrate(postgres.server.url)
+    dovecot = Dovecot(free_port(), free_port())
     stack = Stack(environment(postgres.server.url, valkey.server.url, free_port) | HASTY, folder)
     rows = []
     try:
@@ -40,9 +42,10 @@ async def table(points: list[Point], folder: Path) -> list[Row]:
             print(f"{number + 1}/{len(points)} {point.name}", file=sys.stderr, flush=True)
             await stack.start(*ALL)
             async with Upstream() as upstream, Receiver() as receiver, living(stack, f"m{number}", upstream) as tenant:
-                rows.append(await play(point, stack, tenant, receiver))
+                rows.append(await play(point, stack, tenant, receiver, dovecot))
     finally:
         stack.close()
+        dovecot.stop()
         valkey.close()
         postgres.close()
     return rows

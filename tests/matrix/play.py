@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import aiohttp
 import aiosmtplib
 
+from relay.store import db
+from tests.dovecot import Dovecot
 from tests.fakes.receiver import Receiver
+from tests.matrix.mailbox import Post
 from tests.matrix.points import Point
 from tests.matrix.role import VARIABLE
 from tests.stack import Stack, until
@@ -33,34 +36,62 @@ class Row:
     seconds: float
 
 
-async def play(point: Point, stack: Stack, tenant: Tenant, receiver: Receiver) -> Row:
+async def play(point: Point, stack: Stack, tenant: Tenant, receiver: Receiver, dovecot: Dovecot | None = None) -> Row:
     """Raises AssertionError when the role does not die there, or not all is well after it was started again."""
     await tenant.change(tracking={"opens": True})
     if point.needs == "webhook":
         await tenant.change(webhooks=receiver.url(f"/{tenant.id}"))
-    if point.needs == "open":
-        await tenant.submit(*TWO, html=HTML)
-        await _sent(tenant, 2)
+    post = None
+    if point.needs in ("copy", "bounce"):
+        assert dovecot is not None
+        post = await Post.of(tenant, dovecot, copy="replace" if point.needs == "copy" else "none")
     await stack.kill(point.role)
+    if point.needs in ("open", "copy", "bounce"):
+        await _prepare(point, stack, tenant, post)
     await stack.start(point.role, through=(THROUGH, f"{VARIABLE}={point.name}"))
-    seen = await (_fetch(tenant) if point.needs == "open" else _hand_over(tenant, point.by))
+    seen = "" if post else await (_fetch(tenant) if point.needs == "open" else _hand_over(tenant, point.by))
     await until(lambda: not stack.runs(point.role))
-    upstream, store = len(tenant.upstream.taken), await _store(tenant)
+    upstream, store = len(tenant.upstream.taken), await _store(tenant, post)
+    await _end_claims(tenant)
     began = time.monotonic()
     await stack.start(point.role)
-    await _well(point, tenant, receiver, acknowledged=seen.startswith(("250", "200")))
+    await _well(point, tenant, receiver, post, acknowledged=seen.startswith(("250", "200")))
     seconds = time.monotonic() - began
     return Row(
         point=point.name,
-        client=seen,
+        client=seen or "-",
         upstream=str(upstream),
         store=store,
-        after=await _store(tenant),
+        after=await _store(tenant, post),
         copies=tenant.received().total(),
         unknowns=(await tenant.attempts()).count("unknown"),
         webhooks=len([post for post in receiver.posts if post.path == f"/{tenant.id}"]),
         seconds=seconds,
     )
+
+
+async def _prepare(point: Point, stack: Stack, tenant: Tenant, post: Post | None) -> None:
+    """Mail was sent; the provider filed it, or a report about it has come."""
+    if point.role == "api":
+        await stack.start("api")
+    answer = await tenant.submit(*TWO, html=HTML)
+    await _sent(tenant, 2)
+    if point.needs == "copy" and post:
+        await post.filed(tenant)
+    if point.needs == "bounce" and post:
+        await post.bounced(TWO[0], answer["messageId"])
+    if point.role == "api":
+        await stack.kill("api")
+
+
+async def _end_claims(tenant: Tenant) -> None:
+    """What the dead process had claimed is free at once: else each row would tell of nothing but its claim's length."""
+    for change in (
+        "update sent_copies set claimed_until = null, due_at = now() where state = 'owed' and account_id = %s",
+        "update mailboxes set claimed_until = null, due_at = now() where account_id = %s",
+    ):
+        async with db.connection(tenant.pool) as conn:
+            await conn.execute(change.encode(), (tenant.id,))
 
 
 async def _hand_over(tenant: Tenant, by: str) -> str:
@@ -85,10 +116,17 @@ async def _fetch(tenant: Tenant) -> str:
         return "no answer"
 
 
-async def _well(point: Point, tenant: Tenant, receiver: Receiver, *, acknowledged: bool) -> None:
+async def _well(point: Point, tenant: Tenant, receiver: Receiver, post: Post | None, *, acknowledged: bool) -> None:
     stored = sum((await tenant.states()).values())
     assert stored == 2 or not acknowledged, "what was acknowledged is not stored"
+    if point.needs == "bounce":
+        await tenant.becomes(sent=1, bounced=1)
+        return
     await _sent(tenant, stored)
+    if point.needs == "copy":
+        await until(lambda: _settled(tenant))
+        assert post is not None
+        assert await post.copies() == (1, 0)
     if point.needs == "webhook":
         told = lambda: {post.json["data"]["recipient"] for post in receiver.posts if post.path == f"/{tenant.id}"}  # noqa: E731
         await until(lambda: told() == set(TWO))
@@ -103,8 +141,16 @@ async def _sent(tenant: Tenant, number: int) -> None:
     await tenant.becomes(**({"sent": number} if number else {}))
 
 
-async def _store(tenant: Tenant) -> str:
+async def _settled(tenant: Tenant) -> bool:
+    return await tenant.rows("select state::text from sent_copies where account_id = %s") == [("done",)]
+
+
+async def _store(tenant: Tenant, post: Post | None) -> str:
+    """... and what is in the Sent folder, where there is one to look at."""
     states = await tenant.states()
-    opens = await tenant.rows("select count(*) from fetches where account_id = %s")
-    parts = [f"{count} {state}" for state, count in sorted(states.items())]
-    return ", ".join(parts + ([f"{opens[0][0]} open"] if opens[0][0] else [])) or "nothing"
+    ((opens,),) = await tenant.rows("select count(*) from fetches where account_id = %s")
+    parts = [f"{count} {state}" for state, count in sorted(states.items())] + ([f"{opens} open"] if opens else [])
+    if post:
+        copies, pixels = await post.copies()
+        parts += [f"{copies} in Sent, {pixels} with a pixel"] if copies else []
+    return ", ".join(parts) or "nothing"

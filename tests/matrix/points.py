@@ -14,8 +14,10 @@ class Point:
     target: str
     after: bool = False
     by: str = "smtp"  # how the mail is handed over
-    needs: str = "mail"  # what makes the role come there: mail, open, webhook, mailbox
+    needs: str = "mail"  # what makes the role come there: mail, open, webhook, copy, bounce
 
+
+APPEND = "relay.net.imap:Mailbox.append"
 
 POINTS = (
     Point("accept: before the commit", "smtp", "relay.store.messages:_write"),
@@ -41,6 +43,23 @@ POINTS = (
     Point("webhook: stored", "notify", "relay.store.postings:settle", after=True, needs="webhook"),
     Point("open: after the GIF, before it is stored", "api", "relay.store.opens:record", needs="open"),
     Point("open: stored", "api", "relay.store.opens:record", after=True, needs="open"),
+    Point("Sent copy: after the last outcome, claimed", "mailbox", "relay.store.sentcopies:claim", True, needs="copy"),
+    Point("Sent copy: before it is looked for", "mailbox", "relay.copyfinder:Finder.look", needs="copy"),
+    Point("Sent copy: what comes is on record, before APPEND", "mailbox", APPEND, needs="copy"),
+    Point("Sent copy: after APPEND, before its place is on record", "mailbox", APPEND, True, needs="copy"),
+    Point("Sent copy: before the provider's copies go", "mailbox", "relay.copyclearing:Clearing.only", needs="copy"),
+    Point("Sent copy: those are marked, before EXPUNGE", "mailbox", "relay.net.imap:Mailbox.expunge", needs="copy"),
+    Point("Sent copy: after EXPUNGE", "mailbox", "relay.net.imap:Mailbox.expunge", True, needs="copy"),
+    Point("Sent copy: done, before that is stored", "mailbox", "relay.store.sentcopies:settle", needs="copy"),
+    Point("Sent copy: stored", "mailbox", "relay.store.sentcopies:settle", True, needs="copy"),
+    Point("bounce: read, before it is recorded", "mailbox", "relay.store.bounces:record", needs="bounce"),
+    Point(
+        "bounce: recorded, before the place in the mailbox is",
+        "mailbox",
+        "relay.store.bounces:record",
+        True,
+        needs="bounce",
+    ),
 )
 
 

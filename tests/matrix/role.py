@@ -39,7 +39,8 @@ def _deadly(function: Callable[..., Any], *, after: bool) -> Callable[..., Any]:
 
         @functools.wraps(function)
         async def wait(*args: Any, **kwargs: Any) -> Any:
-            if after and _nothing(found := await function(*args, **kwargs)):
+            found = await function(*args, **kwargs) if after else None
+            if function.__name__ == "claim" and _nothing(found):
                 return found
             return _die()
 
@@ -56,7 +57,7 @@ def _deadly(function: Callable[..., Any], *, after: bool) -> Callable[..., Any]:
 
 def _nothing(found: Any) -> bool:
     """A claim that found no work is not the point yet."""
-    return hasattr(found, "postings") and not found.postings
+    return found == [] or (hasattr(found, "postings") and not found.postings)
 
 
 def _after_the_dot() -> None:

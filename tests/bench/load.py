@@ -34,6 +34,7 @@ class Plan:
     size: int = 4096
     recipients: int = 1
     readers: int = 1  # people that messages with one recipient go to by turns
+    domain: str = "readers.example"  # theirs
     sender: str = mail.SENDER
     gap: float = 0.0  # seconds between one connection and the next, on average: for latency
     path: str = ""  # http: where to post
@@ -134,7 +135,7 @@ class Generating:
             self.client: type[Client] = SmtpClient
             if plan.protocol == "pipelined":
                 self.client = PipelinedClient
-            names = mail.recipients(max(plan.recipients, plan.readers))
+            names = mail.recipients(max(plan.recipients, plan.readers), plan.domain)
             envelopes = [names] if plan.recipients > 1 else [[name] for name in names]
             self.envelopes = [self.envelope(to) for to in envelopes]
         else:

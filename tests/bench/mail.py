@@ -66,6 +66,6 @@ def submission(run: str, size: int) -> Callable[[int], bytes]:
     return number
 
 
-def recipients(count: int) -> list[str]:
+def recipients(count: int, domain: str = "readers.example") -> list[str]:
     """The envelope recipients of one message."""
-    return [f"reader{number}@readers.example" for number in range(count)]
+    return [f"reader{number}@{domain}" for number in range(count)]

@@ -163,18 +163,25 @@ class Postferry:
 
     async def _enrol(self) -> None:
         """The two accounts, whose upstream is the sink, and the token that may submit for them."""
+        for account, sender in ((TRACKED, mail.SENDER), (PLAIN, mail.PLAIN_SENDER)):
+            await self._save(account, sender, self.sink, tracked=account == TRACKED)
+        async with await psycopg.AsyncConnection.connect(self.postgres.url, autocommit=True) as conn:
+            self.token = await tokens.create(conn, ["*"], None, "bench")
+
+    def enrol(self, account: str, sender: str, port: int) -> None:
+        """One more account, whose upstream is a server on this port; or one of ours, changed."""
+        asyncio.run(self._save(account, sender, port, tracked=False))
+
+    async def _save(self, account: str, sender: str, port: int, *, tracked: bool) -> None:
         settings: Settings = read(self.environment, dotenv=None)
+        given = {
+            "email": sender,
+            "smtp": {"host": "127.0.0.1", "port": port, "secure": False},
+            "limits": {"connections": self.connections},
+            "tracking": {"opens": tracked},
+        }
         pool = await db.open_pool(settings, most=1)
         try:
-            for account, sender in ((TRACKED, mail.SENDER), (PLAIN, mail.PLAIN_SENDER)):
-                given = {
-                    "email": sender,
-                    "smtp": {"host": "127.0.0.1", "port": self.sink, "secure": False},
-                    "limits": {"connections": self.connections},
-                    "tracking": {"opens": account == TRACKED},
-                }
-                await enrol.save(pool, Vault(settings.secret_keys), settings, account, given)
-            async with db.connection(pool) as conn:
-                self.token = await tokens.create(conn, ["*"], None, "bench")
+            await enrol.save(pool, Vault(settings.secret_keys), settings, account, given)
         finally:
             await pool.close()

@@ -49,12 +49,15 @@ initial_destination_concurrency = {connections}
 default_destination_concurrency_limit = {connections}
 smtp_connection_cache_on_demand = yes
 smtp_connection_cache_destinations = 127.0.0.1
+copies_destination_recipient_limit = 1
+{more}
 """
 MASTER = """\
 127.0.0.1:{relaying} inet n - n - - smtpd
 127.0.0.1:{holding} inet n - n - - smtpd -o smtpd_client_restrictions=static:HOLD
 127.0.0.1:{copying} inet n - n - - smtpd -o content_filter=copies:[127.0.0.1]:{sink}
 copies unix - - n - - smtp -o smtp_connection_cache_destinations=127.0.0.1
+pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 tlsmgr unix - - n 1000? 1 tlsmgr
@@ -102,8 +105,9 @@ class Postfix:
 
     name = "postfix"
 
-    def __init__(self, folder: Path, sink: int, connections: int) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, sink: int, connections: int, more: str = "") -> None:
+        """`more`: lines of main.cf."""
+        self.folder, self.more = folder, more
         self.relaying, self.holding, self.copying = free_port(), free_port(), free_port()
         self.sink, self.connections = sink, connections
 
@@ -135,8 +139,18 @@ class Postfix:
         (self.folder / "data").mkdir(mode=0o700)
         owner = pwd.getpwnam("postfix")
         os.chown(self.folder / "data", owner.pw_uid, owner.pw_gid)
-        (etc / "main.cf").write_text(MAIN.format(**vars(self)) + "copies_destination_recipient_limit = 1\n")
+        (etc / "main.cf").write_text(
+            MAIN.format(**vars(self)) + f"copies_destination_recipient_limit = 1\n{self.more}\n"
+        )
         (etc / "master.cf").write_text(MASTER.format(**vars(self)))
+
+    def release(self) -> None:
+        """Mail on hold goes, as fast as it can."""
+        for command in (["postsuper", "-H", "ALL"], ["postqueue", "-f"]):
+            place = ["-c", str(self.folder / "etc")]
+            subprocess.run(
+                [command[0], *place, *command[1:]], env=os.environ | {"PATH": PATH}, check=True, capture_output=True
+            )
 
     def held(self) -> int:
         """Messages on hold: each was accepted, none is delivered."""

@@ -147,6 +147,11 @@ class Machine:
     def runs(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def forget(self) -> None:
         """It ended by itself."""
         if self._process is not None and self._process.poll() is not None:

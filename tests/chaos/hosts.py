@@ -38,6 +38,7 @@ from tests.fakes.receiver import Receiver
 from tests.stack import ALL
 
 PATIENCE = 4.0  # s that an application waits for an answer before it tries the other host
+APPLICATIONS = 16
 TAKEN_OVER = LEASE + 5.0  # s after which what the lost host had in hand must be in other hands
 SKIPPED = 77  # the status of what cannot be shown here
 
@@ -73,7 +74,7 @@ def cuts(rng: random.Random, seconds: float) -> Iterator[tuple[Cut, float, float
     while True:
         for cut in (WHOLE, *rng.sample(OTHERS, len(OTHERS))):
             long = seconds >= 180 and cut is not WHOLE and rng.random() < 0.3
-            yield cut, rng.uniform(35, 45) if long else rng.uniform(1.5, 3) * LEASE, rng.uniform(3, 5)
+            yield cut, rng.uniform(35, 45) if long else rng.uniform(2, 4) * LEASE, rng.uniform(3, 5)
 
 
 @dataclass
@@ -110,7 +111,9 @@ class Run:
         await reckoning.enrol((WORLD, sink.port))
         one, two = islands.hosts["one"], islands.hosts["two"]
         await reckoning.subscribe(one.api, token, receiver.url("/hook"))
-        senders = Senders(self.seed, [one.door, two.door], token, ACCOUNTS, limited(self.seconds), 0.1, PATIENCE, 8)
+        senders = Senders(
+            self.seed, [one.door, two.door], token, ACCOUNTS, limited(self.seconds), 0.1, PATIENCE, APPLICATIONS
+        )
         sending = asyncio.create_task(senders.run())
         await self._lose(two, islands, sink)
         senders.stop()

@@ -116,6 +116,10 @@ class Islands:
             self._environ = given | {f"POSTFERRY_{name}": value for name, value in own.items()}
         return self._environ
 
+    def cpu(self) -> float:
+        """Seconds of it that PostgreSQL and Valkey have used."""
+        return sum(machine.cpu_seconds(server.pid) for server in (self.postgres, self.valkey))
+
     async def token(self) -> str:
         """Of an administrator."""
         pool = await db.open_pool(self.direct, most=1)

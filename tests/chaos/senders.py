@@ -36,8 +36,8 @@ class Door:
 class Senders:
     """`ledger` has every mail that was handed over.
 
-    With several doors each try goes to one of them: what got no answer at one is handed over at another, where its
-    idempotency key must be known as well.
+    With several doors half of the mails begin at any of them, the others at the first. What got no answer at one
+    is handed over at another, where its idempotency key must be known as well.
     """
 
     seed: int
@@ -119,7 +119,7 @@ class Senders:
 
     async def _tries(self, rng: random.Random, mail: Handed, key: str, bad: bool, hand_over: HandOver) -> None:
         """With a key until there is an answer, at one door after the other; without one a single time."""
-        place = rng.randrange(len(self.doors))
+        place = rng.randrange(len(self.doors)) if rng.random() < 0.5 else 0
         for turn in range(MOST_TRIES if key else 1):
             self.elsewhere += turn > 0 and len(self.doors) > 1
             answer, queue_id = await hand_over(self.doors[(place + turn) % len(self.doors)], mail, key, bad)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -70,8 +71,10 @@ OPERATIONS = (
     Operation("POST", "/v1/account/{account}/verify", verification.verify_stored),
     Operation("POST", "/v1/verifyAccount", verification.verify_account),
     Operation("POST", "/v1/account/{account}/oauth2/authorize", oauth2.authorize, errors=(422,)),
-    Operation("GET", "/v1/oauth2/start/{token}", oauth2.start, scope=None, media="text/html"),
-    Operation("GET", "/v1/oauth2/callback", oauth2.callback, scope=None, media="text/html"),
+    Operation("GET", "/v1/oauth2/start/{token}", oauth2.start, scope=None, errors=(302, 410, 422), media="text/html"),
+    Operation(
+        "GET", "/v1/oauth2/callback", oauth2.callback, scope=None, errors=(404, 409, 410, 422), media="text/html"
+    ),
     Operation("GET", "/v1/tokens", tokens.page),
     Operation("POST", "/v1/tokens", tokens.create, errors=(404,)),
     Operation("DELETE", "/v1/tokens/{token}", tokens.revoke),
@@ -110,10 +113,12 @@ SERVED: dict[str, Any] = {
     "access_log": None,
     "auto_decompress": False,
     "max_field_size": 128 << 10,
+    "max_line_size": 32 << 10,
     "max_headers": 64,
 }
 """How a runner is to serve it. Bodies come as they were sent; reading.py unpacks those of whoever may send any. A mail
-program that names itself at great length is answered its pixel, so one field may be long; not many of them.
+program that names itself at great length is answered its pixel, so one field may be long; not many of them. The id of
+a mail, and what an OAuth2 provider sends people back with, may have 8192 characters: their addresses are longer.
 """
 
 PAGES = (
@@ -128,9 +133,22 @@ def build(house: House) -> web.Application:
     app = web.Application(middlewares=[problems.answer], client_max_size=0)
     app[HOUSE] = house
     app[docs.DOCUMENT] = docs.encoded(openapi.document(OPERATIONS))
+    resources: dict[str, web.Resource] = {}
     for operation in OPERATIONS + PAGES:
         path = PART.sub(r"{\1:[^/]+}", operation.path)  # else a brace, which an address may have, is in no part
-        app.router.add_route(operation.method, path, operation.__call__)
-        if operation.method == "GET":
-            app.router.add_route("HEAD", path, operation.__call__)
+        if path not in resources:
+            resources[path] = app.router.add_resource(path)
+        for method in (operation.method, "HEAD") if operation.method == "GET" else (operation.method,):
+            resources[path].add_route(method, operation.__call__)
+    for resource in resources.values():  # else the methods of addresses that look alike are told as well
+        resource.add_route("*", _refusing(sorted(route.method for route in resource)))
     return app
+
+
+def _refusing(methods: list[str]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Answers all other methods."""
+
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPMethodNotAllowed(request.method, methods)
+
+    return refuse

@@ -24,12 +24,14 @@ ISO 8601 in UTC. Every error has the same shape; each answer carries `X-Request-
 _SENTENCE = re.compile(r"\A(.+?\.)\s+", re.DOTALL)
 
 ERRORS = {
+    302: "Leads on, to the page of another: the provider's.",
     400: "The request is not what this call takes; `fields` names what is wrong.",
     401: "No token or signature, or not one of ours.",
     403: "The token lacks the scope, or is for another account.",
     404: "There is nothing of that name (that this token may see).",
     406: "It was taken before, or never will be: do not send it again.",
     409: "As things stand it cannot be done (an idempotency key in use, a limit reached); the message says why.",
+    410: "What the address leads to has ended, or never was.",
     413: "The body is too large.",
     415: "The body is of another type than this call takes.",
     422: "Understood, and not possible as things stand; the message says what to do.",
@@ -111,8 +113,8 @@ def _parameters(operation: Operation, schemas: _Schemas) -> Iterable[dict[str, A
         properties, required = schemas.fields(operation.query)
         for name, schema in properties.items():
             yield {"name": name, "in": "query", "required": name in required, **_described(schema)}
-    for name, text in operation.headers.items():
-        yield {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}}
+    for name, schema in operation.headers.items():
+        yield {"name": name, "in": "header", "required": False, **_described(dict(schema))}
 
 
 def _described(schema: dict[str, Any]) -> dict[str, Any]:
@@ -128,10 +130,12 @@ def _responses(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
             content[TYPE] = {"schema": {"type": "string"}}
     else:
         content = {operation.media: {}}
-    error = {"content": {"application/json": {"schema": schemas.written(Error)}}}
+    error: dict[str, Any] = {"content": {"application/json": {"schema": schemas.written(Error)}}}
+    if operation.media == "text/html":  # in front of such a page sits a person
+        error["content"][operation.media] = {}
     made: dict[str, Any] = {"200": {"description": "Done.", "content": content}}
     for status in sorted(_statuses(operation)):
-        made[str(status)] = {"description": ERRORS[status], **error}
+        made[str(status)] = {"description": ERRORS[status], **(error if status >= 400 else {})}
     return made
 
 

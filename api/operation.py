@@ -39,7 +39,7 @@ class Operation:
     scope: str | None = "api"
     large: bool = False  # attachments travel in its body
     errors: Sequence[int] = ()
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     media: str = "application/json"
     table: Function | None = None  # takes a body of CSV, as `table`, where `function` takes one of JSON
     body: type[BaseModel] | None = field(init=False)

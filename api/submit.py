@@ -31,8 +31,14 @@ DOCUMENTED: dict[str, Any] = {
     "large": True,
     "errors": (409, 422, 502),
     "headers": {
-        "Idempotency-Key": "For 24 hours the same key and body get the first answer again, and nothing is sent twice."
-        " The same key with another body is a 409. 1 to 1024 printable ASCII characters."
+        "Idempotency-Key": {
+            "description": "For 24 hours the same key and body get the first answer again, and nothing is sent twice."
+            " The same key with another body is a 409. 1 to 1024 ASCII characters, no blanks.",
+            "type": "string",
+            "minLength": 1,
+            "maxLength": LONGEST_KEY,
+            "pattern": "^[!-~]+$",
+        }
     },
 }
 
@@ -232,6 +238,6 @@ def _skipped(suppressed: Sequence[Suppressed]) -> list[Skipped] | None:
 def _idempotency_key(call: Call) -> str | None:
     key = call.request.headers.get("Idempotency-Key")
     if key is not None and not KEY.fullmatch(key):
-        fields = [("Idempotency-Key", f"must be 1 to {LONGEST_KEY} printable ASCII characters")]
+        fields = [("Idempotency-Key", f"must be 1 to {LONGEST_KEY} ASCII characters, no blanks")]
         raise Problem(400, "The Idempotency-Key cannot be used", code="InvalidFields", fields=fields)
     return key

@@ -10,9 +10,11 @@ from api.call import Call
 from api.shapes import AccountId, Answer, Body, Instant, Listing, Paging, RowId
 from relay import subscribe
 from relay.core.account import MASK
+from relay.core.endpoint import ALL, EVENTS
 from relay.store import endpoints
 
 EndpointId = Annotated[RowId, Field(description="The endpoint's number in the list.")]
+EventName = Annotated[str, Field(json_schema_extra={"enum": [*EVENTS, *ALL]})]
 
 LOST = "Its secret or headers were sealed with a key that is gone: rotate its secret and give its headers again"
 BRING = "`whsec_` and 24 to 64 bytes in base64; made when left out. Write-only: shown in this answer alone."
@@ -26,7 +28,7 @@ class Change(Body):
         description="Where events are posted: http or https, without user, password or fragment. Hosts that are not "
         "public are refused unless the operator allows their network.",
     )
-    events: list[str] | None = Field(None, description="Names of events; empty: all of them.")
+    events: list[EventName] | None = Field(None, description="Names of events; empty: all of them.")
     headers: dict[str, str] | None = Field(
         None,
         description="Headers that each post has beside ours, at most 20. Values show as `******`, which, given back, "

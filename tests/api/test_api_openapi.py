@@ -115,6 +115,53 @@ async def test_what_the_body_takes_is_what_the_document_says(document: Any) -> N
     assert message["additionalProperties"] is False
 
 
+async def test_every_address_tells_the_methods_that_it_has_and_no_others(document: Any, admin: Client) -> None:
+    """Of two addresses that look alike, such as …/tracking/stats and …/tracking/{tracking_id}, each its own."""
+    for path, methods in document["paths"].items():
+        response = await admin.open("OPTIONS", re.sub(r"{\w+}", "1", path))
+        mine = {method.upper() for method in methods} | ({"HEAD"} if "get" in methods else set())
+        assert response.status == 405
+        assert set(response.headers["Allow"].split(", ")) == mine, path
+
+
+async def test_a_method_of_an_address_that_looks_alike_is_refused(admin: Client, shop: str) -> None:
+    status, error = await admin.ask("PUT", f"/v1/account/{shop}/tracking/stats", {"pinned": True})
+    assert (status, error["message"]) == (405, "PUT is not for this address: GET, HEAD")
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/account/shop/message/{}", "/v1/account/shop/attachment/{}", "/v1/oauth2/start/{}"]
+)
+async def test_what_is_too_long_is_said_in_the_shape_of_all_errors(admin: Client, path: str) -> None:
+    for size in (500, 8192, 20_000):
+        response = await admin.open("GET", path.format("A" * size))
+        assert response.status in (400, 404, 410)
+        assert response.headers["X-Request-Id"]
+
+
+async def test_pages_for_people_are_pages_when_something_is_wrong_too(document: Any, nobody: Client) -> None:
+    for path in ("/v1/oauth2/start/x", "/v1/oauth2/callback?state=x"):
+        response = await nobody.open("GET", path)
+        told = document["paths"][path.partition("?")[0].replace("/x", "/{token}")]["get"]["responses"]
+        assert response.content_type in told[str(response.status)]["content"]
+
+
+async def test_the_document_tells_what_a_header_and_an_event_may_be(document: Any, admin: Client, shop: str) -> None:
+    submit = document["paths"]["/v1/account/{account}/submit"]["post"]["parameters"]
+    (key,) = [one["schema"] for one in submit if one["in"] == "header"]
+    body = {"to": {"address": "a@b.example"}, "text": "x", "dryRun": True}
+    for given in ("k", "two words", "k" * key["maxLength"], "k" * (key["maxLength"] + 1), "ü"):
+        good = len(given) <= key["maxLength"] and re.fullmatch(key["pattern"].strip("^$"), given) is not None
+        headers = {"Idempotency-Key": given}
+        status, error = await admin.ask("POST", f"/v1/account/{shop}/submit", body, headers=headers)
+        assert (status == 200) is good, error
+    ref = document["paths"]["/v1/webhooks"]["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    wanted = document["components"]["schemas"][ref.rpartition("/")[2]]["properties"]
+    events = wanted["events"]["anyOf"][0]["items"]["enum"]
+    for number, event in enumerate(events):
+        await admin.ok("POST", "/v1/webhooks", {"url": f"https://hooks.example.com/{number}", "events": [event]})
+
+
 async def test_operation_ids_are_unique(document: Any) -> None:
     assert len({operation.name for operation in OPERATIONS}) == len(OPERATIONS)
 

@@ -127,8 +127,8 @@ BUILD_INFO = Figure("build_info", "Always 1; the labels say what runs", "version
 def prepare(settings: Settings) -> None:
     """Join the shared folder, if there is one. Call first in a role's main, before its processes are started."""
     meters.join(settings.metrics_dir)
-    for counter in (REDIS_ERRORS, STORE_ERRORS):
-        counter.labels()  # shown as 0: no error yet is a fact too
+    for family in (REDIS_ERRORS, STORE_ERRORS, REPORT_CANDIDATES, MAILBOX_IDLE):
+        family.labels()  # shown as 0: no error yet is a fact too
     for outcome in ("delivered", "retried", "failed"):
         WEBHOOKS.labels(outcome)
     for outcome in ("done", "failed"):

@@ -34,7 +34,7 @@ def tool(name: str) -> str:
 
 
 def promtool(*args: str | Path, **given: Any) -> None:
-    done = subprocess.run([tool("promtool"), *map(str, args)], capture_output=True, text=True, timeout=60, **given)
+    done = subprocess.run([tool("promtool"), *map(str, args)], capture_output=True, text=True, timeout=240, **given)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -93,6 +93,7 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.body_exists and not request.content.at_eof():
             response.force_close()  # the rest of the body is not worth reading
     response.headers["X-Request-Id"] = request_id
+    response.headers["X-Content-Type-Options"] = "nosniff"  # strangers' words are in it, and no browser's business
     response.headers["Server"] = "postferry"
     return response
 

@@ -116,7 +116,8 @@ class Deliverer:
                 for group in groups(hand.rows[place:], 1 if hand.account.mailgun else TOGETHER):
                     if group[0].message not in wanted or self._hands.spent(hand):
                         break
-                    await self._carefully(hand, group, content)
+                    if group[0].message in content:  # else it went meanwhile, with its account
+                        await self._carefully(hand, group, content)
                     place += len(group)
 
     async def _carefully(self, hand: Hand, rows: Sequence[Leased], content: dict[UUID, bytes]) -> None:

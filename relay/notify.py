@@ -13,12 +13,14 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from relay import metrics
 from relay.batch import Batcher
 from relay.core import webhook
 from relay.core.errors import StoreAway
+from relay.core.masking import masked
 from relay.core.vault import Vault
 from relay.net import http
 from relay.settings import Settings
@@ -156,6 +158,7 @@ class Notifier:
             secrets = [secret for secret in (endpoint.secret, endpoint.old_secret) if secret]
             headers = webhook.headers(posting.event, body, secrets, at, endpoint.headers)
             answer = await self._poster.post(endpoint.url, body, headers)
+            answer = _masked(answer, [*secrets, *endpoint.headers.values()])
         except http.Exhausted:
             raise
         except Exception:
@@ -236,6 +239,12 @@ async def _until(event: asyncio.Event, seconds: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
+
+
+def _masked(answer: http.Answer, secrets: Sequence[str]) -> http.Answer:
+    """There are receivers that repeat what they were sent, and the log is for those who may not see it."""
+    error, response = (masked(text, secrets) if text else text for text in (answer.error, answer.response))
+    return replace(answer, error=error, response=response)
 
 
 def _tell(change: Fared) -> None:

@@ -6,12 +6,14 @@ import base64
 import secrets
 import ssl
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from relay.core import mailgun as api
 from relay.core.hosts import Network
 from relay.core.mailgun import Said
+from relay.core.masking import masked
 from relay.core.model import Mailgun
 from relay.core.reply import Reply, Stage
 from relay.net import dial, exchange, guard, tls
@@ -88,6 +90,7 @@ class Connection:
         except Unanswered as fault:
             return Result(recipient, Stage.DOT, Reply(451, "4.4.2", str(fault)), lost=True)
         stage, reply = api.read(said, datetime.now(UTC))
+        reply = replace(reply, text=masked(reply.text, [self._mailgun.api_key]))
         lost = api.unclear(said)
         judged = stage in (Stage.RCPT, Stage.DOT) and said.status < 500 and not lost
         self.greeted = judged or (self.greeted and stage is not Stage.AUTH)

@@ -322,6 +322,27 @@ async def test_a_lease_of_a_deleted_account_ends_quietly(line: Line) -> None:
         assert upstream.connections == 0
 
 
+async def test_an_account_that_is_deleted_under_its_lease_ends_it_quietly(
+    line: Line, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from relay.store import messages
+
+    bodies = messages.bodies
+
+    async def gone(conn: Any, wanted: Any) -> Any:
+        for table in ("deliveries", "bodies", "messages", "accounts"):
+            await conn.execute(f"delete from {table}".encode())
+        return await bodies(conn, wanted)
+
+    monkeypatch.setattr("relay.deliver.messages.bodies", gone)
+    async with Upstream() as upstream:
+        await line.account(upstream)
+        await line.accept("one@x.example")
+        await line.deliver()
+        assert upstream.taken == []
+    assert "a fault of ours" not in caplog.text
+
+
 async def test_large_mail_is_fetched_one_by_one(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[int] = []
     from relay.store import messages

@@ -64,6 +64,24 @@ async def test_an_event_is_posted_and_the_public_library_verifies_it(told: Told,
     assert post.headers["content-type"] == "application/json"
 
 
+async def test_what_a_receiver_repeats_of_our_secrets_is_not_kept(told: Told, receiver: Receiver) -> None:
+    receiver.when().say(500, f"you sent Very-Secret and {SECRET}".encode(), Location="/Very-Secret")
+    id = await told.endpoint(receiver.url("/hook"))
+    sealed = told.vault.seal(f"endpoint/{id}", "headers", '{"X-Key": "Very-Secret"}')
+    await told.rows("update endpoints set headers = %s returning id", sealed)
+    await told.event()
+    async with told.running():
+        await receiver.wait(1)
+        await until(lambda: _kept(told))
+    kept = str(await told.rows("select p::text from posts p"))
+    assert "you sent *** and ***" in kept
+    assert "Very-Secret" not in kept
+
+
+async def _kept(told: Told) -> bool:
+    return bool(await told.rows("select from posts"))
+
+
 async def test_what_is_not_due_is_not_looked_for_without_rest(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     """More endpoints than one claim looks through have something that waits, and nothing is due."""
     monkeypatch.setattr(postings, "LOOK", 2)

@@ -298,3 +298,8 @@ async def test_a_knock_sends_nothing(server: MailgunServer) -> None:
 
 async def test_no_key_in_what_is_shown() -> None:
     assert KEY not in repr(Mailgun(DOMAIN, KEY))
+
+
+async def test_a_key_that_an_answer_repeats_is_in_no_reply(server: MailgunServer) -> None:
+    server.when().say(400, {"message": f"your key {KEY} is no good for this"})
+    assert KEY not in (await sent(server)).reply.text

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-import time
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
@@ -16,9 +15,10 @@ from relay import metrics, ready, role
 from relay.core import limits
 from relay.core.errors import StoreAway
 from relay.settings import Settings
-from relay.store import db, leases, messages, outcomes, retention, turns
+from relay.store import db, leases, turns
 from relay.store.leases import Lease
 from workers import broker as brokers
+from workers.housekeeping import Housekeeper
 
 log = logging.getLogger("postferry.scheduler")
 
@@ -28,8 +28,6 @@ LOOK_AGAIN = 1.0  # s; a hold is believed so long at most, since the limit itsel
 MOST_WAITING = 400  # leases that no worker has begun: more would only grow old in the broker
 FORGOTTEN = 5.0  # s after which a lease that was not begun is enqueued again
 RECONNECT = 3.0  # s that a worker takes at most to notice that PostgreSQL is back
-HOUSEKEEPING = 60.0
-PURGED = 100  # messages, of up to a thousand deliveries each: the rows of their recipients are locked meanwhile
 
 
 class Hold(NamedTuple):
@@ -59,7 +57,7 @@ class Scheduler:
         """Until `stopping`. An outage of PostgreSQL or Redis is waited out."""
         listener = asyncio.create_task(self._listen())
         stopper = asyncio.create_task(self._stop(stopping))
-        housekeeper = asyncio.create_task(self._keep_house())
+        housekeeper = asyncio.create_task(Housekeeper(self._pool, self._settings).run())
         try:
             while not stopping.is_set():
                 try:
@@ -207,29 +205,6 @@ class Scheduler:
         if due is not None:
             waits.append(due)
         return max(0.001, min(waits))
-
-    async def _keep_house(self) -> None:
-        """What need not be kept: old mail in small batches, spent idempotency keys, slots that left every window.
-
-        Beside the pulse: no mail waits for it.
-        """
-        while True:
-            try:
-                async with db.connection(self._pool) as conn:
-                    await outcomes.forget_slots(conn)
-                    await messages.forget_keys(conn)
-                    if self._settings.retention_days:
-                        await self._purge(conn)
-            except Exception as error:
-                log.error("housekeeping is put off: %s", error)
-            await asyncio.sleep(HOUSEKEEPING)
-
-    async def _purge(self, conn: db.Connection) -> None:
-        """Old mail, batch after batch, for a part of the time until the next housekeeping."""
-        until = time.monotonic() + HOUSEKEEPING / 4
-        while time.monotonic() < until:
-            if await retention.purge(conn, self._settings.retention_days, most=PURGED) < PURGED:
-                return
 
     async def _listen(self) -> None:
         """Hears the wake-ups, on a connection of its own."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from relay.store import states
@@ -11,14 +11,17 @@ from relay.store.db import Connection
 from relay.store.rollups import COUNTS
 
 OLD = """
-select id from messages m
+select id, (select count(*) from deliveries d where d.message_id = m.id) from messages m
 where id < %(horizon)s and not exists (
     select from deliveries d where d.message_id = m.id
-    and (d.finished_at is null or d.finished_at > now() - make_interval(days => %(days)s)))
+    and (d.finished_at is null or d.finished_at > now() - %(days)s * interval '1 day'))
 order by id limit %(most)s for update skip locked
 """
 
-OF_ACCOUNT = "select id from messages where account_id = %(account)s order by id limit %(most)s for update"
+OF_ACCOUNT = """
+select id, (select count(*) from deliveries d where d.message_id = m.id) from messages m
+where account_id = %(account)s order by id limit %(most)s for update
+"""
 
 # Rows are locked in one order, as those who count opens lock them, before a statement with a newer snapshot looks at
 # them: a dead letter that was replayed meanwhile stays, and an open that was recorded meanwhile is seen.
@@ -59,7 +62,7 @@ with going as (
     select id, coalesce(email_type, '') as email_type, splice is not null as tracked
     from messages m where id = any(%(ids)s) and not exists (
         select from deliveries d where d.message_id = m.id
-        and (d.finished_at is null or d.finished_at > now() - make_interval(days => %(days)s)))
+        and (d.finished_at is null or d.finished_at > now() - %(days)s * interval '1 day'))
 ), {REMOVED}, fewer as (
     select account_id, address, count(*) filter (where state {states.DELIVERED}) as sent,
         count(*) filter (where state {states.DELIVERED} and tracked) as tracked,
@@ -91,10 +94,21 @@ delete from messages where id in (select id from going)
 """  # noqa: S608 - the text is ours
 
 
-async def purge(conn: Connection, days: int, *, most: int = 500) -> int:
-    """Drops at most `most` messages that ended more than `days` ago, with all that is theirs. Returns how many."""
+class Purged(NamedTuple):
+    """So many messages went; `more`: there are others that may go at once."""
+
+    messages: int
+    more: bool
+
+
+async def purge(conn: Connection, days: float, *, most: int = 500, deliveries: int = 2000) -> Purged:
+    """Drops messages that ended more than `days` ago, with all that is theirs.
+
+    At most `most`, and of those no more than have so many `deliveries` together: the rows of their recipients are
+    locked meanwhile, and whoever records an outcome for one of them waits.
+    """
     given = {"horizon": await _horizon(conn, days), "days": days, "most": most}
-    return await _take(conn, OLD, PURGE, given)
+    return await _take(conn, OLD, PURGE, given, deliveries)
 
 
 async def forget_mail(conn: Connection, account: str, most: int) -> int:
@@ -102,7 +116,7 @@ async def forget_mail(conn: Connection, account: str, most: int) -> int:
 
     Its figures are not put right: they go with the account (`rollups.forget`).
     """
-    return await _take(conn, OF_ACCOUNT, FORGET, {"account": account, "most": most})
+    return (await _take(conn, OF_ACCOUNT, FORGET, {"account": account, "most": most})).messages
 
 
 async def forget_recipients(conn: Connection, account: str, most: int) -> int:
@@ -115,20 +129,34 @@ async def forget_recipients(conn: Connection, account: str, most: int) -> int:
     return cursor.rowcount
 
 
-async def _take(conn: Connection, which: str, remove: str, given: dict[str, Any]) -> int:
+async def _take(
+    conn: Connection, which: str, remove: str, given: dict[str, Any], deliveries: float = float("inf")
+) -> Purged:
     """Locks what is to go, then removes what still is."""
     async with conn.transaction():
-        ids: Sequence[UUID] = [row[0] for row in await (await conn.execute(which.encode(), given)).fetchall()]
+        found = await (await conn.execute(which.encode(), given)).fetchall()
+        ids = _within(found, deliveries)
         if not ids:
-            return 0
+            return Purged(0, False)
         await conn.execute(LOCK, {"ids": ids})
-        return (await conn.execute(remove.encode(), {**given, "ids": ids})).rowcount
+        gone = (await conn.execute(remove.encode(), {**given, "ids": ids})).rowcount
+    return Purged(gone, len(ids) < len(found) or len(found) == given["most"])
 
 
-async def _horizon(conn: Connection, days: int) -> UUID:
+def _within(found: Sequence[tuple[UUID, int]], deliveries: float) -> Sequence[UUID]:
+    """The first messages that have at most so many deliveries together; one at least."""
+    total = 0
+    ids: list[UUID] = []
+    for id, count in found:
+        total += count
+        if ids and total > deliveries:
+            break
+        ids.append(id)
+    return ids
+
+
+async def _horizon(conn: Connection, days: float) -> UUID:
     """The smallest message id of `days` ago: ids are version 7, so age is a range of the primary key."""
-    cursor = await conn.execute(
-        "select (extract(epoch from now() - make_interval(days => %s)) * 1000)::bigint", (days,)
-    )
+    cursor = await conn.execute("select (extract(epoch from now() - %s * interval '1 day') * 1000)::bigint", (days,))
     (milliseconds,) = await cursor.fetchone() or (0,)
     return UUID(int=milliseconds << 80)

@@ -53,9 +53,10 @@ class Sink:
         assert self.process.stdout
         return self.process.stdout.readline()
 
-    def ask(self, run: str, *, times: bool = False) -> dict[str, Any]:
+    def ask(self, run: str, *, times: bool = False, forget: bool = False) -> dict[str, Any]:
+        """What it has of a run; `forget`: from then on nothing."""
         assert self.process.stdin
-        print(run, "times" if times else "", file=self.process.stdin, flush=True)
+        print(run, "times" if times else "", "forget" if forget else "", file=self.process.stdin, flush=True)
         answer: dict[str, Any] = json.loads(self._line())
         return answer
 

@@ -1,10 +1,10 @@
 """`python -m tests.bench.fairness`: one account has a million messages due, another submits one a second.
 
-How long does the other wait? The crowd's upstream is another server than the quiet account's. It is measured twice: half
-a second away, so that its mail stays; and near, so that the crowd keeps both cores as busy as it can. Postfix has two
-destinations for the same, with its own limits; for the near one its queue is filled on hold, then released. Its active
-queue holds 20,000 messages: what comes when it is full waits, whatever its destination, so it is measured below that
-and above.
+How long does the other wait? The crowd's upstream is another server than the quiet account's. It is measured twice:
+half a second away, so that its mail stays; and near, so that the crowd keeps both cores as busy as it can. Postfix has
+two destinations for the same, with its own limits; for the near one its queue is filled on hold, then released. Its
+active queue holds 20,000 messages: what comes when it is full waits, whatever its destination, so it is measured below
+that and above.
 """
 
 from __future__ import annotations

@@ -37,6 +37,8 @@ class Plan:
     domain: str = "readers.example"  # theirs
     sender: str = mail.SENDER
     gap: float = 0.0  # seconds between one connection and the next, on average: for latency
+    pace: float = 0.0  # messages a second of all connections together; 0: as fast as they are taken
+    at: float = 0.0  # of time.monotonic(): when to begin
     path: str = ""  # http: where to post
     token: str = ""
     seconds: float = 60.0  # gives up after so long
@@ -56,11 +58,12 @@ class Result:
     waits: list[float] = field(default_factory=list)  # from the content's last byte to its reply
     written: dict[str, float] = field(
         default_factory=dict
-    )  # when each message's last byte was written (with a gap only)
+    )  # when each message's last byte was written (with a gap or a pace only)
 
 
-Talk = Generator[bytes, bytes, None]
-"""What a client says: yields bytes to write, gets the reply to them. Yields b"" to wait for the greeting."""
+Talk = Generator[bytes | float, bytes, None]
+"""What a client says: yields bytes to write, gets the reply to them. Yields b"" to wait for the greeting, and seconds
+to wait before it goes on."""
 
 
 class Client(asyncio.Protocol):
@@ -80,12 +83,18 @@ class Client(asyncio.Protocol):
         if not self.whole():
             return
         reply, self.buffer = self.buffer, b""
+        self.go_on(reply)
+
+    def go_on(self, reply: bytes) -> None:
         try:
             self.speak(self.talk.send(reply))
         except StopIteration:
             self.transport.close()
 
-    def speak(self, words: bytes) -> None:
+    def speak(self, words: bytes | float) -> None:
+        if isinstance(words, float):
+            asyncio.get_running_loop().call_later(words, self.go_on, b"")
+            return
         self.said = words
         if words:
             self.transport.write(words)
@@ -135,9 +144,9 @@ class Generating:
             self.client: type[Client] = SmtpClient
             if plan.protocol == "pipelined":
                 self.client = PipelinedClient
-            names = mail.recipients(max(plan.recipients, plan.readers), plan.domain)
-            envelopes = [names] if plan.recipients > 1 else [[name] for name in names]
-            self.envelopes = [self.envelope(to) for to in envelopes]
+            together = plan.recipients > 1
+            names = mail.recipients(plan.recipients if together else plan.readers, plan.domain)
+            self.envelopes = [self.envelope(to) for to in ([names] if together else [[name] for name in names])]
         else:
             self.content = mail.submission(plan.run, plan.size)
             self.client = HttpClient
@@ -149,6 +158,7 @@ class Generating:
         return [b"".join(words)] if self.plan.protocol == "pipelined" else words
 
     async def go(self) -> Result:
+        await asyncio.sleep(max(self.plan.at - time.monotonic(), 0))
         self.result.started = time.monotonic()
         self.deadline = self.result.started + self.plan.seconds
         progress = asyncio.create_task(self.progress())
@@ -197,6 +207,8 @@ class Generating:
         reply = yield b"EHLO app.sender.example\r\n"
         while self.wanted and reply < b"4":
             number, self.next = self.next, self.next + 1
+            if (wait := self.wait(number)) > 0:
+                yield wait
             for command in self.envelopes[number % len(self.envelopes)]:
                 reply = yield command
                 if reply >= b"4":
@@ -216,11 +228,17 @@ class Generating:
         head = "\r\n".join([*lines, "Content-Type: application/json", "Content-Length: "]).encode()
         while self.wanted:
             number, self.next = self.next, self.next + 1
+            if (wait := self.wait(number)) > 0:
+                yield wait
             body = self.content(number)
             reply = yield from self.hand_over(head + str(len(body)).encode() + b"\r\n\r\n" + body, number)
             self.note(reply, accepted=reply.startswith(b"HTTP/1.1 2"))
 
-    def hand_over(self, words: bytes, number: int) -> Generator[bytes, bytes, bytes]:
+    def wait(self, number: int) -> float:
+        """Seconds until this message's turn."""
+        return self.result.started + number / self.plan.pace - time.monotonic() if self.plan.pace else 0.0
+
+    def hand_over(self, words: bytes, number: int) -> Generator[bytes | float, bytes, bytes]:
         """Say the words that hand a message over; a connection that ends before the reply leaves it unknown."""
         began = time.monotonic()
         try:
@@ -229,7 +247,7 @@ class Generating:
             self.result.unknown += 1
             raise
         self.result.waits.append(time.monotonic() - began)
-        if self.plan.gap:
+        if self.plan.gap or self.plan.pace:
             self.result.written[mail.mark(self.plan.run, number)] = began
         return reply
 

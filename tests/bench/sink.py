@@ -1,7 +1,8 @@
 """The upstream of the bench: an SMTP server that counts and times every message, and stores none.
 
 A process of its own (`python -m tests.bench.sink`). The first line it prints is its port. Then each line on stdin names
-a run and is answered with one line of JSON: what was taken of that run so far. `NAME times` adds when each came.
+a run and is answered with one line of JSON: what was taken of that run so far. `NAME times` adds when each came; with
+`forget` it knows nothing of the run from then on.
 """
 
 from __future__ import annotations
@@ -124,7 +125,9 @@ async def serve() -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(questions), sys.stdin)
     print(server.sockets[0].getsockname()[1], flush=True)
     while question := (await questions.readline()).split():
-        answer = runs[question[0].decode()].report(times=len(question) > 1)
+        answer = runs[question[0].decode()].report(times=b"times" in question)
+        if b"forget" in question:
+            del runs[question[0].decode()]
         print(json.dumps(answer | {"connections": Upstream.connections}), flush=True)
     server.close()
 

@@ -130,4 +130,4 @@ async def test_old_mail_leaves_whole_and_young_or_unfinished_mail_stays(pool: db
                 )
         gone = await retention.purge(conn, 7)
         left = await (await conn.execute("select count(*) from bodies")).fetchone()
-    assert (gone, left) == (1, (2,))
+    assert (gone.messages, gone.more, left) == (1, False, (2,))

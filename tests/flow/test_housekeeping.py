@@ -1,0 +1,76 @@
+"""Housekeeping: old mail leaves batch by batch, however many recipients it has, and young mail stays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+
+import pytest
+
+from relay.settings import Settings
+from relay.store import db, retention
+from tests.stack import until
+from workers.housekeeping import Housekeeper
+
+MESSAGES = """
+insert into messages (id, account_id, ingress, message_id, sender, subject, size, priority, smtputf8, eightbit, send_at)
+select uuidv7(-age * interval '1 day'), 'tidy', 'api', '<' || age || '@x>', 'a@x', '', 1, 1, false, false, now()
+from unnest(%s::int[]) age
+"""
+DELIVERIES = """
+insert into deliveries (message_id, account_id, recipient, state, ready, priority, max_attempts, due_at, expires_at,
+    finished_at)
+select m.id, 'tidy', 'r' || n || '@x', 'sent', false, 1, 1, now(), now(), uuid_extract_timestamp(m.id)
+from messages m, generate_series(1, %s) n where m.account_id = 'tidy'
+"""
+
+
+async def mail(conn: db.Connection, ages: list[int], recipients: int) -> None:
+    """A message of each age (days), sent to so many."""
+    await conn.execute(MESSAGES, (ages,))
+    await conn.execute(DELIVERIES, (recipients,))
+
+
+async def left(conn: db.Connection, table: str = "messages") -> int:
+    row = await (await conn.execute(f"select count(*) from {table} where account_id = 'tidy'".encode())).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@asynccontextmanager
+async def housekeeping(pool: db.Pool, settings: Settings, **how: float) -> AsyncIterator[None]:
+    task = asyncio.create_task(Housekeeper(pool, settings, **how).run())  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_old_mail_leaves_in_several_batches_of_one_round(pool: db.Pool, settings: Settings) -> None:
+    async with db.connection(pool) as conn:
+        await mail(conn, [40, 41, 42, 43, 44, 3, 2], recipients=2)
+        async with housekeeping(pool, replace(settings, retention_days=30), batch=2):
+            await until(lambda: gone(conn, 2))
+        assert await left(conn, "deliveries") == 4
+
+
+async def gone(conn: db.Connection, rest: int) -> bool:
+    return await left(conn) == rest
+
+
+async def test_the_next_round_comes_by_itself(pool: db.Pool, settings: Settings) -> None:
+    async with db.connection(pool) as conn, housekeeping(pool, replace(settings, retention_days=30), every=0.05):
+        await mail(conn, [40], recipients=1)
+        await until(lambda: gone(conn, 0))
+
+
+@pytest.mark.parametrize(("deliveries", "messages"), [(7, 2), (1, 1), (100, 5)])
+async def test_a_batch_is_bounded_by_its_deliveries(pool: db.Pool, deliveries: int, messages: int) -> None:
+    """Who records an outcome for a recipient of theirs waits as long as the batch takes."""
+    async with db.connection(pool) as conn:
+        await mail(conn, [40, 41, 42, 43, 44], recipients=3)
+        assert await retention.purge(conn, 30, most=10, deliveries=deliveries) == (messages, messages < 5)

@@ -1,4 +1,4 @@
-"""Which copies of a message a mailbox has: looked for by its Message-ID, looked at one by one."""
+"""Which copies of a message a mailbox has: looked for by its Message-IDs, looked at one by one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from relay.core import copytext, sentcopy
+from relay.core import copytext, provider, sentcopy
 from relay.core.model import Copy
 from relay.core.sentcopy import Candidate, Intent, Wanted
 from relay.core.sentfolders import Layout
@@ -32,6 +32,7 @@ class Finder:
         self._most = 2 * len(content) + LARGE  # a pixel stands no farther behind than that, however it was rewritten
         self._own = copytext.pixels(content) if owed.tracked else frozenset()  # quoted ones: no business of ours
         self._subject = copytext.subject(content)
+        self._ids = provider.message_ids(owed.message_id, owed.replies)
         self._received: bool | None = None  # the message came in as well: INBOX has it
 
     async def look(self, wanted: Wanted) -> list[Candidate]:
@@ -58,7 +59,7 @@ class Finder:
     async def came_in(self) -> bool:
         if self._received is None:
             await self._mailbox.select("INBOX", readonly=True)
-            self._received = bool(await self._mailbox.find(self._owed.message_id))
+            self._received = bool(await self._named())
         return self._received
 
     async def _candidates(self, path: str) -> list[tuple[Candidate, bytes]]:
@@ -66,17 +67,20 @@ class Finder:
         counts."""
         selected = await self._mailbox.select(path)
         validity = self.validities[path] = selected.uidvalidity
-        uids = set(await self._mailbox.find(self._owed.message_id))
+        uids = await self._named()
         intent = self.intent
         if intent is not None and (intent.path, intent.uidvalidity) == (path, validity):
             uids |= {intent.uid} if intent.uid else set(await self._mailbox.since(intent.uidnext, RECENT))
         headers = await self.named(uids)
         return [(one, headers[one.uid]) for one in await self._judged(path, headers)]
 
+    async def _named(self) -> set[int]:
+        return {uid for id in self._ids for uid in await self._mailbox.find(id)}
+
     async def named(self, uids: Collection[int]) -> dict[int, bytes]:
-        """Of these mails those that have the message's Message-ID, with their headers."""
+        """Of these mails those that have a Message-ID of the message, with their headers."""
         headers = await self._mailbox.headers(uids, copytext.LOOKED_AT) if uids else {}
-        return {uid: one for uid, one in headers.items() if copytext.has_id(one, self._owed.message_id)}
+        return {uid: one for uid, one in headers.items() if any(copytext.has_id(one, id) for id in self._ids)}
 
     async def _judged(self, path: str, headers: Mapping[int, bytes]) -> list[Candidate]:
         briefs = await self._mailbox.briefs(headers) if headers else {}

@@ -67,8 +67,8 @@ class Desk:
         vault = Vault(self.settings.secret_keys)
         await enrol.save(self.pool, vault, self.settings, id, {"smtp": upstream, "imap": imap, **given})
 
-    async def send(self, content: bytes | None = None, *to: str, **more: Any) -> UUID:
-        """A message that was sent to all of them; its copy is owed."""
+    async def send(self, content: bytes | None = None, *to: str, reply: str = "ok", **more: Any) -> UUID:
+        """A message that was sent to all of them, with this reply; its copy is owed."""
         content = message() if content is None else content
         one = replace(
             prepared(*to or ("bo@there.example",), content=content, splice=splice.find(content), **more),
@@ -77,11 +77,11 @@ class Desk:
         async with db.connection(self.pool) as conn:
             await stored(conn, one)
             await conn.execute(
-                "with d as (update deliveries set state = 'sent', ready = false, finished_at = now()"
+                "with d as (update deliveries set state = 'sent', ready = false, finished_at = now(), reply = %s"
                 " where message_id = %s returning id, account_id)"
                 " insert into attempts (delivery_id, account_id, number, seconds, outcome, stage)"
                 " select id, account_id, 1, 0, 'sent', 'dot' from d",
-                (one.id,),
+                (reply, one.id),
             )
             await conn.execute(
                 "insert into sent_copies (message_id, account_id) values (%s, %s)", (one.id, one.account)

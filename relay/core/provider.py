@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 NAMES: tuple[tuple[str, str, str], ...] = (
     # What the reply says, a reply that does, and the name in it. The first that fits counts.
@@ -43,3 +44,12 @@ def message_id(reply: str) -> str | None:
         if found := reader.search(reply):
             return found[1]
     return None
+
+
+def message_ids(own: str, replies: Iterable[str]) -> tuple[str, ...]:
+    """What a message may be called in the sender's mailbox: by its own Message-ID, or by one that its provider gave it.
+
+    Outlook.com writes another one into what it sends and files; its reply tells which.
+    """
+    given = (message_id(reply) for reply in replies)
+    return tuple(dict.fromkeys((own, *(f"<{name}>" for name in given if name and "@" in name))))

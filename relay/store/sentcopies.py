@@ -12,8 +12,10 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from relay.core.model import EventType
+from relay.store import states
 from relay.store.db import Connection
 
+NAMES = 50  # that a provider may have given one message
 LOOK = 2000  # rows that are looked at for accounts whose turn it is
 FREE = "s.due_at <= now() and coalesce(s.claimed_until <= now(), true)"
 
@@ -44,7 +46,10 @@ returning s.message_id as message, s.account_id as account, s.claim, s.state::te
     coalesce((select true from deliveries d where d.message_id = s.message_id and d.finished_at is null limit 1), false)
         as unfinished,
     (select count(*) from deliveries d join attempts a on a.delivery_id = d.id
-        where d.message_id = s.message_id and a.outcome in ('sent', 'unknown'))::integer as taken
+        where d.message_id = s.message_id and a.outcome in ('sent', 'unknown'))::integer as taken,
+    array(select distinct d.reply from deliveries d
+        where d.message_id = s.message_id and strpos(d.reply, '@') > 0 and d.state {states.DELIVERED}
+        limit {NAMES}) as replies
 """  # noqa: S608 - the text is ours
 
 GIVEN_UP = f"""
@@ -78,6 +83,7 @@ class Owed:
     created_at: datetime
     unfinished: bool  # some delivery of it has no outcome yet
     taken: int  # times that upstream took it, or may have
+    replies: Sequence[str]  # that upstream took it with, where they may tell what it calls the message
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,3 +28,9 @@ REPLIES = [
 @pytest.mark.parametrize(("reply", "name"), REPLIES)
 def test_an_upstreams_name_of_a_message(reply: str, name: str | None) -> None:
     assert provider.message_id(reply) == name
+
+
+def test_a_message_is_called_by_its_own_id_and_by_the_one_that_its_provider_told() -> None:
+    outlook = "OK <AM0@AM0.prod.outlook.com> [Hostname=AM0.prod.outlook.com]"
+    told = [outlook, outlook, "Ok: queued as 4F2D41A0B3", "ok <somebody@there.example>", ""]
+    assert provider.message_ids("<m@here.example>", told) == ("<m@here.example>", "<AM0@AM0.prod.outlook.com>")

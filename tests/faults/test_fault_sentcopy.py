@@ -61,6 +61,30 @@ async def test_the_provider_s_copy_with_a_pixel_gives_way_to_ours(pool: db.Pool,
         assert await desk.files() is True
 
 
+OUTLOOKS = "<AM0PR0102@AM0PR01.eurprd01.prod.outlook.com>"
+OUTLOOK_SAYS = f"OK {OUTLOOKS} [Hostname=AM0PR01.eurprd01.prod.outlook.com]"
+
+
+async def test_a_copy_that_the_provider_gave_another_message_id_gives_way(pool: db.Pool, settings: Settings) -> None:
+    """As Outlook.com does, whose reply tells it."""
+    async with at_work(MailboxServer(), pool, settings) as (server, desk):
+        await desk.send(reply=OUTLOOK_SAYS)
+        server.put("Sent", theirs(message()).replace(b"<1@example.com>", OUTLOOKS.encode()))
+        await desk.work()
+        assert b"Message-ID: <1@example.com>" in the_one(server).content
+        assert await desk.files() is True
+
+
+async def test_no_other_mail_goes_for_what_a_reply_says(pool: db.Pool, settings: Settings) -> None:
+    """Given an upstream that calls what it took by the name of another mail, of the same minute."""
+    other = message("other@example.com").replace(b"Subject: Hello", b"Subject: Another")
+    async with at_work(MailboxServer(), pool, settings) as (server, desk):
+        server.put("Sent", other)
+        await desk.send(reply="OK <other@example.com> [Hostname=mx.example.com]")
+        await desk.work()
+        assert sorted(mail.content for mail in standing(server)) == sorted([message(), other])
+
+
 async def test_one_for_each_recipient_give_way_to_ours(pool: db.Pool, settings: Settings) -> None:
     async with at_work(MailboxServer(), pool, settings) as (server, desk):
         await desk.send(None, "bo@x.example", "cy@x.example", "di@x.example")

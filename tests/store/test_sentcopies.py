@@ -154,6 +154,17 @@ async def test_what_is_claimed_tells_all_that_is_needed(conn: db.Connection) -> 
         {"sentMailPath": "Mine"},
     )
     assert (copy.tracked, copy.size, copy.looks, copy.place) == (True, len(HTML), 0, None)
+    assert copy.replies == []
+
+
+async def test_replies_that_may_name_the_message_are_told_once(conn: db.Connection) -> None:
+    await account(conn)
+    lease, (one, other, third) = await begun(conn, "a@x", "b@x", "c@x")
+    await commit(conn, lease, sent=[one, other, third])
+    for delivery, reply in ((one, "OK <1@mx> [Hostname=mx]"), (other, "OK <1@mx> [Hostname=mx]"), (third, "ok")):
+        await conn.execute("update deliveries set reply = %s where id = %s", (reply, delivery))
+    (copy,) = await claimed(conn)
+    assert copy.replies == ["OK <1@mx> [Hostname=mx]"]
 
 
 async def test_a_claim_is_one_s_until_it_ends(conn: db.Connection) -> None:

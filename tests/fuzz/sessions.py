@@ -209,6 +209,12 @@ def check(data: bytes) -> None:
         onwards(submission)
 
 
+FALSE_ENDS = (
+    *(b"\n.\n", b"\r.\r", b"\r\n.\n", b"\n.\r\n", b"\r\n\0.\r\n", b"\r\n.\r\r\n", b"\r.\r\n", b"\r\n.\0\r\n"),
+)
+"""What some servers have taken for the end of a message."""
+
+
 def seeds() -> Iterator[bytes]:
     hello, mail = b"EHLO client.example\r\n", b"MAIL FROM:<a@one.example>\r\n"
     rcpt, data, end = b"RCPT TO:<b@two.example>\r\n", b"DATA\r\n", b".\r\n"
@@ -229,16 +235,7 @@ def seeds() -> Iterator[bytes]:
     yield b"\4" + whole
     yield b"\x08PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" + whole
     yield b"\x08\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\1\x7f\0\0\1\0\1\0\2" + whole
-    for ending in (
-        b"\n.\n",
-        b"\r.\r",
-        b"\r\n.\n",
-        b"\n.\r\n",
-        b"\r\n\0.\r\n",
-        b"\r\n.\r\r\n",
-        b"\r.\r\n",
-        b"\r\n.\0\r\n",
-    ):
+    for ending in FALSE_ENDS:
         yield b"\0" + whole.replace(b"body\r\n", b"body" + ending + mail + rcpt + data + b"x\r\n")
         yield b"\0" + whole.replace(b"body\r\n.\r\n", b"body" + ending + b"\xff" + mail + rcpt + data + b"x\r\n.\r\n")
     yield b"\0" + whole.replace(b"body", b"\xfe0123456789\r\n\xfe")

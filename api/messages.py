@@ -13,7 +13,7 @@ from pydantic import Field
 
 from api.call import Call
 from api.problems import Problem
-from api.shapes import AccountId, Answer, Instant, Query
+from api.shapes import MAIL, AccountId, Answer, Instant, Query
 from relay.core import cleaning, place
 from relay.core.address import Mailbox
 from relay.core.original import File, Original, read
@@ -43,7 +43,7 @@ class Correspondent(Answer):
 class Text(Answer):
     """What the message says."""
 
-    plain: str | None = None
+    plain: str | None = Field(default=None, examples=["Hello Ada"])
     html: str | None = Field(
         default=None, description="As it was sent: show it only in a sandbox, or ask for webSafeHtml."
     )
@@ -53,11 +53,11 @@ class Text(Answer):
 class Attached(Answer):
     """A file of the message."""
 
-    id: str
+    id: str = Field(examples=[f"{MAIL}.0"])
     content_type: str
     filename: str | None
-    size: int = Field(description="Bytes of the file.")
-    encoded_size: int = Field(description="Bytes that it takes in the message.")
+    size: int = Field(description="Bytes of the file.", examples=[5])
+    encoded_size: int = Field(description="Bytes that it takes in the message.", examples=[8])
     embedded: bool = Field(description="It belongs to the HTML.")
     inline: bool = Field(description="It asks to be shown with the message.")
     cid: str | None = Field(description="By which the HTML names it: `cid:…`.")
@@ -68,17 +68,17 @@ class Attached(Answer):
 class Shown(Answer):
     """A message as it lies in the mailbox."""
 
-    id: str
-    uid: int
-    path: str = Field(description="Its folder.")
+    id: str = Field(examples=[MAIL])
+    uid: int = Field(examples=[1])
+    path: str = Field(description="Its folder.", examples=["INBOX"])
     message_id: str | None
     in_reply_to: str | None
     date: Instant = Field(description="When the mailbox got it.")
-    flags: list[str]
+    flags: list[str] = Field(examples=[["\\Answered"]])
     unseen: bool
     flagged: bool
     draft: bool
-    size: int = Field(description="Bytes.")
+    size: int = Field(description="Bytes.", examples=[4096])
     truncated: bool = Field(description="It is so large that only its beginning was read.")
     subject: str
     from_: Correspondent | None
@@ -86,7 +86,9 @@ class Shown(Answer):
     to: list[Correspondent]
     cc: list[Correspondent]
     bcc: list[Correspondent]
-    headers: dict[str, list[str]] = Field(description="Every field, by its name in lower case, not decoded.")
+    headers: dict[str, list[str]] = Field(
+        description="Every field, by its name in lower case, not decoded.", examples=[{"subject": ["Hello"]}]
+    )
     text: Text
     attachments: list[Attached]
 

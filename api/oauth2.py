@@ -41,9 +41,15 @@ class Authorisation(Answer):
     """Two ways to the same: the one for a browser that is open now, the other to hand on."""
 
     account: str
-    url: str = Field(description="The provider's page, where the mailbox's user signs in and agrees. For one use.")
+    url: str = Field(
+        description="The provider's page, where the mailbox's user signs in and agrees. For one use.",
+        examples=["https://accounts.google.com/o/oauth2/v2/auth?response_type=code&…"],
+    )
     expires: Instant = Field(description="They must be back by then.")
-    link: str = Field(description="A link of ours to hand on: it leads to a fresh `url` whenever it is opened.")
+    link: str = Field(
+        description="A link of ours to hand on: it leads to a fresh `url` whenever it is opened.",
+        examples=["https://mail.example.com/v1/oauth2/start/u7Yx…"],
+    )
     link_expires: Instant
 
 

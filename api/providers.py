@@ -19,9 +19,14 @@ class MailgunPost(Body):
     model_config = ConfigDict(extra="allow")
 
     signature: dict[str, Any] = Field(
-        description="`timestamp` and `token`, and `signature`: their HMAC-SHA256 with `mailgun.webhookSigningKey`."
+        description="`timestamp` and `token`, and `signature`: their HMAC-SHA256 with `mailgun.webhookSigningKey`.",
+        examples=[{"timestamp": "1795172524", "token": "e0b5…", "signature": "12d9…"}],
     )
-    event_data: dict[str, Any] = Field(alias="event-data", description="The event, and the mail that it is about.")
+    event_data: dict[str, Any] = Field(
+        alias="event-data",
+        description="The event, and the mail that it is about.",
+        examples=[{"event": "failed", "severity": "permanent", "recipient": "ada@example.com"}],
+    )
 
 
 class Told(Answer):

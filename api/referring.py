@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BeforeValidator, Field, StringConstraints, field_validator
 
 from api.call import Call
-from api.shapes import ONE_LINE, Answer, Body
+from api.shapes import MAIL, ONE_LINE, Answer, Body
 from relay import enrol
 from relay.answered import tell_missing
 from relay.core import place
@@ -72,7 +72,7 @@ class Original(Body):
 class ReferenceTold(Answer):
     """What came of the reference."""
 
-    message: str
+    message: str = Field(examples=[MAIL])
     success: bool
     error: str | None = Field(default=None, description="Why it was sent without.")
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from api.call import Call
-from api.shapes import AccountId, Answer, Instant, Listing, Paging
+from api.shapes import MAIL, AccountId, Answer, Instant, Listing, Paging
 from relay.store import reports
 
 
@@ -21,14 +21,21 @@ class Named(Answer):
     """A recipient that a report names."""
 
     recipient: str = Field(description="As the report has it; empty where a complaint hides it.")
-    action: str | None = Field(description="failed, delayed, delivered, relayed or expanded. Null of a complaint.")
+    action: str | None = Field(
+        description="failed, delayed, delivered, relayed or expanded. Null of a complaint.", examples=["failed"]
+    )
     status: str | None = Field(examples=["5.1.1"])
-    message: str | None = Field(description="The server's words.")
-    mta: str | None = Field(description="The server that said it.")
-    category: str = Field(description="What it comes to: `unknown_user`, `mailbox_full`, `spam`, ...")
-    recommended_action: str = Field(description="remove, retry, fix_configuration, remove_content or review.")
+    message: str | None = Field(description="The server's words.", examples=["550 5.1.1 User unknown"])
+    mta: str | None = Field(description="The server that said it.", examples=["mx.example.com"])
+    category: str = Field(
+        description="What it comes to: `unknown_user`, `mailbox_full`, `spam`, ...", examples=["unknown_user"]
+    )
+    recommended_action: str = Field(
+        description="remove, retry, fix_configuration, remove_content or review.", examples=["remove"]
+    )
     sent_to: str | None = Field(
-        description="Whom we sent it to: another where it was passed on. Null: no mail of ours."
+        description="Whom we sent it to: another where it was passed on. Null: no mail of ours.",
+        examples=["ada@example.com"],
     )
     queue_id: str | None = Field(description="Of the message that it is about.")
     changed: bool = Field(description="The delivery is bounced or complained by this report.")
@@ -37,14 +44,16 @@ class Named(Answer):
 class Report(Answer):
     """A report that was read, once, and what came of it."""
 
-    id: int
+    id: int = Field(examples=[1])
     kind: Literal["bounce", "complaint"]
-    source: str = Field(description="Where it came from: `imap` or `mailgun`.")
-    message: str | None = Field(description="Id of the report's own message in the mailbox.")
+    source: str = Field(description="Where it came from: `imap` or `mailgun`.", examples=["imap"])
+    message: str | None = Field(description="Id of the report's own message in the mailbox.", examples=[MAIL])
     message_id: str | None = Field(description="Message-ID of the original, where the report tells it.")
     at: Instant = Field(description="When it came.")
-    matched: int = Field(description="Deliveries that it is about.")
-    changed: int = Field(description="Of those: what it changed. A report that comes after another changes nothing.")
+    matched: int = Field(description="Deliveries that it is about.", examples=[1])
+    changed: int = Field(
+        description="Of those: what it changed. A report that comes after another changes nothing.", examples=[1]
+    )
     recipients: list[Named] = Field(description="At most 100 of those that it names, ours first.")
 
 

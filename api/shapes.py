@@ -43,6 +43,7 @@ Words = Annotated[str, StringConstraints(pattern=NO_NUL, max_length=256)]
 
 RowId = Annotated[int, Field(ge=1, le=(1 << 63) - 1)]
 
+MAIL = "WzE3OTUxOTQwNjAsMSwiSU5CT1giXQ"  # an id of a message in a mailbox, for examples
 Instant = Annotated[datetime, PlainSerializer(spelled, return_type=str), Field(examples=["2026-11-20T09:30:00.000Z"])]
 
 

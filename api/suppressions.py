@@ -37,7 +37,7 @@ class Shown(Answer):
     account: str
     address: str = Field(description="In lower case, its domain in ASCII.")
     reason: Why
-    detail: str = Field(description="What the provider said, or whoever added it.")
+    detail: str = Field(description="What the provider said, or whoever added it.", examples=["550 5.1.1 User unknown"])
     since: Instant
     queue_id: str | None = Field(description="The message that taught us, where one did,")
     delivery: int | None = Field(description="and its delivery.")
@@ -87,7 +87,7 @@ class Whose(Query):
 
 class Added(Answer):
     account: str
-    added: int = Field(description="Addresses that were not suppressed before.")
+    added: int = Field(description="Addresses that were not suppressed before.", examples=[1])
     known: int = Field(description="Those that were; the first reason stays, unless a person's word replaces a bounce.")
     ignored_columns: list[str] = Field([], description="Of CSV: columns that mean nothing here.")
 

@@ -13,13 +13,14 @@ from relay.store.verifications import Verification
 
 class Step(Answer):
     step: str = Field(
+        examples=["connect"],
         description="SMTP: `settings` `resolve` `connect` `ehlo` `tls` `auth`. IMAP: `settings` `resolve` `connect`"
         " `greeting` `tls` `login` `folders`. Mailgun: `settings` `resolve` `connect` `tls` `auth`. In the order they"
-        " are taken: TLS comes early where it is implicit."
+        " are taken: TLS comes early where it is implicit.",
     )
     state: StepState = Field(description="`skipped`: not asked for, or an earlier one failed.")
-    seconds: float = Field(description="How long it took.")
-    detail: str | None = Field(None, description="What was found; for a failure, what is wrong.")
+    seconds: float = Field(description="How long it took.", examples=[0.021])
+    detail: str | None = Field(None, description="What was found; for a failure, what is wrong.", examples=["port 465"])
     advice: str | None = Field(None, description="What to do about it.")
 
 
@@ -40,7 +41,9 @@ class Server(Answer):
 
 class Mailbox(Server):
     folders: dict[Literal["sent", "trash", "drafts", "junk", "all"], str] | None = Field(
-        None, description="The folders of each special use that there are, by what the server says or by their names."
+        None,
+        description="The folders of each special use that there are, by what the server says or by their names.",
+        examples=[{"sent": "Sent", "trash": "Trash"}],
     )
 
 

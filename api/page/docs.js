@@ -87,13 +87,14 @@ const WORDS = {
   port: 465, user: "ada@example.com", pass: "******", filename: "note.txt", content: "SGVsbG8=", sendAt: "2026-11-20T09:30:00.000Z",
   response: "Queued for delivery", tz: "Europe/Berlin", contentType: "text/plain", token: "pf_…", scopes: ["api"], page: 0, pages: 1,
   total: 1, cursor: null, key: "order-4711", requestId: "6f1c2ab09d3e4f57", version: "0.1.0", status: "ok", store: "ok", locale: "en",
+  flagged: false, draft: false, truncated: false, hasMore: false, embedded: false, inline: false,
   url: "https://crm.example.com/hooks/mail", event: "messageFailed", eventId: "evt_512", secret: "whsec_…", since: "2026-11-20T08:00:00.000Z", recipient: "ada@example.com",
   recipient_email: "ada@example.com", recipient_name: "Ada", email_type: "invoice", reference_type: "order", reference_id: "4711",
   perMinute: 20, perHour: 300, perDay: 1500, connections: 5, messagesPerConnection: 100, tracking_id: "4711", country: "EE", city: "Tallinn",
 };
 
 // What a first call can do without.
-const SKIPPED = new Set(["raw", "envelope", "headers", "dryRun", "imap", "accessToken", "method", "cid", "encoding", "contentDisposition", "deliveryAttempts", "preview", "referenceType", "referenceId", "emailType", "sentMailPath", "messageId", "priority", "copy", "tz", "replyTo", "cc", "bcc", "tls", "secret", "eventIds", "until", "failed", "cursor", "alerts", "own", "webhooks"]);
+const SKIPPED = new Set(["raw", "envelope", "headers", "dryRun", "imap", "accessToken", "method", "cid", "encoding", "contentDisposition", "deliveryAttempts", "preview", "referenceType", "referenceId", "emailType", "sentMailPath", "messageId", "priority", "copy", "tz", "replyTo", "cc", "bcc", "tls", "secret", "eventIds", "until", "failed", "cursor", "alerts", "own", "webhooks", "reference", "mailgun", "oauth2", "items"]);
 
 // Whether the word is of the type that is wanted: one name may be a text here and a number there.
 const fits = (word, schema) => {
@@ -102,12 +103,19 @@ const fits = (word, schema) => {
   return kinds.includes(kind) || (kind === "number" && kinds.includes("integer"));
 };
 
+// Whether an answer may lack it, and there is no more to show of it than a word.
+const unset = (schema) => {
+  const some = (choices(schema) || []).map(resolve);
+  return some.some((one) => one.type === "null") && !some.some((one) => one.properties || ["array", "object"].includes(one.type));
+};
+
 const sample = (given, sent, name = "", depth = 0) => {
   const schema = resolve(given);
   if (schema.examples) return schema.examples[0];
   if (schema.default !== undefined && schema.default !== null && schema.default !== "") return schema.default;
   if (schema.enum) return schema.enum[0];
   if (name in WORDS && fits(WORDS[name], schema)) return WORDS[name];
+  if (!sent && unset(schema)) return null;
   if (choices(schema)) return sample(choices(schema).find((one) => one.type === "array") || choices(schema)[0], sent, name, depth);
   if ("const" in schema) return schema.const;
   if (schema.properties) {

@@ -25,6 +25,7 @@ log = logging.getLogger("postferry.scheduler")
 TURN = 100  # accounts whose turn comes in one database transaction
 GATHER = 0.03  # s; between two turns, so that what comes meanwhile shares a lease
 LOOK_AGAIN = 1.0  # s; a hold is believed so long at most, since the limit itself may be changed
+SHARE, LEAST = 4, 5  # an account has one in so many of a worker's leases, or so many, whatever connections it asks for
 MOST_WAITING = 400  # leases that no worker has begun: more would only grow old in the broker
 FORGOTTEN = 5.0  # s after which a lease that was not begun is enqueued again
 RECONNECT = 3.0  # s that a worker takes at most to notice that PostgreSQL is back
@@ -125,7 +126,8 @@ class Scheduler:
             return 0
         async with conn.transaction():
             turn = await turns.take_turn(conn, accounts)
-            usages = await turns.usage(conn, turn, size=self._settings.lease_size) if turn else []
+            size, share = self._settings.lease_size, max(LEAST, self._settings.worker_leases // SHARE)
+            usages = await turns.usage(conn, turn, size=size, share=share) if turn else []
             rooms = {usage.account: limits.room(usage) for usage in usages}
             open_rooms = {account: room for account, room in rooms.items() if room > 0}
             granted = await turns.grant(conn, open_rooms, seconds=self._settings.lease_seconds) if open_rooms else []

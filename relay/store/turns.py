@@ -11,6 +11,7 @@ from relay.store.leases import Lease
 
 CHANNEL = "postferry_due"
 MOST_PAYLOAD = 8000  # PostgreSQL takes less than that many bytes
+MOST_LEASES = 1000  # of an account, in flight: as many as connections that it may ask for
 
 
 async def wake(conn: Connection, accounts: Collection[str] = ()) -> None:
@@ -88,7 +89,7 @@ order by id for no key update skip locked
 # is: whatever the upstream saw, it saw no earlier than the claim and no later than that stamp.
 ROOMS = """
 select a.id,
-    case when a.state = 'refused' or a.failures > 0 then least(a.connections, 1) else a.connections end
+    least(a.connections, case when a.state = 'refused' or a.failures > 0 then 1 else %(share)s end)
         - (select count(*) from leases l where l.account_id = a.id)::int as connections,
     case when a.state = 'refused' or a.failures > 0 then 1 else %(size)s end as most,
     a.per_minute, a.per_hour, a.per_day,
@@ -130,9 +131,9 @@ async def take_turn(conn: Connection, accounts: Collection[str]) -> list[str]:
     return [row[0] for row in await cursor.fetchall()]
 
 
-async def usage(conn: Connection, accounts: Sequence[str], *, size: int) -> list[Usage]:
-    """How much of its connections and windows each account has used."""
-    cursor = await conn.execute(ROOMS, {"accounts": list(accounts), "size": size})
+async def usage(conn: Connection, accounts: Sequence[str], *, size: int, share: int = MOST_LEASES) -> list[Usage]:
+    """How much of its connections and windows each account has used. `share`: leases that any has at most."""
+    cursor = await conn.execute(ROOMS, {"accounts": list(accounts), "size": size, "share": share})
     return [
         Usage(
             account=row[0],

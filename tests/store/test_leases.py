@@ -94,6 +94,16 @@ async def test_no_more_leases_than_connections(pool: db.Pool) -> None:
     assert sizes == [[3], [3], []]
 
 
+async def test_no_account_has_more_than_its_share_however_many_connections_it_asks_for(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn, connections=1000)
+        await stored(conn, prepared(*(f"r{n}@x" for n in range(9))))
+        for free in (2, 1, 0):
+            (usage,) = await turns.usage(conn, ["a"], size=1, share=2)
+            assert usage.connections == free
+            await granted(conn, "a", size=1)
+
+
 async def test_what_is_in_flight_holds_a_slot_and_what_is_sent_keeps_it_for_the_window(pool: db.Pool) -> None:
     async with db.connection(pool) as conn:
         await account(conn, perMinute=3)

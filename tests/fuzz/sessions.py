@@ -188,20 +188,28 @@ def replies(written: bytes) -> None:
         at = match.end()
 
 
+def play(stage: Stage, said: bytes) -> None:
+    """The whole of it."""
+    stage.loop.let_pass()
+    for part in said.split(PART):
+        first, *later = part.split(SILENCE)
+        stage.feed(first)
+        for piece in later:
+            stage.loop.let_pass(SECONDS)
+            stage.feed(piece)
+    stage.finish()
+
+
 def check(data: bytes) -> None:
     """A session, whatever it is sent: replies are replies, each content is the right one, memory and time are kept."""
     Noted.kept.clear()
     ERRORS.found.clear()
     with patch.object(sessions, "Content", Noted), closing(Loop()) as loop:
         stage = Stage(loop, data[0] if data else 0)
-        stage.loop.let_pass()
-        for part in data[1:].split(PART):
-            first, *later = part.split(SILENCE)
-            stage.feed(first)
-            for piece in later:
-                stage.loop.let_pass(SECONDS)
-                stage.feed(piece)
-        stage.finish()
+        try:
+            play(stage, data[1:])
+        finally:
+            stage.line.closed = True
     for fault in (*ERRORS.found, *loop.faults):
         raise fault
     replies(bytes(stage.line.written))

@@ -17,7 +17,7 @@ from tests.fuzz.summary import Outcome, marked, read, table
 from tests.fuzz.target import LONG, NAMES, Target, named
 
 LEAST = 1.0  # s for a target
-MISSING = """Fuzzing wants atheris, which is not here. It has wheels for Linux on x86_64 with CPython 3.11 to 3.13:
+MISSING = """Fuzzing wants atheris, which is not here. It has wheels for Linux on x86_64 with CPython 3.11 to 3.14:
 with one of these, `make fuzz` installs it. Elsewhere every check still runs on its seeds in `make test`,
 and an input that was found can be tried:  python -m tests.fuzz TARGET FILE"""
 

@@ -64,5 +64,5 @@ async def test_no_limit_is_broken_when_redis_forgets(
         await load.more(12)
     await until(lambda: len(upstream.taken) >= 24)
     await asyncio.sleep(0.5)
-    assert len(upstream.taken) + len(await client.unknowns()) <= 25
-    assert max(client.received().values()) == 1
+    assert len(upstream.taken) <= 25
+    assert {to for to, times in client.received().items() if times > 1} <= set(await client.unknowns())

@@ -35,9 +35,10 @@ async def hold(tenant: Tenant, paused: bool) -> None:
 async def flow_until_replies_are_held(tenant: Tenant) -> asyncio.Event:
     """Mail flows, and each connection's first message waits for its reply until the event is set."""
     reply = asyncio.Event()
-    tenant.upstream.when("DOT", times=CONNECTIONS).wait(reply).say("250 2.0.0 taken")
+    dots = tenant.upstream.when("DOT", times=CONNECTIONS)
+    dots.wait(reply).say("250 2.0.0 taken")
     await hold(tenant, False)
-    await until(lambda: len(tenant.upstream.said("DATA")) == CONNECTIONS)
+    await until(lambda: dots.times == 0)
     return reply
 
 

@@ -282,7 +282,7 @@ async def test_postgresql_is_gone_for_a_while(
 async def test_a_look_that_takes_longer_than_a_claim_keeps_its_claim(
     bench: Watched, server: MailboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "CLAIM", 0.6)
+    monkeypatch.setattr(watch, "CLAIM", 2.0)
     monkeypatch.setattr(watch, "RENEW", 0.05)
     gate = asyncio.Event()
     server.when("EXAMINE", times=1).wait(gate).usual()

@@ -109,7 +109,7 @@ DATA: Mapping[EventType, Mapping[str, Any]] = {
 BODY = {"serviceUrl": str, "account": str, "date": str, "event": str, "data": dict}
 
 
-BOUNCED, COMPLAINED = "SU5CT1gAMTcwMDAwMDAwMAA3", "SU5CT1gAMTcwMDAwMDAwMAA4"  # ids of the reports in the mailbox
+BOUNCED, COMPLAINED = "WzE3MDAwMDAwMDAsNywiSU5CT1giXQ", "WzE3MDAwMDAwMDAsOCwiSU5CT1giXQ"  # ids of the reports in the mailbox
 BOUNCE = b"""\
 From: Mail Delivery System <MAILER-DAEMON@mail.example.com>
 Subject: Undelivered Mail Returned to Sender

@@ -12,7 +12,7 @@ COMPILE := pyproject.toml --universal --python-version 3.11 --generate-hashes --
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check audit bench chaos matrix fuzz contract lock env clean
+.PHONY: help install run test check audit bench chaos hosts matrix fuzz contract lock env clean
 
 help: ## this page
 	@echo "Postferry, a self-hosted email relay. Two commands are enough:"
@@ -57,6 +57,9 @@ bench: $(STAMP) ## speed on this machine, beside Postfix where it is installed; 
 
 chaos: $(STAMP) ## two minutes of storms, then both ledgers are reconciled; CHAOS_SECONDS, CHAOS_SEED
 	$(BIN)/python -m tests.chaos
+
+hosts: $(STAMP) ## two hosts in network namespaces, one is cut off and returns; then what two carry; HOSTS_SECONDS
+	$(BIN)/python -m tests.chaos.hosts
 
 matrix: $(STAMP) ## each role killed at each point of the natural path; a table of what came of it; ONLY=word
 	$(BIN)/python -m tests.matrix

@@ -106,7 +106,7 @@ def main() -> int:
     run = Run(given.seed, given.seconds, folder, Disk(folder / "disk"))
     say(f"seed {given.seed}: the same storms in the same order again with CHAOS_SEED={given.seed} make chaos")
     began = time.monotonic()
-    figures, faults = asyncio.run(to_the_end(run.result()))
+    figures, faults = to_the_end(run.result(), folder)
     storms = {"storms": sum(run.struck.values()), "kinds of them": len(run.struck)}
     figures = {"seconds": round(time.monotonic() - began), **storms, **figures, "broken promises": len(faults)}
     print(markdown(f"Seed {given.seed}", figures) if given.markdown else json.dumps(figures, indent=2))

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
 
-async def to_the_end(work: Coroutine[Any, Any, Result]) -> Result:
-    """Its result. A signal cancels it; once it has cleaned up, the process ends with the status that shells expect."""
+def to_the_end(work: Coroutine[Any, Any, Result], folder: Path) -> Result:
+    """Its result. What is ended early leaves no folder either."""
+    try:
+        return asyncio.run(_to_the_end(work))
+    except SystemExit:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+async def _to_the_end(work: Coroutine[Any, Any, Result]) -> Result:
+    """A signal cancels it; once it has cleaned up, the process ends with the status that shells expect."""
     task = asyncio.create_task(work)
     heard: list[int] = []
 

@@ -33,7 +33,14 @@ CONNECTIONS = 40  # of the applications, over all doors
 PATIENCE = 120.0  # s for one measurement
 FAR = 0.05  # s of the second trial's round trip to upstream
 FEW = 8  # leases that a host then has in hand at once
-ROLES = "smtp", "api", "worker", "scheduler", "notify", "mailbox"
+COMMAND = (sys.executable, "-m", "tests.chaos.rush")
+OWN = {
+    "LEASE_SECONDS": "60",
+    "LEASE_BUDGET": "15",
+    "COMMAND_TIMEOUT": "30",
+    "DATA_TIMEOUT": "30",
+    "TICK_SECONDS": "0.5",
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,12 @@ class Trial:
 
 TRIALS = (
     Trial("upstream is near: the machine's cores decide", 0.0, {}, 1.0),
-    Trial(f"upstream is {FAR * 1000:g} ms away, {FEW} hands a host", FAR, {"WORKER_LEASES": str(FEW), "LEASE_SIZE": "5"}, 0.5),
+    Trial(
+        f"upstream is {FAR * 1000:g} ms away, {FEW} hands a host",
+        FAR,
+        {"WORKER_LEASES": str(FEW), "LEASE_SIZE": "5"},
+        0.5,
+    ),
 )
 
 
@@ -75,7 +87,9 @@ async def compare(islands: Islands, messages: int) -> list[Row]:
             for host in islands.hosts.values():
                 await host.start(*ALL, **OWN | trial.settings)
                 chosen.append(host)
-                await _rush(f"{number}{len(chosen)}000000", count // 10, chosen, sink, islands)  # what is cold gets warm
+                await _rush(
+                    f"{number}{len(chosen)}000000", count // 10, chosen, sink, islands
+                )  # what is cold gets warm
                 rate, cpu = await _rush(f"{number}{len(chosen)}000001", count, chosen, sink, islands)
                 rows.append(Row(trial.name, len(chosen), rate, cpu))
     return rows
@@ -153,9 +167,6 @@ async def _asked(sink: asyncio.subprocess.Process, run: str) -> dict[str, Any]:
     assert sink.stdout is not None
     sink.stdin.write(run.encode() + b"\n")
     return dict(json.loads(await sink.stdout.readline()))
-
-
-COMMAND = (sys.executable, "-m", "tests.chaos.rush")
 
 
 @asynccontextmanager

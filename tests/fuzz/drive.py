@@ -80,7 +80,7 @@ def main() -> None:
     import atheris  # here alone: nobody else needs it
 
     name, seconds, folder = sys.argv[1], float(sys.argv[2]), Path(sys.argv[3])
-    with atheris.instrument_imports(include=["relay"], enable_loader_override=False):
+    with atheris.instrument_imports(include=["relay", "api"], enable_loader_override=False):
         target = named(name)
     options = prepared(target, folder)
     findings = Findings(folder / "crashes" / target.name)

@@ -32,7 +32,7 @@ def given(place: str, end: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("place", ["raw", "text", "html", "enclosed"])
 async def test_no_content_has_a_line_end_that_is_not_crlf(admin: Client, shop: str, pool: db.Pool, place: str) -> None:
-    """Without one, CRLF.CRLF is the only end there is; and of that the dot is doubled as it is sent (RFC 5321 4.5.2)."""
+    """Without one, CRLF.CRLF is the only end there is; and of that the dot is doubled as it is sent (RFC 5321)."""
     offenders = []
     for end in ENDS:
         status, answer = await admin.ask("POST", SUBMIT, given(place, end))

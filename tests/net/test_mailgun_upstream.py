@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
@@ -303,3 +304,14 @@ async def test_no_key_in_what_is_shown() -> None:
 async def test_a_key_that_an_answer_repeats_is_in_no_reply(server: MailgunServer) -> None:
     server.when().say(400, {"message": f"your key {KEY} is no good for this"})
     assert KEY not in (await sent(server)).reply.text
+
+
+async def test_a_packed_answer_is_not_unpacked(server: MailgunServer) -> None:
+    """Given a gigabyte in a megabyte, then it is read as the bytes that it is, and names no mail that was taken."""
+    packer = zlib.compressobj(wbits=31)
+    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(1 << 10)) + packer.flush()
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb)
+    server.when().say_raw(head + bomb)
+    result = await sent(server)
+    assert result.reply.code != 250
+    assert len(result.reply.text) < 1000

@@ -175,7 +175,8 @@ def denial(code: str, description: str = "") -> Denied:
     code = code if WORD.fullmatch(code) else "unknown"
     meaning = MEANINGS.get(code, UNKNOWN)
     said = f"{code}: {spoken(description)}" if description else code
-    return Denied(code, f"{meaning.advice} The provider said: {said}", away=meaning.away, final=meaning.final)
+    end = "" if said.endswith((".", "!", "?")) else "."
+    return Denied(code, f"{meaning.advice} The provider said: {said}{end}", away=meaning.away, final=meaning.final)
 
 
 def signed_in_as(id_token: str) -> frozenset[str]:

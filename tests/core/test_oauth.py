@@ -453,3 +453,8 @@ def test_any_other_text_is_none(token: str) -> None:
 
 def test_the_fields_are_all_known() -> None:
     assert {key for key, _ in flatten({"oauth2": CUSTOM})} <= set(fields({"email": "a@b.example", "oauth2": CUSTOM}))
+
+
+@pytest.mark.parametrize("said", ["It was revoked", "It was revoked."])
+def test_what_a_provider_says_is_a_sentence_to_which_more_may_be_added(said: str) -> None:
+    assert str(oauth.denial("invalid_grant", said)).endswith(" The provider said: invalid_grant: It was revoked.")

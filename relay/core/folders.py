@@ -76,17 +76,29 @@ _SPACE = re.compile(r"[\s_]+")
 
 
 def special(folders: Iterable[Folder]) -> dict[Use, Found]:
-    """The folder of each use, those that there are. A flag counts more than a name, and no folder has two uses."""
+    """The folder of each use, those that there are. A flag counts more than a name, and no folder has two uses.
+
+    Where a folder's flag and its name say different things, the server is set up wrongly: such a folder comes after
+    all others, and then it is what people see that it is called.
+    """
     mine = [folder for folder in folders if folder.personal and folder.selectable and folder.path.upper() != "INBOX"]
+    odd = [folder for folder in mine if _contradicts(folder)]
+    plain = [folder for folder in mine if folder not in odd]
     found: dict[Use, Found] = {}
-    for flagged in (True, False):
+    for flagged, among in ((True, plain), (False, plain), (False, odd), (True, odd)):
         for use in Use:
             taken = {one.folder.path for one in found.values()}
-            left = [folder for folder in mine if folder.path not in taken]
+            left = [folder for folder in among if folder.path not in taken]
             fitting = _flagged(use, left) if flagged else _named(use, left)
             if use not in found and fitting:
                 found[use] = Found(fitting[0], flagged)
     return found
+
+
+def _contradicts(folder: Folder) -> bool:
+    named = {use for use in Use if _rank(use, folder) is not None}
+    flagged = {use for use in Use if folder.flags & FLAGS[use]}
+    return bool(named and flagged and not named & flagged)
 
 
 def _flagged(use: Use, folders: Sequence[Folder]) -> list[Folder]:
@@ -96,12 +108,11 @@ def _flagged(use: Use, folders: Sequence[Folder]) -> list[Folder]:
 
 
 def _named(use: Use, folders: Sequence[Folder]) -> list[Folder]:
-    """Best first: near the root, by the likeliest name. A flag of another use speaks against the name."""
-    others = frozenset().union(*(FLAGS[other] for other in Use if other is not use))
+    """Best first: near the root, by the likeliest name."""
     fitting = [
         (_depth(folder), rank, folder.path, folder)
         for folder in folders
-        if not folder.flags & others and _depth(folder) <= 1 and (rank := _rank(use, folder)) is not None
+        if _depth(folder) <= 1 and (rank := _rank(use, folder)) is not None
     ]
     return [folder for *_, folder in sorted(fitting, key=lambda one: one[:3])]
 

@@ -55,8 +55,12 @@ def test_a_folder_has_one_use() -> None:
     assert paths(folder("Trash", "\\trash", "\\junk")) == {"trash": "Trash"}
 
 
-def test_a_flag_of_another_use_speaks_against_the_name() -> None:
-    assert paths(folder("Sent", "\\trash")) == {"trash": "Sent"}
+def test_where_flag_and_name_differ_the_folder_comes_last_and_its_name_counts() -> None:
+    assert paths(folder("Sent", "\\trash")) == {"sent": "Sent"}
+    assert paths(folder("Sent", "\\trash"), folder("Gesendet")) == {"sent": "Gesendet", "trash": "Sent"}
+    swapped = [folder("Drafts", "\\sent", "\\trash"), folder("Sent", "\\junk"), folder("Trash", "\\drafts")]
+    assert paths(*swapped) == {"sent": "Sent", "drafts": "Drafts", "trash": "Trash"}
+    assert paths(folder("Customers/Old/Sent", "\\trash")) == {"trash": "Customers/Old/Sent"}
 
 
 def test_the_inbox_is_never_meant() -> None:

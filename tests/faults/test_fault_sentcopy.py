@@ -14,7 +14,19 @@ from relay.settings import Settings
 from relay.store import db
 from tests.copying import Desk, message, theirs
 from tests.fakes.mailbox import MailboxServer
-from tests.fakes.mailstore import EXCHANGE, GMAIL, GMAIL_GERMAN, PLAIN, Labels, Mail, Store, prefixed
+from tests.fakes.mailstore import (
+    EXCHANGE,
+    FOREIGN,
+    GMAIL,
+    GMAIL_GERMAN,
+    PLAIN,
+    UNFLAGGED,
+    WRONG,
+    Labels,
+    Mail,
+    Store,
+    prefixed,
+)
 
 LATE = {"copy_looks": (3600.0, 3600.0)}
 
@@ -360,6 +372,29 @@ async def test_a_folder_is_made_below_inbox_where_all_others_are(pool: db.Pool, 
         await desk.send()
         await desk.work()
         the_one(server, "INBOX.Sent")
+
+
+LAYOUTS: dict[str, tuple[Callable[[], MailboxServer], str]] = {
+    "no special uses": (lambda: MailboxServer(layout=UNFLAGGED), "Sent"),
+    "wrong special uses": (lambda: MailboxServer(layout=WRONG), "Sent"),
+    "folders beyond ASCII": (lambda: MailboxServer(layout=FOREIGN), "Отправленные"),
+    "all below a prefix": (lambda: MailboxServer(layout=prefixed(), prefix="INBOX."), "INBOX.Sent"),
+    "100,000 mails": (lambda: MailboxServer(store=Store(PLAIN, crowd=100_000)), "Sent"),
+}
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+async def test_odd_mailboxes_have_one_where_sent_mail_is(pool: db.Pool, settings: Settings, kind: str) -> None:
+    make, path = LAYOUTS[kind]
+    async with at_work(make(), pool, settings) as (server, desk):
+        await desk.send(bcc=("eve@example.net",))
+        server.put(path, theirs(message()))
+        server.put("INBOX", b"Subject: hi\r\n\r\n")
+        await desk.work()
+        assert b"Bcc: eve@example.net" in the_one(server, path).content
+        others = [one for one in server.store.folders if one not in (path, "INBOX")]
+        assert [one for one in others if server.folder(one).uids] == []
+        assert server.mails("INBOX")[-1].content == b"Subject: hi\r\n\r\n"
 
 
 async def test_the_message_s_own_folder_counts_and_the_provider_s_copy_goes(pool: db.Pool, settings: Settings) -> None:

@@ -18,7 +18,7 @@ from relay.settings import Settings
 from relay.store import db
 from tests.conftest import MakeTenant
 from tests.fakes.mailbox import MailboxServer
-from tests.fakes.mailstore import PLAIN, Mail, Store
+from tests.fakes.mailstore import PLAIN, UNFLAGGED, Mail, Store, prefixed
 from tests.fakes.upstream import Upstream
 from tests.stack import Machine, Stack, until
 from tests.watching import AWAY, NEVER, PERSON, Watched, bounce
@@ -140,6 +140,27 @@ async def test_a_folder_for_junk_that_is_not_for_us_keeps_inbox_from_nothing(
         await all_bounced_once(bench)
         await until(lambda: len([verb for verb in server.verbs if verb == "EXAMINE"]) > 2)
     assert (await bench.standing()).error == ""
+
+
+LAYOUTS = {
+    "no special uses": (UNFLAGGED, "", "Junk"),
+    "wrong special uses": ((("INBOX", "\\Junk"), ("Junk", "\\Drafts"), ("Drafts", "\\Junk")), "", "Junk"),
+    "beyond ASCII": ((("INBOX", ""), ("Müll & Спам", "\\Junk")), "", "Müll & Спам"),
+    "below a prefix": (prefixed(), "INBOX.", "INBOX.Junk"),
+}
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+async def test_junk_is_found_in_odd_mailboxes(pool: db.Pool, settings: Settings, kind: str) -> None:
+    layout, prefix, junk = LAYOUTS[kind]
+    async with MailboxServer(layout=layout, prefix=prefix) as server:
+        bench = Watched(pool, settings, server.imap())
+        await bench.account()
+        await bench.sent(*(f"{name}@there.example" for name in NAMES))
+        put(server, *bounces(*NAMES[1:]))
+        put(server, *bounces(NAMES[0]), path=junk)
+        async with bench.running():
+            await all_bounced_once(bench)
 
 
 async def test_only_what_may_be_a_report_is_ever_fetched(bench: Watched, server: MailboxServer) -> None:

@@ -43,8 +43,8 @@ MEANINGS: Mapping[str, Meaning] = {
         Meaning(f"The provider wants its user to sign in once more. {AGAIN}", final=True),
     ),
     "invalid_client": Meaning(
-        "The provider does not take the application's id and secret: correct oauth2.clientId and oauth2.clientSecret; "
-        "a secret that has expired is made anew with the provider."
+        "The provider does not know the application by this id and secret. Correct oauth2.clientId and "
+        "oauth2.clientSecret; a secret that has expired is made anew with the provider."
     ),
     "unauthorized_client": Meaning(
         "The provider does not let this application do so: allow it there to act for users who are away."

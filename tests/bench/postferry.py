@@ -26,6 +26,8 @@ ROLES = {
     "api": ["-m", "api"],
     "worker": ["-m", "workers"],
     "scheduler": ["-m", "workers.scheduler"],
+    "notify": ["-m", "workers.notify"],
+    "mailbox": ["-m", "workers.mailbox"],
 }
 COUNTING = {"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.track_planning": "on"}
 HELLO = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"

@@ -185,7 +185,7 @@ def test_an_address_that_could_end_a_command_is_seen(monkeypatch: pytest.MonkeyP
 )
 def test_html_that_is_not_sound_is_seen(html: str) -> None:
     with pytest.raises(AssertionError):
-        quoting.sound(f"<blockquote>{html}</blockquote>", "")
+        quoting.sound(f"<blockquote>{html}</blockquote>")
 
 
 def test_a_token_with_two_spellings_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

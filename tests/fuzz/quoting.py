@@ -18,6 +18,7 @@ from tests.fuzz.target import Target
 
 NOW = datetime(2030, 1, 31, 9, 30, tzinfo=UTC)
 ME = "me@here.example"
+PAGE = ("<html><body>mine", "</body></html>")
 _SCHEME = re.compile(r"\s*([a-z][a-z0-9+.-]*)\s*:", re.IGNORECASE)
 _ACTS = re.compile(r"expression\s*\(|@import|url\s*\(", re.IGNORECASE)
 
@@ -25,11 +26,11 @@ _ACTS = re.compile(r"expression\s*\(|@import|url\s*\(", re.IGNORECASE)
 def check_thread(data: bytes) -> None:
     """A reply and a forward of any mail can be composed, sent and tidied; what is quoted cannot end its quotation."""
     read = original.read(data)
-    silent, rich = Mine({ME}), Mine({ME}, html="<html><body>mine</body></html>", cids=("pic@x",))
+    silent, rich = Mine({ME}), Mine({ME}, html="".join(PAGE), cids=("pic@x",))
     for action, mine in ((Action.REPLY, rich), (Action.REPLY_ALL, silent), (Action.FORWARD, rich)):
         made = make(read, mine, Wish(action, inline=True, files=True, ours=lambda url: "/t/" in url))
         if made.html:
-            sound(made.html, mine.html or "")
+            sound(made.html.removeprefix(PAGE[0]).removesuffix(PAGE[1]))
         sent(made)
 
 
@@ -65,7 +66,7 @@ def check_cleaning(data: bytes) -> None:
         return None if "gone" in url else url
 
     cleaned = cleaning.clean(html, replaced)
-    shown = sound(f"<blockquote>{cleaned}</blockquote>", "")
+    shown = sound(f"<blockquote>{cleaned}</blockquote>")
     assert not any("gone" in url for url in shown), "a picture stays that was to go"
     assert sum(url.startswith("cid:") for url in shown) <= sum(url.lower().startswith("cid:") for url in asked)
 
@@ -110,11 +111,10 @@ class _Judge(HTMLParser):
         raise AssertionError("an instruction")
 
 
-def sound(html: str, mine: str) -> list[str]:
-    """What is quoted in it is allowed and balanced; its pictures."""
-    start = html.find("<blockquote" if "<blockquote" in html else "<div")
+def sound(html: str) -> list[str]:
+    """It is allowed and balanced, all of it; its pictures."""
     judge = _Judge()
-    judge.feed(html[start:].replace("</body></html>", "") if mine else html[start:])
+    judge.feed(html)
     judge.close()
     assert judge.open == [], f"{judge.open[:5]} are not ended"
     return judge.pictures

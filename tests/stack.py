@@ -54,6 +54,10 @@ class Stack:
     def runs(self, name: str) -> bool:
         return name in self._processes and self._processes[name].poll() is None
 
+    def status(self, name: str) -> int | None:
+        """How it ended, as subprocess says it; None when it runs."""
+        return self._processes[name].poll()
+
     async def kill(self, *names: str) -> None:
         """SIGKILL."""
         for name in names:

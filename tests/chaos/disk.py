@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +32,12 @@ class Disk:
 
     def free(self) -> None:
         (self.folder / "ballast").unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """With all that is on it. What is still in use goes with its user."""
+        if self.small:
+            subprocess.run(["umount", "-l", str(self.folder)], capture_output=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _mounted(self) -> bool:
         try:

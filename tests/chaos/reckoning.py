@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import platform
 import sys
 import time
 from collections import Counter
@@ -135,9 +136,14 @@ def summary(books: Books, senders: Senders, sink: Sink) -> dict[str, Any]:
 
 def markdown(title: str, figures: dict[str, Any]) -> str:
     """The same as a table, with the machine and the day."""
-    where = f"{machine.CORES} cores, {machine.field(machine.PROC / 'cpuinfo', 'model name') or 'unknown'}"
     rows = [f"| {name} | {_plain(value)} |" for name, value in figures.items()]
-    return "\n".join([f"{title}, {datetime.now(UTC):%Y-%m-%d}, {where}.", "", "| | |", "|---|---|", *rows])
+    return "\n".join([f"{title}, {where()}.", "", "| | |", "|---|---|", *rows])
+
+
+def where() -> str:
+    """The day and the machine."""
+    model = machine.field(machine.PROC / "cpuinfo", "model name") or "unknown"
+    return f"{datetime.now(UTC):%Y-%m-%d}, {machine.CORES} cores, {model}, Linux {platform.release()}"
 
 
 def keep(books: Books, sink: Sink, folder: Path) -> None:

@@ -161,6 +161,7 @@ class Stage:
         self.postgres.close()
         for cable in self.cables.values():
             await cable.stop()
+        self.disk.remove()
 
     async def _lay(self, cable: Cable) -> None:
         await cable.start()

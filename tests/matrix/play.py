@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from relay.store import db
 from tests.dovecot import Dovecot
 from tests.fakes.receiver import Receiver
 from tests.matrix.mailbox import Post
-from tests.matrix.points import Point
+from tests.matrix.points import MAILBOX, Point
 from tests.matrix.role import VARIABLE
 from tests.stack import Stack, until
 from tests.tenant import HTML, Tenant
@@ -36,13 +37,24 @@ class Row:
     seconds: float
 
 
+def broken(row: Row) -> list[str]:
+    """What a death must not cost: mail, copies that nobody was told of, more than the one mail that was under way."""
+    stored = row.after.startswith(("2 sent", "1 bounced, 1 sent"))
+    checks = {
+        "mail is lost": stored or (row.after == "nothing" and row.client == "no answer"),
+        "copies came again, and nobody was told": row.copies <= len(TWO) + row.unknowns,
+        "more was in doubt than one connection": row.unknowns <= 1,
+    }
+    return [fault for fault, kept in checks.items() if not kept]
+
+
 async def play(point: Point, stack: Stack, tenant: Tenant, receiver: Receiver, dovecot: Dovecot | None = None) -> Row:
     """Raises AssertionError when the role does not die there, or not all is well after it was started again."""
     await tenant.change(tracking={"opens": True})
     if point.needs == "webhook":
         await tenant.change(webhooks=receiver.url(f"/{tenant.id}"))
     post = None
-    if point.needs in ("copy", "bounce"):
+    if point.needs in MAILBOX:
         assert dovecot is not None
         post = await Post.of(tenant, dovecot, copy="replace" if point.needs == "copy" else "none")
     await stack.kill(point.role)
@@ -51,6 +63,7 @@ async def play(point: Point, stack: Stack, tenant: Tenant, receiver: Receiver, d
     await stack.start(point.role, through=(THROUGH, f"{VARIABLE}={point.name}"))
     seen = "" if post else await (_fetch(tenant) if point.needs == "open" else _hand_over(tenant, point.by))
     await until(lambda: not stack.runs(point.role))
+    assert stack.status(point.role) == -signal.SIGKILL, f"{point.role} ended, and not there"
     upstream, store = len(tenant.upstream.taken), await _store(tenant, post)
     await _end_claims(tenant)
     began = time.monotonic()

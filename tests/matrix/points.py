@@ -17,6 +17,7 @@ class Point:
     needs: str = "mail"  # what makes the role come there: mail, open, webhook, copy, bounce
 
 
+MAILBOX = ("copy", "bounce")  # what needs a mailbox server
 APPEND = "relay.net.imap:Mailbox.append"
 
 POINTS = (
@@ -34,7 +35,7 @@ POINTS = (
     Point("deliver: after DATA, before the dot", "worker", "relay.net.transaction:final_dot"),
     Point("deliver: after the dot, before the reply", "worker", "tests.matrix.role:dotted", after=True),
     Point("deliver: after the reply, before the commit", "worker", "relay.record:Recorder.record"),
-    Point("deliver: in the commit", "worker", "relay.store.outcomes:commit"),
+    Point("deliver: as the group is committed, before its statement", "worker", "relay.store.outcomes:commit"),
     Point("deliver: after the commit", "worker", "relay.store.outcomes:commit", after=True),
     Point("deliver: before the lease is given back", "worker", "relay.store.leases:release"),
     Point("webhook: claimed", "notify", "relay.store.postings:claim", after=True, needs="webhook"),

@@ -14,7 +14,7 @@ from typing import Any
 from tests.bench import analytics, drive, figures, machine, pixel, postfix, profile, report
 from tests.bench.bars import Figure
 from tests.bench.figures import ACCEPTS, CONNECTIONS, FLOWS, Stage
-from tests.bench.postferry import ROLES, Postferry
+from tests.bench.postferry import Postferry
 from tests.bench.proof import workplace
 
 HURRY = 180.0  # seconds after which a figure makes do with one round: the whole is to end within six minutes
@@ -26,7 +26,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=figures.NAMES, metavar="NAME", help=", ".join(figures.NAMES))
     parser.add_argument("--rounds", type=int, help="of each figure; the median counts (default 3, quick 1)")
     parser.add_argument("--no-postfix", action="store_true", help="Postferry alone, without ratios")
-    spied = [*ROLES, profile.POSTGRES]
+    spied = ["smtp", "api", "worker", "scheduler", profile.POSTGRES]
     parser.add_argument("--profile", choices=spied, metavar="ROLE", help="where its time goes: " + ", ".join(spied))
     parser.add_argument(
         "--json", type=Path, default=Path("bench.json"), help="where the figures are written (bench.json)"

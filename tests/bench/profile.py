@@ -37,39 +37,52 @@ def profile(stage: Stage, role: str, name: str) -> str:
         return look(stage, role, load)
 
 
-def statements(stage: Stage, role: str, load: Load) -> str:
-    """The statements that cost most, each with its calls, milliseconds and rows for 1,000 messages."""
+def costs(stage: Stage, load: Load) -> list[tuple[float, float, float, float, str]]:
+    """The statements that cost most: calls, milliseconds, those of planning, and rows for 1,000 messages; its text."""
     run(stage, load, share=0.2)
     with psycopg.connect(stage.postferry.postgres.url, autocommit=True) as conn:
         conn.execute("create extension if not exists pg_stat_statements")
         conn.execute("select pg_stat_statements_reset()")
         run(stage, load, share=1)
-        rows = conn.execute(STATEMENTS, {"thousands": stage.plan(load, stage.postferry).count / 1000}).fetchall()
+        return conn.execute(STATEMENTS, {"thousands": stage.plan(load, stage.postferry).count / 1000}).fetchall()
+
+
+def statements(stage: Stage, role: str, load: Load) -> str:
+    """The same as text."""
     lines = [
         f"PostgreSQL during {load.name}, for 1,000 messages",
         "",
         "   calls     total   planned      rows  statement",
     ]
-    for calls, total, planned, found, text in rows:
+    for calls, total, planned, found, text in costs(stage, load):
         lines.append(f"{calls:8.0f} {total:6.0f} ms {planned:6.0f} ms {found:9.0f}  {' '.join(text.split())[:150]}")
     return "\n".join(lines)
 
 
 def functions(stage: Stage, role: str, load: Load) -> str:
-    """The functions of a role by their own time, and by the time within them: loads until py-spy has seen enough."""
-    spy = shutil.which("py-spy") or shutil.which("py-spy", path=str(Path(sys.executable).parent))
-    if not spy:
+    """The functions of a role by their own time, and by the time within them."""
+    if not spy():
         return "Install py-spy first: pip install py-spy"
+    return summary(role, load.name, stacks(stage, role, load))
+
+
+def spy() -> str:
+    """Where py-spy is; "" where it is not."""
+    return shutil.which("py-spy") or shutil.which("py-spy", path=str(Path(sys.executable).parent)) or ""
+
+
+def stacks(stage: Stage, role: str, load: Load) -> Counter[tuple[str, ...]]:
+    """What a role was at, by call stack: loads until py-spy has seen enough."""
     run(stage, load, share=0.2)
     pids = machine.family(stage.postferry.processes[role].pid)
-    stacks: Counter[tuple[str, ...]] = Counter()
+    found: Counter[tuple[str, ...]] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         files = {pid: Path(folder) / f"{pid}.txt" for pid in pids}
         # --gil: who holds it works; py-spy takes many a waiting thread for a busy one.
         options = ["--gil", "-F", "-d", str(SECONDS), "-r", str(RATE), "-f", "raw"]
         spies = [
             subprocess.Popen(
-                [spy, "record", *options, "-p", str(pid), "-o", str(file)],
+                [spy(), "record", *options, "-p", str(pid), "-o", str(file)],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
@@ -80,8 +93,8 @@ def functions(stage: Stage, role: str, load: Load) -> str:
         for file in files.values():
             for line in file.read_text().splitlines() if file.exists() else ():
                 stack, _, count = line.rpartition(" ")
-                stacks[tuple(stack.split(";"))] += int(count)
-    return summary(role, load.name, stacks)
+                found[tuple(stack.split(";"))] += int(count)
+    return found
 
 
 def run(stage: Stage, load: Load, share: float) -> None:

@@ -62,7 +62,7 @@ class Proof:
         told += [table.markdown() for table in self.tables]
         told += [" ".join(self.notes)] if self.notes else []
         told += [f"**Fault:** {fault}" for fault in self.faults]
-        return f"<!-- {self.name} -->\n" + "\n\n".join(told) + f"\n<!-- /{self.name} -->"
+        return f"<!-- {self.name.upper()} -->\n" + "\n\n".join(told) + f"\n<!-- /{self.name.upper()} -->"
 
 
 def parser(name: str, about: str | None) -> argparse.ArgumentParser:

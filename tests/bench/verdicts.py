@@ -69,11 +69,13 @@ def _line(one: Series, warm: float, rows: float) -> Line:
     edge = max(int(len(values) * EDGE), 1)
     first, last = statistics.mean(values[:edge]), statistics.mean(values[-edge:])
     bar, met = _verdict(one, first, last, values, rows)
-    change = f"{last / first - 1:+.1%}" if first else ""
-    number = report.number
-    unit = f" {one.unit}".replace(" /s", "/s")
+    change = f"{last / first - 1:+.1%}" if first >= 1 else ""
     what = f"{one.kind} {one.name}".strip()
-    return Line(what, number(first) + unit, number(last) + unit, change, bar, met, proof.chart(one.values))
+    return Line(what, _spoken(first, one.unit), _spoken(last, one.unit), change, bar, met, proof.chart(one.values))
+
+
+def _spoken(value: float, unit: str) -> str:
+    return f"{value:,.0f} rows" if unit == "rows" else f"{report.number(value)} {unit}".replace(" /s", "/s")
 
 
 def _verdict(one: Series, first: float, last: float, values: list[float], rows: float) -> tuple[str, bool | None]:

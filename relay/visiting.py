@@ -14,6 +14,7 @@ from relay.net.imap import Mailbox, MailboxError
 from relay.store import accounts, db
 from relay.tokens import TokenError
 
+TRY = "; POST /v1/account/{account}/verify tries each step, and says what to do"
 AWAY = frozenset({"dns", "unreachable", "lost"})  # kinds of faults that pass by themselves
 
 
@@ -41,8 +42,9 @@ async def visit(
     except TimeoutError:
         raise MailboxAway(f"The mailbox of {account} did not answer within {seconds:g} seconds") from None
     except MailboxError as fault:
-        text = f"The mailbox of {account} cannot be used: {fault}"
-        raise MailboxAway(text, theirs=fault.kind not in AWAY) from fault
+        theirs = fault.kind not in AWAY
+        text = f"The mailbox of {account} cannot be used: {str(fault).removesuffix('.')}"
+        raise MailboxAway(text + TRY.format(account=account) * theirs, theirs=theirs) from fault
     except TokenError as fault:
         text = f"The mailbox of {account} cannot be used: {fault.reason}"
         raise MailboxAway(text, theirs=fault.kind == "refused") from fault

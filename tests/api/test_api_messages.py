@@ -192,6 +192,7 @@ async def test_a_mailbox_that_refuses_is_told_with_its_words(admin: Client, mail
     response = await admin.open("GET", address(put(mailbox)))
     error = await response.json()
     assert (response.status, error["code"]) == (502, "MailboxAway")
+    assert "/verify" in error["message"]
     assert "wrong user or password" in error["message"]
     assert "secret" not in error["message"].replace("wrong user or password", "")
     assert "Retry-After" in response.headers

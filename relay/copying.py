@@ -40,7 +40,9 @@ class Copying:
         self._layout = lay_out(await self._mailbox.folders())
         async with db.connection(self._pool) as conn:
             self._learned = await mailboxes.files(conn, self._account.id)
-            await sentcopies.recovered(conn, self._account.id)
+            if await sentcopies.recovered(conn, self._account.id):
+                told = {"account": self._account.id}
+                log.info("the Sent copies of %s are written again", self._account.id, extra=told)
         for one in owed:
             try:
                 await self._carefully(one)

@@ -209,8 +209,8 @@ async def failures(conn: Connection, account: str) -> int:
     return row[0] if row else 0
 
 
-async def recovered(conn: Connection, account: str) -> None:
-    """Its mailbox can be used again: what waited for it is due."""
+async def recovered(conn: Connection, account: str) -> bool:
+    """Its mailbox can be used: whether it could not before. What waited for it is due."""
     async with conn.transaction():
         cursor = await conn.execute(
             "update mailboxes set copies_at = null, copy_failures = 0 where account_id = %s and copy_failures > 0",
@@ -222,6 +222,7 @@ async def recovered(conn: Connection, account: str) -> None:
                 " and tries = 0",  # what failed by itself keeps its own time
                 (account,),
             )
+        return cursor.rowcount > 0
 
 
 async def changed(conn: Connection, account: str) -> None:

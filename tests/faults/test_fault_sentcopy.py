@@ -471,6 +471,27 @@ async def test_a_mailbox_that_is_away_is_asked_once_for_all_its_copies(pool: db.
         assert await desk.events() == []
 
 
+async def test_a_mailbox_that_is_away_and_back_is_two_lines_of_the_log(
+    pool: db.Pool, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "postferry")
+    async with at_work(MailboxServer(), pool, settings) as (server, desk):
+        server.when("LOGIN").say("{tag} NO [AUTHENTICATIONFAILED] no")
+        server.when("AUTHENTICATE").say("{tag} NO [AUTHENTICATIONFAILED] no")
+        await desk.send()
+        for _ in range(3):
+            await desk.due()
+            await desk.work()
+        server.calm()
+        await desk.due()
+        await desk.work()
+    lines = [record.getMessage() for record in caplog.records if "Sent copies of a " in record.getMessage()]
+    assert [line.partition(":")[0] for line in lines] == [
+        "the Sent copies of a wait",
+        "the Sent copies of a are written again",
+    ]
+
+
 async def test_a_mailbox_that_is_away_for_too_long_is_given_up(pool: db.Pool, settings: Settings) -> None:
     async with at_work(MailboxServer(), pool, settings) as (server, desk):
         await server.stop()

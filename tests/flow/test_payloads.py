@@ -109,7 +109,8 @@ DATA: Mapping[EventType, Mapping[str, Any]] = {
 BODY = {"serviceUrl": str, "account": str, "date": str, "event": str, "data": dict}
 
 
-BOUNCED, COMPLAINED = "WzE3MDAwMDAwMDAsNywiSU5CT1giXQ", "WzE3MDAwMDAwMDAsOCwiSU5CT1giXQ"  # ids of the reports in the mailbox
+# Ids of the reports in the mailbox.
+BOUNCED, COMPLAINED = "WzE3MDAwMDAwMDAsNywiSU5CT1giXQ", "WzE3MDAwMDAwMDAsOCwiSU5CT1giXQ"
 BOUNCE = b"""\
 From: Mail Delivery System <MAILER-DAEMON@mail.example.com>
 Subject: Undelivered Mail Returned to Sender

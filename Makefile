@@ -12,7 +12,7 @@ COMPILE := pyproject.toml --universal --python-version 3.11 --generate-hashes --
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check audit bench chaos hosts matrix fuzz contract lock env clean
+.PHONY: help install run test check audit bench soak profile chaos hosts matrix fuzz contract lock env clean
 
 help: ## this page
 	@echo "Postferry, a self-hosted email relay. Two commands are enough:"
@@ -54,6 +54,12 @@ audit: $(AUDIT)/installed ## known vulnerabilities of what deploy/*.lock pins; s
 
 bench: $(STAMP) ## speed on this machine, beside Postfix where it is installed; writes bench.json
 	$(BIN)/python -m tests.bench
+
+soak: $(STAMP) ## half an hour at 70 % of what is possible: memory, latency and tables stay flat; SOAK_SECONDS
+	$(BIN)/python -m tests.bench.soak
+
+profile: $(STAMP) ## where each role's time goes under load, as tables; needs py-spy in .venv
+	$(BIN)/python -m tests.bench.profiles
 
 chaos: $(STAMP) ## two minutes of storms, then both ledgers are reconciled; CHAOS_SECONDS, CHAOS_SEED
 	$(BIN)/python -m tests.chaos
@@ -98,5 +104,5 @@ env: $(STAMP) ## deploy/env.example and README's table of settings anew from rel
 	$(BIN)/python deploy/settings_table.py README.md
 
 clean: ## removes .venv and caches; the data of make run stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist bench.json
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist bench.json bench-*.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,5 +13,16 @@ postfix    a fresh Postfix in a folder of its own
 ports      free ports, and when a server answers
 machine    what it ran on: cores, disk, and what processes use of them
 profile    where a role's time goes
+tables     what PostgreSQL keeps on its disk
+filling    a database with very much mail, due or old
 report     the table, the bars as pictures, bench.json
+
+Some have commands of their own (docs/proof.md, "Scale"):
+
+distance   an upstream that is 50 ms away, against what is possible; by way of `delay`, the proxy
+fairness   a million due messages beside one message a second
+soak       half an hour at 70 %; `verdicts` judges its series, `forgetful` is its scheduler
+retention  what a message takes on the disk, and what its leaving costs
+profiles   where the time of each role goes, as tables
+proof      what these share: options, a folder, how they tell what they found
 """

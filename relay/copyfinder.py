@@ -19,6 +19,7 @@ RECENT = 200  # mails above the place where ours was about to be written that ar
 JUDGED = 20  # copies, the newest, that are looked into for a pixel: all others are the provider's
 FIRST = 128 * 1024  # bytes of a mail in which a pixel nearly always is
 LARGE = 256 * 1024  # bytes that are looked through beside the event loop
+SHRINKS = 6  # times: quoted-printable of a foreign alphabet becomes another encoding on servers that rewrite mail
 CLOCKS = timedelta(minutes=5)  # that other people's clocks may be behind ours
 
 
@@ -29,7 +30,8 @@ class Finder:
         self._mailbox, self._layout, self._owed = mailbox, layout, owed
         self.intent: Intent | None = sentcopy.load(owed.place)
         self.validities: dict[str, int] = {}
-        self._most = 2 * len(content) + LARGE  # a pixel stands no farther behind than that, however it was rewritten
+        self._size = len(content)
+        self._most = 2 * self._size + LARGE  # a pixel stands no farther behind than that, however it was rewritten
         self._own = copytext.pixels(content) if owed.tracked else frozenset()  # quoted ones: no business of ours
         self._subject = copytext.subject(content)
         self._ids = provider.message_ids(owed.message_id, owed.replies)
@@ -100,6 +102,7 @@ class Finder:
                 bcc=copytext.names_all(headers[uid], self._owed.bcc),
                 seen=SEEN.lower() in flags,
                 deleted=DELETED.lower() in flags,
+                cut=self.is_cut(brief.size),
                 addresses=copytext.addresses(headers[uid]),
             )
             found.append(replace(one, ours=self._is_ours(one)))
@@ -123,6 +126,10 @@ class Finder:
         """
         young = date is None or date >= self._owed.created_at - CLOCKS
         return young and copytext.subject(header) == self._subject
+
+    def is_cut(self, size: int) -> bool:
+        """A mail of so many bytes cannot be all of the message."""
+        return SHRINKS * size < self._size
 
     def _is_ours(self, one: Candidate) -> bool:
         intent = self.intent

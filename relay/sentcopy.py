@@ -127,13 +127,13 @@ class SentCopy:
         uid = told.uid if told and told.uidvalidity == after.uidvalidity else await self._newest(known)
         if uid < before.uidnext and uid not in known:
             raise CopyError(ANOTHER)
-        return await self._seen(uid, len(content))
+        return await self._seen(uid)
 
-    async def _seen(self, uid: int, size: int) -> Candidate:
+    async def _seen(self, uid: int) -> Candidate:
         """What was written, as it is there: servers may rewrite it, and store less than all of it."""
         header = (await self._finder.named([uid])).get(uid, b"")
         brief = (await self._mailbox.briefs([uid])).get(uid)
-        if not header or brief is None or 2 * brief.size < size:
+        if not header or brief is None or self._finder.is_cut(brief.size):
             raise CopyError("the copy that was written is not in its folder as it was written")
         if self._mailbox.gmail and not self._finder.is_same(brief.date, header):
             raise CopyError(ANOTHER)

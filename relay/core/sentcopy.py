@@ -54,6 +54,7 @@ class Candidate:
     bcc: bool = False  # it names everybody whom the sender gave in Bcc
     seen: bool = False
     deleted: bool = False
+    cut: bool = False  # it cannot be all of the message
     addresses: bytes = b""
 
 
@@ -101,8 +102,8 @@ def plan(wanted: Wanted, found: Sequence[Candidate]) -> Plan:
 
 
 def clean(wanted: Wanted, one: Candidate) -> bool:
-    """It shows nobody a pixel, and whom the sender gave in Bcc. A server that rewrites ours may drop that."""
-    return not one.pixel and (one.bcc or one.ours or not wanted.bcc)
+    """All of it; no pixel that it shows anybody; and whom the sender gave in Bcc, which a server may drop from ours."""
+    return not one.cut and not one.pixel and (one.bcc or one.ours or not wanted.bcc)
 
 
 def _appended(wanted: Wanted, found: Sequence[Candidate]) -> Plan:

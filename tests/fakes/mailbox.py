@@ -12,6 +12,7 @@ r"""A mailbox with mail in it, in the odd ways of other people's servers. Runs i
     MailboxServer(store=Labels(GMAIL))                          # Gmail
     MailboxServer(store=Labels(GMAIL_GERMAN, dedupe=True, hasty=False))
     MailboxServer(store=Store(EXCHANGE, lag=3, rewrite=True))   # finds late, changes what is appended
+    MailboxServer(store=Store(PLAIN, keeps=1000))               # of what is appended it stores so many bytes
     MailboxServer(store=Store(PLAIN, crowd=100_000))            # mail 1 to 100,000 in INBOX: <7@crowd> has UID 7
     MailboxServer(searching="words")                            # whole ones; "ignored": it finds all; "unknown": BAD
     MailboxServer(quota=5000)                                   # APPEND of more: NO [OVERQUOTA]

@@ -123,8 +123,10 @@ class Folder:
 class Store:
     """An ordinary mailbox. A command counts as one `tick`."""
 
-    def __init__(self, layout: Layout, crowd: int = 0, lag: int = 0, rewrite: bool = False) -> None:
-        self.lag, self.rewrite = lag, rewrite
+    def __init__(
+        self, layout: Layout, crowd: int = 0, lag: int = 0, rewrite: bool = False, keeps: int | None = None
+    ) -> None:
+        self.lag, self.rewrite, self.keeps = lag, rewrite, keeps
         self.folders = {
             path: Folder(path, flags, 1000 + at, crowd if path == "INBOX" else 0)
             for at, (path, flags) in enumerate(layout)
@@ -151,6 +153,7 @@ class Store:
         """As a client stores."""
         if self.rewrite:
             mail.content = rewritten(mail.content)
+        mail.content = mail.content[: self.keeps]
         return self.put(folder, mail)
 
     def copy(self, folder: Folder, uids: Iterable[int], target: Folder) -> list[int]:

@@ -424,6 +424,22 @@ async def test_a_full_mailbox_keeps_the_provider_s_copy_and_gets_ours_when_there
         the_one(server)
 
 
+async def test_a_server_that_stores_half_of_it_keeps_the_provider_s_copy(pool: db.Pool, settings: Settings) -> None:
+    """And once it stores all of it there is one, and that is whole."""
+    long = message(text=f"<html><body>{'<p>Hi</p>' * 2000}</body></html>")
+    async with at_work(MailboxServer(store=Store(PLAIN, keeps=1000)), pool, settings) as (server, desk):
+        await desk.send(long, bcc=("eve@example.net",))
+        server.put("Sent", theirs(long))
+        for _ in range(3):
+            await desk.work()
+            assert "as it was written" in await desk.error()
+            assert theirs(long) in [mail.content for mail in server.mails("Sent")]
+            await desk.due()
+        server.store.keeps = None
+        await desk.work()
+        assert len(the_one(server).content) > len(long)
+
+
 async def test_a_copy_that_is_given_up_says_so_once(pool: db.Pool, settings: Settings) -> None:
     async with at_work(MailboxServer(quota=10), pool, settings) as (server, desk):
         id = await desk.send()

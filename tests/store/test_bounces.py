@@ -357,6 +357,8 @@ async def test_another_accounts_mail_is_out_of_reach(pool: db.Pool) -> None:
             )
         assert await states(conn) == ["sent"]
         assert await suppressed(conn) == []
+        told = await (await conn.execute("select matched, recipients->0->>'queueId' from reports")).fetchall()
+        assert told == [(0, None)] * 2
 
 
 @pytest.mark.parametrize("message_id", ["<m@x.example>", "<forged@x.example>", ""])

@@ -43,11 +43,14 @@ async def test_who_comes_back_too_late_is_told_that_the_store_was_away(vanishing
             cursor = await other.execute("select 1 from pg_stat_activity where state = 'idle in transaction'")
             return await cursor.fetchone() is None
 
-        with pytest.raises(StoreAway):
+        async def late() -> None:
             async with db.connection(vanishing) as conn, conn.transaction():
                 await conn.execute("select 1")
                 await until(gone, 10)
                 await conn.execute("select 1")
+
+        with pytest.raises(StoreAway):
+            await late()
     async with db.connection(vanishing) as conn:
         await conn.execute("select 1")
     await vanishing.close()

@@ -14,10 +14,8 @@ from tests.matrix.points import MAILBOX, POINTS, Point
 from tests.stack import ALL, Stack
 from tests.tenant import living
 
-SLOW = ("webhook: claimed", "webhook: before it is posted")  # a claim lasts half a minute; `make matrix` plays them
 
-
-@pytest.mark.parametrize("point", [one for one in POINTS if one.name not in SLOW], ids=lambda point: point.name)
+@pytest.mark.parametrize("point", POINTS, ids=lambda point: point.name)
 async def test_a_death_loses_nothing_and_doubles_nothing_in_silence(
     point: Point, own: Stack, request: pytest.FixtureRequest
 ) -> None:

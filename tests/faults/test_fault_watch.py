@@ -18,7 +18,7 @@ from relay.settings import Settings
 from relay.store import db
 from tests.conftest import MakeTenant
 from tests.fakes.mailbox import MailboxServer
-from tests.fakes.mailstore import PLAIN, UNFLAGGED, Mail, Store, prefixed
+from tests.fakes.mailstore import PLAIN, UNFLAGGED, Folder, Mail, Store, prefixed
 from tests.fakes.upstream import Upstream
 from tests.stack import Machine, Stack, until
 from tests.watching import AWAY, NEVER, PERSON, Watched, bounce
@@ -132,10 +132,10 @@ async def test_a_folder_for_junk_that_is_not_for_us_keeps_inbox_from_nothing(
     bench: Watched, server: MailboxServer
 ) -> None:
     del server.store.folders["Junk"]
-    server.folder("Trash").attributes = "\\Junk"
+    server.store.folders["Quarantine"] = Folder("Quarantine", "\\Junk", 77)
     server.when("EXAMINE", skip=1).say("{tag} NO [NOPERM] not for you")
     put(server, *bounces(*NAMES))
-    put(server, PERSON, path="Trash")
+    put(server, PERSON, path="Quarantine")
     async with bench.running():
         await all_bounced_once(bench)
         await until(lambda: len([verb for verb in server.verbs if verb == "EXAMINE"]) > 2)

@@ -101,6 +101,7 @@ async def _end_claims(tenant: Tenant) -> None:
     """What the dead process had claimed is free at once: else each row would tell of nothing but its claim's length."""
     for change in (
         "update sent_copies set claimed_until = null, due_at = now() where state = 'owed' and account_id = %s",
+        "update postings set due_at = now() where state = 'pending' and account_id = %s",
         "update mailboxes set claimed_until = null, due_at = now() where account_id = %s",
     ):
         async with db.connection(tenant.pool) as conn:
@@ -143,6 +144,11 @@ async def _well(point: Point, tenant: Tenant, receiver: Receiver, post: Post | N
     if point.needs == "webhook":
         told = lambda: {post.json["data"]["recipient"] for post in receiver.posts if post.path == f"/{tenant.id}"}  # noqa: E731
         await until(lambda: told() == set(TWO))
+
+        async def settled() -> bool:
+            return not await tenant.rows("select 1 from postings where account_id = %s and state = 'pending'")
+
+        await until(settled)
 
     async def released() -> bool:
         return not await tenant.rows("select 1 from leases where account_id = %s")

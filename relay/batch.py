@@ -36,23 +36,22 @@ class Batcher(Generic[Item, Result]):
         self._weigh, self._heaviest = weigh, heaviest
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._running: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._under_way = 0  # items that are being committed
 
     def add(self, item: Item) -> asyncio.Future[Result]:
         """Joins the next commit; the future holds the item's result once it is committed."""
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._loop = self._loop or asyncio.get_running_loop()  # kept: before Python 3.12 it is a call of the system
+        future: asyncio.Future[Result] = self._loop.create_future()
         self._waiting.append((item, future))
         if not self._running or (len(self._running) < self._lanes and self._under_way < self._few):
-            self._start()
+            self._running.add(self._loop.create_task(self._run()))
         return future
 
     async def drain(self) -> None:
         """Waits until nothing is waiting or running."""
         while self._running:
             await asyncio.wait(set(self._running))
-
-    def _start(self) -> None:
-        self._running.add(asyncio.get_running_loop().create_task(self._run()))
 
     async def _run(self) -> None:
         """Until nothing waits. It leaves its lane in that same step: what is added after it would wait for ever."""

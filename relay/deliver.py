@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import groupby, pairwise, takewhile
 from uuid import UUID
 
 from relay import metrics, reading
@@ -17,9 +17,9 @@ from relay.core.errors import StoreAway
 from relay.core.model import AccountState, Leased, Outcome
 from relay.core.reply import Reply, Stage
 from relay.core.vault import Vault
-from relay.hands import Hand, Hands
+from relay.hands import Copy, Hand, Hands
 from relay.memory import Memory
-from relay.net.smtp import Result, UpstreamError
+from relay.net.smtp import Envelope, Result, UpstreamError
 from relay.net.transaction import Withheld
 from relay.record import Recorder
 from relay.settings import Settings
@@ -113,24 +113,29 @@ class Deliverer:
             size = sum(wanted.values())
             async with self._memory.hold(size if size > FETCHED else 0):
                 content = await self._bodies(wanted)
-                for group in groups(hand.rows[place:], 1 if hand.account.mailgun else TOGETHER):
-                    if group[0].message not in wanted or self._hands.spent(hand):
+                here = takewhile(lambda row: row.message in wanted, hand.rows[place:])  # noqa: B023 (used up at once)
+                for rows, after in pairwise([*groups(here, 1 if hand.account.mailgun else TOGETHER), ()]):
+                    if self._hands.spent(hand):
                         break
-                    if group[0].message in content:  # else it went meanwhile, with its account
-                        await self._carefully(hand, group, content)
-                    place += len(group)
+                    if rows[0].message in content:  # else it went meanwhile, with its account
+                        await self._carefully(hand, rows, after, content)
+                    place += len(rows)
 
-    async def _carefully(self, hand: Hand, rows: Sequence[Leased], content: dict[UUID, bytes]) -> None:
+    async def _carefully(
+        self, hand: Hand, rows: Sequence[Leased], after: Sequence[Leased], content: dict[UUID, bytes]
+    ) -> None:
         """A fault of ours costs a try, like a reply nobody knows: released alone, such mail would be back for ever."""
         try:
-            await self._group(hand, rows, content[rows[0].message])
+            await self._group(hand, rows, after, content)
         except StoreAway:
             raise
         except Exception:
             log.exception("a delivery failed by a fault of ours", extra={"account": hand.account.id})
             await self._recorder.record(hand, rows, [self._report(hand, row, *FAULT, 0.0) for row in rows])
 
-    async def _group(self, hand: Hand, rows: Sequence[Leased], content: bytes) -> None:
+    async def _group(
+        self, hand: Hand, rows: Sequence[Leased], after: Sequence[Leased], content: dict[UUID, bytes]
+    ) -> None:
         """One transaction: a recipient with a copy of its own, or several whose copies are the same."""
         now = datetime.now(UTC)
         late = [row for row in rows if row.expires_at <= now]
@@ -139,9 +144,11 @@ class Deliverer:
             rows = [row for row in rows if row.expires_at > now]
         if not rows:
             return
+        copy = hand.ahead if hand.ahead and hand.ahead.rows is rows else self._copy(rows, content)
+        hand.ahead = self._next(after, content)
         begun = time.perf_counter()
         try:
-            results = await self._transact(hand, rows, self._render(rows[0], content))
+            results = await self._transact(hand, copy)
         except UpstreamError as error:
             await self._unreachable(hand, rows, error, time.perf_counter() - begun)
             return
@@ -161,39 +168,50 @@ class Deliverer:
         for verdict, result in zip(verdicts, results, strict=True):
             await self._trouble.heed(hand, verdict, result.reply)
 
-    def _render(self, row: Leased, content: bytes) -> Sequence[bytes]:
-        """This recipient's bytes: the stored ones, with the pixel in its place."""
-        if row.splice is None:
-            return (content,)
-        tag = pixel.tag(self._settings.public_url, pixel.sign(self._keys, row.delivery))
-        return splice.render(content, row.splice, tag)
+    def _copy(self, rows: Sequence[Leased], content: dict[UUID, bytes]) -> Copy:
+        """The stored bytes, with this recipient's pixel in its place."""
+        row = rows[0]
+        slices: Sequence[bytes] = (content[row.message],)
+        if row.splice is not None:
+            tag = pixel.tag(self._settings.public_url, pixel.sign(self._keys, row.delivery))
+            slices = splice.render(slices[0], row.splice, tag)
+        recipients = tuple(row.recipient for row in rows)
+        return Copy(rows, Envelope(row.sender, recipients, sum(map(len, slices)), row.smtputf8, row.eightbit), slices)
 
-    async def _transact(self, hand: Hand, rows: Sequence[Leased], content: Sequence[bytes]) -> Sequence[Result]:
+    def _next(self, rows: Sequence[Leased], content: dict[UUID, bytes]) -> Copy | None:
+        """What comes after, where two of its size may be ready. Whatever is wrong with it shows when it is its turn."""
+        try:
+            return self._copy(rows, content) if rows and rows[0].size <= FETCHED else None
+        except Exception:
+            return None
+
+    async def _transact(self, hand: Hand, copy: Copy) -> Sequence[Result]:
         """Sends on the lease's connection. One that proves dead before it said anything is replaced once."""
         connection = hand.connection
-        if connection is None or not connection.usable or self._upstreams.served(hand.account, connection):
+        if (
+            connection is None
+            or not connection.takes(copy.envelope)
+            or self._upstreams.served(hand.account, connection.used)
+        ):
             self._leave(hand)
             connection = hand.connection = await self._upstreams.take(hand.account)
-        first = await self._send(hand, connection, rows, content)
+        first = await self._send(hand, connection, copy)
         if not any(result.stale for result in first):
             return first
         self._leave(hand)
         connection = hand.connection = await self._upstreams.fresh(hand.account)
-        return await self._send(hand, connection, rows, content)
+        return await self._send(hand, connection, copy)
 
-    async def _send(
-        self, hand: Hand, connection: Connection, rows: Sequence[Leased], content: Sequence[bytes]
-    ) -> Sequence[Result]:
+    async def _send(self, hand: Hand, connection: Connection, copy: Copy) -> Sequence[Result]:
         """The account's trouble is over once upstream has let us in: SMTP before any mail, Mailgun with the first."""
         if hand.troubled and connection.greeted:
             await self._trouble.over(hand)
+        last = hand.ahead is None or self._upstreams.served(hand.account, connection.used + 1)
         results = await connection.transact(
-            rows[0].sender,
-            [row.recipient for row in rows],
-            content,
-            smtputf8=rows[0].smtputf8,
-            eightbit=rows[0].eightbit,
+            copy.envelope,
+            copy.content,
             wanted=lambda: self._hands.ours(hand),
+            following=None if last or hand.ahead is None else hand.ahead.envelope,
         )
         if hand.troubled and connection.greeted:
             await self._trouble.over(hand)
@@ -207,7 +225,7 @@ class Deliverer:
 
     def _leave(self, hand: Hand) -> None:
         if hand.connection is not None:
-            self._upstreams.drop(hand.connection)
+            self._upstreams.drop(hand.account, hand.connection)
             hand.connection = None
 
     async def _unreachable(self, hand: Hand, rows: Sequence[Leased], error: UpstreamError, seconds: float) -> None:
@@ -240,7 +258,7 @@ class Deliverer:
             return await messages.bodies(conn, wanted)
 
 
-def groups(rows: Sequence[Leased], most: int) -> Iterator[Sequence[Leased]]:
+def groups(rows: Iterable[Leased], most: int) -> Iterator[Sequence[Leased]]:
     """The rows of each transaction: up to `most` recipients of one message whose copies are identical go together."""
     for (_, shared), run in groupby(rows, key=lambda row: (row.message, row.splice is None)):
         together = list(run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
@@ -45,7 +46,7 @@ class Directory:
 
         None also while PostgreSQL is away: accept asks again, and has one patience for all recipients.
         """
-        if asyncio.get_running_loop().time() < self._blind_until:
+        if time.monotonic() < self._blind_until:
             return None
         try:
             known = await self._accounts.get(account)
@@ -55,7 +56,7 @@ class Directory:
             async with db.connection(self._pool) as conn:
                 found = await suppressions.among(conn, [pair])
         except StoreAway:
-            self._blind_until = asyncio.get_running_loop().time() + KEPT_SECONDS
+            self._blind_until = time.monotonic() + KEPT_SECONDS
             return None
         return suppression.refused(account, found[pair].of(recipient)) if pair in found else None
 
@@ -103,7 +104,7 @@ class _Memory(Generic[K, V]):
 
     async def get(self, key: K) -> V | None:
         known = self._known.get(key)
-        if known and known[0] > asyncio.get_running_loop().time():
+        if known and known[0] > time.monotonic():
             return known[1]
         task = self._asked.get(key)
         if task is None:
@@ -134,6 +135,6 @@ class _Memory(Generic[K, V]):
             self._keep(key, found)
 
     def _keep(self, key: K, found: V) -> None:
-        self._known[key] = (asyncio.get_running_loop().time() + self._seconds, found)
+        self._known[key] = (time.monotonic() + self._seconds, found)
         if len(self._known) > KEPT:
             del self._known[next(iter(self._known))]

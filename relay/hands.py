@@ -11,6 +11,7 @@ from relay import metrics
 from relay.core.errors import StoreAway
 from relay.core.model import Account, Leased
 from relay.core.vault import Vault, VaultError
+from relay.net.smtp import Envelope
 from relay.settings import Settings
 from relay.store import accounts, db, leases
 from relay.upstreams import Connection
@@ -20,6 +21,15 @@ log = logging.getLogger("postferry.deliver")
 
 AGAIN = 0.5  # s between two looks whether PostgreSQL is back
 NO_UPSTREAM = "It has no upstream: set its smtp or mailgun settings, and its mail goes."
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What one transaction carries: a recipient's own copy, or the same copy for several."""
+
+    rows: Sequence[Leased]
+    envelope: Envelope
+    content: Sequence[bytes]  # in slices
 
 
 @dataclass(slots=True)
@@ -34,6 +44,7 @@ class Hand:
     deadline: float  # until then the lease is surely ours
     stop_at: float  # what is not reached by then is given back
     connection: Connection | None = None
+    ahead: Copy | None = None  # what its connection sends next, ready before its turn
     over: bool = False  # nothing more of it is to be sent
 
 

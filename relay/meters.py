@@ -20,6 +20,7 @@ FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 PREFIX = "postferry_"
 
 _lock = threading.RLock()
+_me = os.getpid()
 _registry: prometheus_client.CollectorRegistry | None = None
 
 Child = TypeVar("Child", "prometheus_client.Counter", "prometheus_client.Gauge", "prometheus_client.Histogram")
@@ -143,8 +144,21 @@ def join(folder: Path | None) -> None:
     bury(path)
     from prometheus_client import values
 
-    # The library chooses at its own import; choose again, in case someone imported it before us.
-    values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
+    # The library chooses at its own import; choose again, in case someone imported it before us. It asks whose process
+    # this is with each number that is counted: the answer is kept, for it is a call of the system each time.
+    values.ValueClass = values.MultiProcessValue(_process)  # type: ignore[no-untyped-call]
+
+
+def _process() -> int:
+    return _me
+
+
+def _forked() -> None:
+    global _me
+    _me = os.getpid()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def bury(folder: Path) -> None:

@@ -14,6 +14,7 @@ from relay.settings import Settings
 from relay.tokens import Tokens
 
 MOST_IDLE = 1000  # of one process, over all accounts
+IN_TURNS = 3600.0  # s that an upstream which balked at an envelope behind a dot gets one thing at a time
 
 Key = tuple[str, Smtp | Mailgun, datetime | None]
 Connection = smtp.Connection | mailgun.Connection
@@ -30,6 +31,8 @@ class Upstreams:
         self._settings, self._tokens = settings, tokens
         self._idle: defaultdict[Key, list[tuple[Connection, asyncio.TimerHandle]]] = defaultdict(list)
         self._count = 0
+        self._in_turns: dict[str, float] = {}  # upstreams that balked; until when, by the loop's clock
+        self._clock = asyncio.get_running_loop().time
         self._closing: set[asyncio.Task[None]] = set()
         self._timeouts = smtp.Timeouts(settings.connect_timeout, settings.command_timeout, settings.data_timeout)
 
@@ -69,19 +72,21 @@ class Upstreams:
             case Mailgun() as domain:
                 return await mailgun.connect(domain, allowed=self._settings.allow_networks, timeouts=self._timeouts)
             case Smtp() as server:
-                return await smtp.connect(
+                connection = await smtp.connect(
                     server,
                     hostname=self._settings.hostname,
                     allowed=self._settings.allow_networks,
                     sandbox_port=self._settings.sandbox_port,
                     timeouts=self._timeouts,
                 )
+                connection.eager = self._in_turns.get(server.label, 0.0) < self._clock()
+                return connection
             case None:
                 raise AssertionError("mail of an account without upstream is not worked on")
 
     def give_back(self, account: Account, connection: Connection) -> None:
         """Keeps the connection for the account's next lease, or closes it when it has served."""
-        if not connection.usable or self.served(account, connection) or self._count >= MOST_IDLE:
+        if not connection.usable or self.served(account, connection.used) or self._count >= MOST_IDLE:
             self._close(connection)
             return
         key = _key(account)
@@ -89,9 +94,9 @@ class Upstreams:
         self._idle[key].append((connection, timer))
         self._count += 1
 
-    def served(self, account: Account, connection: Connection) -> bool:
-        """Whether it has carried as many messages as the account wants of one connection."""
-        return connection.used >= account.limits.messages_per_connection
+    def served(self, account: Account, used: int) -> bool:
+        """Whether so many transactions are as many as the account wants of one connection."""
+        return used >= account.limits.messages_per_connection
 
     async def close(self) -> None:
         for waiting in list(self._idle.values()):
@@ -102,8 +107,11 @@ class Upstreams:
         if self._closing:
             await asyncio.wait(self._closing)
 
-    def drop(self, connection: Connection) -> None:
+    def drop(self, account: Account, connection: Connection) -> None:
         """Closes a connection that is of no more use, without being waited for."""
+        if connection.balked and account.upstream is not None:
+            self._in_turns = {label: until for label, until in self._in_turns.items() if until > self._clock()}
+            self._in_turns[account.upstream.label] = self._clock() + IN_TURNS
         self._close(connection)
 
     def _expire(self, key: Key, connection: Connection) -> None:

@@ -20,13 +20,15 @@ from relay.net import dial, exchange, guard, tls
 from relay.net.dial import Passed, unwatched
 from relay.net.exchange import Line, Unanswered, Unsent
 from relay.net.smtp import UNREACHED, UpstreamError
-from relay.net.transaction import Result, Timeouts, Withheld, always
+from relay.net.transaction import Envelope, Result, Timeouts, Withheld, always
 
 SMALL = 256 * 1024  # bytes of a mail that go in one write
 
 
 class Connection:
     """A connection with the surface of SMTP's. That Mailgun knows the key shows only when it answers a mail."""
+
+    balked = False
 
     def __init__(self, line: Line, mailgun: Mailgun) -> None:
         self.used = 0  # transactions so far
@@ -39,26 +41,27 @@ class Connection:
     def usable(self) -> bool:
         return self._line.usable
 
+    def takes(self, envelope: Envelope) -> bool:
+        return self.usable
+
     async def transact(
         self,
-        sender: str,
-        recipients: Sequence[str],
+        envelope: Envelope,
         content: Sequence[bytes],
         *,
-        smtputf8: bool,
-        eightbit: bool,
         wanted: Callable[[], bool] = always,
+        following: Envelope | None = None,
     ) -> Sequence[Result]:
         """One mail to these recipients, a request for each: one result each, in their order.
 
         Never raises for what Mailgun does. The envelope's sender is Mailgun's own; it takes any bytes and addresses.
-        `wanted` is asked once, before the first; if not, Withheld is raised.
+        `wanted` is asked once, before the first; if not, Withheld is raised. It is told nothing of what is `following`.
         """
         if not wanted():
             raise Withheld
         reused = self.used > 0
         self.used += 1
-        return [await self._send(recipient, content, reused=reused) for recipient in recipients]
+        return [await self._send(recipient, content, reused=reused) for recipient in envelope.recipients]
 
     async def domain(self) -> Said:
         """What Mailgun says of the domain, which keys that may only send are not told. Raises Unsent, Unanswered."""

@@ -28,6 +28,7 @@ from relay.net import dial, guard, tls
 from relay.net.dial import Passed, unwatched
 from relay.net.login import login
 from relay.net.transaction import Connection as Connection
+from relay.net.transaction import Envelope as Envelope
 from relay.net.transaction import Result as Result
 from relay.net.transaction import Timeouts as Timeouts
 from relay.net.wire import Wire

@@ -1,19 +1,18 @@
-"""Mail over an open SMTP connection: pipelined where upstream offers it (RFC 5321, 2920, 1870, 6152, 6531)."""
+"""Mail over an open SMTP connection: pipelined where upstream offers it (RFC 5321, 2920)."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from relay.core.address import ascii_domain
 from relay.core.reply import Reply, Stage
+from relay.net.envelope import Envelope as Envelope
+from relay.net.envelope import Words
 from relay.net.wire import Lost, Wire
 
 CHUNK = 256 * 1024
 BRIEF = 5.0  # seconds for RSET and QUIT, whose answers change nothing
-UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f<>\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +51,29 @@ class Connection:
     """An upstream that is greeted and logged in to. One transaction at a time."""
 
     greeted = True  # upstream has let us in
+    eager = True  # says the next envelope behind a mail's dot
+    balked = False  # upstream fell silent or hung up over that
 
     def __init__(self, wire: Wire, extensions: Mapping[str, str], timeouts: Timeouts) -> None:
         self.extensions = extensions
         self.used = 0  # transactions so far
         self._wire = wire
         self._timeouts = timeouts
+        self._pipelining = "pipelining" in extensions
         self._busy = False
+        self._ahead: Words | None = None  # the envelope that was said behind the last mail's dot
 
     @property
     def usable(self) -> bool:
-        """Whether another transaction may be tried: upstream is there, as far as we know, and waits for a command."""
+        """Whether any transaction may be tried: upstream is there, as far as we know, and waits for a command."""
+        return self._ahead is None and self._waits
+
+    def takes(self, envelope: Envelope) -> bool:
+        """Whether this one may be: as `usable`, or it is the one that upstream was told of."""
+        return self._waits and (self._ahead is None or self._ahead.envelope == envelope)
+
+    @property
+    def _waits(self) -> bool:
         return self._wire.alive and not self._busy
 
     @property
@@ -71,26 +82,37 @@ class Connection:
 
     async def transact(
         self,
-        sender: str,
-        recipients: Sequence[str],
+        envelope: Envelope,
         content: Sequence[bytes],
         *,
-        smtputf8: bool,
-        eightbit: bool,
         wanted: Callable[[], bool] = always,
+        following: Envelope | None = None,
     ) -> Sequence[Result]:
         """One mail to these recipients: one result each, in their order. Never raises for what upstream does.
 
         `content` is RFC 5322 with CRLF line ends only, in slices, not dot-stuffed. `wanted` is asked before the final
         dot, which cannot be taken back; if not, Withheld is raised. That, and being cancelled, leaves the connection
         unusable.
+
+        `following`, of the next call, is said behind the final dot where upstream offers pipelining (RFC 2920, 3.1), so
+        that a mail takes one round trip instead of two. From then on the connection takes that one alone.
         """
+        words, self._ahead = self._ahead, None
+        assert words is None or words.envelope == envelope, "another envelope than upstream was told of"
         transaction = _Transaction(
-            self._wire, self.extensions, self._timeouts, recipients, reused=self.used > 0, wanted=wanted
+            self._wire,
+            words or Words(envelope, self.extensions),
+            self._timeouts,
+            told=words is not None,
+            pipelining=self._pipelining,
+            reused=self.used > 0,
+            wanted=wanted,
+            following=Words(following, self.extensions) if following and self.eager and self._pipelining else None,
         )
         self.used += 1
         self._busy = True
-        results = await transaction.run(sender, content, smtputf8=smtputf8, eightbit=eightbit)
+        results = await transaction.run(content)
+        self._ahead, self.balked = transaction.ahead, transaction.balked
         self._busy = False
         return results
 
@@ -109,34 +131,37 @@ class _Transaction:
     def __init__(
         self,
         wire: Wire,
-        extensions: Mapping[str, str],
+        words: Words,
         timeouts: Timeouts,
-        recipients: Sequence[str],
         *,
+        told: bool,
+        pipelining: bool,
         reused: bool,
         wanted: Callable[[], bool],
+        following: Words | None,
     ) -> None:
         self.wire = wire
-        self.extensions = extensions
+        self.words = words
         self.timeouts = timeouts
-        self.recipients = recipients
+        self.told = told  # the envelope was said behind the last mail's dot
+        self.pipelining = pipelining
         self.reused = reused
         self.wanted = wanted
-        self.pipelining = "pipelining" in extensions
-        self.results: dict[int, Result] = {}
+        self.following = following if following and following.of_use else None
+        self.ahead: Words | None = None  # `following`, once it is said
+        self.recipients = words.envelope.recipients
+        self.results = {
+            place: Result(self.recipients[place], stage, reply) for place, (stage, reply) in words.refused.items()
+        }
         self.stage = Stage.MAIL
         self.answered = False  # upstream said something about this transaction, and is not just leaving
+        self.balked = told  # until it says something to what it was told of
         self.dotted = False  # the final dot is written: from here on it may have been sent
 
-    async def run(self, sender: str, content: Sequence[bytes], *, smtputf8: bool, eightbit: bool) -> Sequence[Result]:
-        wide = smtputf8 or not all(map(str.isascii, (sender, *self.recipients)))
-        utf8 = wide and "smtputf8" in self.extensions
-        size = sum(map(len, content))
-        mail = self._mail(sender, size, utf8=utf8, eightbit=eightbit)
-        rcpts = self._rcpts(utf8=utf8)
+    async def run(self, content: Sequence[bytes]) -> Sequence[Result]:
         if self.pending:
             try:
-                await self._exchange(mail, rcpts, content, size)
+                await self._exchange(content)
                 await self._reset()
             except Lost as lost:
                 stale = self.reused and not self.answered
@@ -148,47 +173,15 @@ class _Transaction:
         """Whether some recipient may still be sent to."""
         return len(self.results) < len(self.recipients)
 
-    # What is said before anything is written.
-
-    def _mail(self, sender: str, size: int, *, utf8: bool, eightbit: bool) -> bytes:
-        """The MAIL command; refuses for all recipients what upstream has said it would refuse."""
-        limit = self.extensions.get("size", "")
-        if limit.isdecimal() and 0 < int(limit) < size:
-            self._settle(
-                Stage.MAIL, Reply(552, "5.3.4", f"message size {size} is over upstream's limit of {limit} bytes")
-            )
-        try:
-            command = b"MAIL FROM:<" + _path(sender, utf8=utf8) + b">"
-        except _Unsayable as fault:
-            self._settle(Stage.MAIL, fault.reply)
-            return b""
-        if "size" in self.extensions:
-            command += b" SIZE=%d" % size
-        # Without the extension the content goes as it is: re-encoding would break signatures, and the few servers
-        # without it mostly pass the eighth bit on.
-        if eightbit and "8bitmime" in self.extensions:
-            command += b" BODY=8BITMIME"
-        return command + (b" SMTPUTF8\r\n" if utf8 else b"\r\n")
-
-    def _rcpts(self, *, utf8: bool) -> dict[int, bytes]:
-        """The RCPT commands by the recipient's place; refuses the recipients whose address cannot be said."""
-        commands = {}
-        for place, recipient in enumerate(self.recipients):
-            try:
-                commands[place] = b"RCPT TO:<" + _path(recipient, utf8=utf8) + b">\r\n"
-            except _Unsayable as fault:
-                self._refuse(place, fault.reply)
-        return commands
-
     # The exchange.
 
-    async def _exchange(self, mail: bytes, rcpts: Mapping[int, bytes], content: Sequence[bytes], size: int) -> None:
-        if self.pipelining:
-            self.wire.send(b"".join((mail, *rcpts.values(), b"DATA\r\n")), len(rcpts) + 2)
-        await self._sender(mail)
-        await self._recipients(rcpts)
+    async def _exchange(self, content: Sequence[bytes]) -> None:
+        if self.pipelining and not self.told:
+            self.wire.send(self.words.together, self.words.count)
+        await self._sender(self.words.mail)
+        await self._recipients(self.words.rcpts)
         if self.pipelining or self.pending:
-            await self._data(content, size)
+            await self._data(content)
 
     async def _ask(self, command: bytes) -> Reply:
         if not self.pipelining:
@@ -197,6 +190,7 @@ class _Transaction:
 
     async def _sender(self, command: bytes) -> None:
         reply = await self._ask(command)
+        self.balked = False
         self.answered = reply.code != 421
         if not _good(reply):
             self._settle(Stage.MAIL, reply, stale=self.reused and not self.answered)
@@ -209,7 +203,7 @@ class _Transaction:
                 if not _good(reply):
                     self._refuse(place, reply)
 
-    async def _data(self, content: Sequence[bytes], size: int) -> None:
+    async def _data(self, content: Sequence[bytes]) -> None:
         self.stage = Stage.DATA
         reply = await self._ask(b"DATA\r\n")
         if reply.code != 354:
@@ -217,15 +211,15 @@ class _Transaction:
             if reply.code < 400:
                 self.wire.abort("upstream is out of step")
         elif self.pending:
-            await self._content(content, size)
+            await self._content(content)
         else:  # it takes content for nobody: an empty one, whose answer says nothing (RFC 2920 3.1)
             self.wire.send(b".\r\n", 1)
             await self.wire.reply(self.timeouts.command)
 
-    async def _content(self, content: Sequence[bytes], size: int) -> None:
+    async def _content(self, content: Sequence[bytes]) -> None:
         """One write for small content; large content as upstream takes it, never copied whole."""
         chunks, end = dot_stuffed(content), final_dot(content)
-        if size <= CHUNK:
+        if self.words.envelope.size <= CHUNK:
             end = b"".join((*chunks, end))
         else:
             for chunk in chunks:
@@ -234,7 +228,11 @@ class _Transaction:
         if not self.wanted():
             raise Withheld
         self.stage, self.dotted = Stage.DOT, True
-        self.wire.send(end, 1)
+        self.ahead = self.following
+        if self.ahead:
+            self.wire.send(end + self.ahead.together, 1 + self.ahead.count)
+        else:
+            self.wire.send(end, 1)
         self._settle(Stage.DOT, await self.wire.reply(self.timeouts.data))
 
     async def _reset(self) -> None:
@@ -260,24 +258,6 @@ class _Transaction:
             self.results.setdefault(place, Result(recipient, stage, reply, lost, stale))
 
 
-class _Unsayable(Exception):
-    """An address that this upstream cannot be told."""
-
-    def __init__(self, code: int, enhanced: str, text: str) -> None:
-        self.reply = Reply(code, enhanced, text)
-
-
-def _path(text: str, *, utf8: bool) -> bytes:
-    """The address on the wire. Addresses were validated at accept; what could end the command is refused here again."""
-    if UNSPEAKABLE.search(text):
-        raise _Unsayable(553, "5.1.3", "the address has characters that no command can carry")
-    try:
-        return text.encode() if utf8 else ascii_domain(text).encode("ascii")
-    except UnicodeError:
-        fault = "upstream does not offer SMTPUTF8, and the address cannot be written in ASCII"
-        raise _Unsayable(553, "5.6.7", f"{text}: {fault}") from None
-
-
 def _good(reply: Reply) -> bool:
     return 200 <= reply.code < 300
 
@@ -288,8 +268,8 @@ def dot_stuffed(content: Sequence[bytes]) -> Iterator[bytes]:
     for piece in content:
         for start in range(0, len(piece), CHUNK):
             chunk = before + piece[start : start + CHUNK]
-            yield chunk.replace(b"\r\n.", b"\r\n..")[2:]
             before = chunk[-2:]
+            yield (chunk.replace(b"\r\n.", b"\r\n..") if b"\r\n." in chunk else chunk)[2:]
 
 
 def final_dot(content: Sequence[bytes]) -> bytes:

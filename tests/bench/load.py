@@ -28,7 +28,7 @@ class Plan:
     port: int
     count: int
     name: str = ""  # of the figure
-    protocol: str = "smtp"  # or "pipelined", which asks for replies together where it may (RFC 2920), or "http"
+    protocol: str = "smtp"  # or "pipelined", which says all it may without waiting (RFC 2920), or "http"
     connections: int = 20
     reuse: bool = True  # False: a new connection for every message
     size: int = 4096
@@ -117,8 +117,9 @@ class SmtpClient(Client):
 
 class PipelinedClient(SmtpClient):
     def whole(self) -> bool:
-        """A reply to each command, which end with DATA; one to anything else."""
-        awaited = self.said.count(b"\n") if self.said.endswith(b"DATA\r\n") else 1
+        """A reply to content, and one to each command alone or behind it."""
+        _, content, commands = self.said.rpartition(b"\r\n.\r\n")
+        awaited = bool(content) + commands.count(b"\n")
         return super().whole() and sum(line[3:4] == b" " for line in self.buffer.splitlines()) >= awaited
 
 
@@ -205,6 +206,8 @@ class Generating:
         """One SMTP session."""
         yield b""
         reply = yield b"EHLO app.sender.example\r\n"
+        if self.plan.protocol == "pipelined":
+            yield from self.pipelined()
         while self.wanted and reply < b"4":
             number, self.next = self.next, self.next + 1
             if (wait := self.wait(number)) > 0:
@@ -221,6 +224,17 @@ class Generating:
             if reply >= b"4":
                 reply = yield b"RSET\r\n"
         yield b"QUIT\r\n"
+
+    def pipelined(self) -> Talk:
+        """Each envelope but the first behind the dot before it."""
+        [envelope] = self.envelopes[0]
+        more = self.wanted
+        reply = (yield envelope) if more else b""
+        while more and reply < b"4":
+            number, self.next = self.next, self.next + 1
+            more = self.wanted
+            reply = yield from self.hand_over(self.content(number) + (envelope if more else b""), number)
+            self.note(reply, accepted=reply < b"4")
 
     def http(self) -> Talk:
         """One keep-alive HTTP connection."""

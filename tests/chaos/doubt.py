@@ -1,9 +1,10 @@
 """Which copies may come twice: those of which nobody could know whether they had arrived. Pure.
 
-A connection begins its next mail only when the outcome of the last one is stored. So a mail is certain once another
-begins on its connection, and until then it is in doubt when something strikes its host that can part the two: the end
-of a worker, of PostgreSQL, of a line to either, or a stand-still for longer than a lease. What cannot (all the rest:
-schedulers, Redis, doors, webhooks) puts nothing in doubt, and a copy beyond one is then a broken promise.
+A connection hands over its next mail only when the outcome of the last one is stored. So a mail is certain once the
+next one's content begins on its connection (its envelope says nothing: that rides behind the last dot), and until then
+it is in doubt when something strikes its host that can part the two: the end of a worker, of PostgreSQL, of a line to
+either, or a stand-still for longer than a lease. What cannot (all the rest: schedulers, Redis, doors, webhooks) puts
+nothing in doubt, and a copy beyond one is then a broken promise.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ class Mail:
 
     host: str
     account: str
-    began: float
+    began: float  # when its content did, once that came
     recipients: list[str] = field(default_factory=list)
     at: float | None = None  # when the final dot came: it was taken
     told: bool = True  # upstream answered that it took it
-    next: float | None = None  # when the next one began on its connection, or that ended
+    next: float | None = None  # when the next one's content began on its connection, or that ended
 
 
 @dataclass(frozen=True)

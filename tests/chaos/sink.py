@@ -100,12 +100,13 @@ class Sink:
 
 
 class Session:
-    """One connection. Its last mail stays in doubt until another begins, or the connection ends."""
+    """One connection. Its last mail stays in doubt until the next one's content begins, or the connection ends."""
 
     def __init__(self, sink: Sink, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._sink, self._reader, self._writer = sink, reader, writer
         self._host = ""
         self._mail: Mail | None = None
+        self._last: Mail | None = None  # the one before, while it is in doubt
 
     async def run(self) -> None:
         self._writer.write(GREETING)
@@ -136,12 +137,13 @@ class Session:
             await self._writer.drain()
 
     def over(self) -> None:
-        if self._mail is not None:
-            self._mail.next = time.time()
+        for mail in (self._last, self._mail):
+            if mail is not None:
+                mail.next = time.time()
 
     async def _begin(self, sender: str) -> None:
-        self.over()
-        self._mail = None
+        """Said behind the last dot, it says nothing of what became of that mail."""
+        self._last, self._mail = self._mail or self._last, None
         if self._sink.feels("close"):
             self._writer.write(b"421 4.3.2 going away\r\n")
             await self._writer.drain()
@@ -163,9 +165,14 @@ class Session:
             return
         self._writer.write(b"354 go on\r\n")
         await self._writer.drain()
-        while (line := await self._reader.readline()) != b".\r\n":
+        line = await self._reader.readline()
+        if self._last is not None:
+            self._last.next, self._last = time.time(), None
+        mail.began = time.time()
+        while line != b".\r\n":
             if not line:
                 raise Cut
+            line = await self._reader.readline()
         dotted = time.time()
         if self._sink.feels("slow"):
             await self._sink.thinks()

@@ -14,7 +14,7 @@ from relay.core import pixel, splice
 from relay.core.vault import Vault
 from relay.deliver import Deliverer
 from relay.settings import Settings
-from relay.store import db, leases, turns
+from relay.store import db, leases, outcomes, turns
 from tests.fakes.upstream import Upstream
 from tests.stack import until
 from tests.store.mail import prepared, stored
@@ -281,13 +281,74 @@ async def test_an_account_wide_limit_of_the_provider_rests_the_account(line: Lin
     async with Upstream() as upstream:
         upstream.when("DOT").say("550 5.4.5 Daily user sending limit exceeded.")
         await line.account(upstream)
-        await line.accept("one@x.example")
+        await line.accept("one@x.example", lifetime=86400)
         await line.accept("two@x.example")
         await line.deliver()
-        dots = [text for _, text in upstream.commands if text.startswith("DATA")]
-    assert len(dots) == 1
-    assert [row[0] for row in await line.rows()] != ["failed", "failed"]
+    assert [row[:2] for row in await line.rows()] == [("deferred", 0), ("queued", 0)]
     assert await line.lease() is None
+
+
+async def test_the_next_mail_is_told_of_and_handed_over_once_the_last_outcome_is_stored(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, commit = asyncio.Event(), outcomes.commit
+
+    async def slowly(conn: Any, reports: Any) -> list[bool]:
+        await stored.wait()
+        return await commit(conn, reports)
+
+    monkeypatch.setattr(outcomes, "commit", slowly)
+    async with Upstream() as upstream:
+        await line.account(upstream)
+        await line.accept("one@x.example")
+        await line.accept("two@x.example")
+        lease = await line.lease()
+        assert lease is not None
+        working = asyncio.create_task(line.deliverer.deliver(lease))
+        await upstream.heard("RCPT TO:<TWO@")
+        assert (len(upstream.taken), await line.rows("state::text")) == (1, [("leased",), ("leased",)])
+        stored.set()
+        await working
+        assert (len(upstream.taken), upstream.connections) == (2, 1)
+    assert await line.rows() == [("sent", 1, "sent")] * 2
+
+
+async def test_mail_that_was_told_of_and_is_too_late_meanwhile_is_not_sent(line: Line) -> None:
+    async with Upstream() as upstream:
+        slow = asyncio.Event()
+        upstream.when("DOT", times=1).wait(slow).say("250 ok")
+        await line.account(upstream)
+        await line.accept("one@x.example")
+        await line.accept("two@x.example", lifetime=1)
+        await line.accept("three@x.example")
+        lease = await line.lease()
+        assert lease is not None
+        working = asyncio.create_task(line.deliverer.deliver(lease))
+        await upstream.heard("DATA")
+        asyncio.get_running_loop().call_later(1, slow.set)
+        await working
+        assert [mail.recipients for mail in upstream.taken] == [("one@x.example",), ("three@x.example",)]
+    assert await line.rows("state::text") == [("sent",), ("failed",), ("sent",)]
+
+
+async def test_an_upstream_that_balked_is_told_one_thing_at_a_time(line: Line) -> None:
+    async with Upstream() as upstream:
+        await line.account(upstream)
+        slow = asyncio.Event()
+        upstream.when("DOT", times=1).wait(slow).say("250 ok")
+        for name in ("one", "two", "three"):
+            await line.accept(f"{name}@x.example")
+        lease = await line.lease()
+        assert lease is not None
+        working = asyncio.create_task(line.deliverer.deliver(lease))
+        await upstream.heard("DATA")
+        upstream.when("MAIL", connection=1).drop()
+        slow.set()
+        await working
+        assert [mail.connection for mail in upstream.taken] == [1, 2, 2]
+        verbs = [text.split(" ")[0] for connection, text in upstream.commands if connection == 2]
+    assert verbs[-6:] == ["MAIL", "RCPT", "DATA"] * 2
+    assert await line.rows() == [("sent", 1, "sent")] * 3
 
 
 async def test_a_lease_gives_back_what_its_budget_does_not_reach(pool: db.Pool, settings: Settings) -> None:

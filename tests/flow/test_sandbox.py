@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from relay.core.model import Smtp, Tls
-from relay.net.smtp import Connection, Result, Timeouts, connect
+from relay.net.smtp import Connection, Envelope, Result, Timeouts, connect
 
 TIMEOUTS = Timeouts(connect=10, command=10, data=10)
 
@@ -55,7 +55,9 @@ async def connection(sandbox: Sandbox) -> AsyncIterator[Connection]:
 async def send(
     connection: Connection, *recipients: str, content: bytes = b"Subject: x\r\n\r\nbody\r\n"
 ) -> list[Result]:
-    return list(await connection.transact("me@example.com", recipients, [content], smtputf8=False, eightbit=True))
+    return list(
+        await connection.transact(Envelope("me@example.com", tuple(recipients), len(content), eightbit=True), [content])
+    )
 
 
 async def talk(port: int, data: bytes) -> bytes:

@@ -17,7 +17,7 @@ from relay.core.model import Smtp, Tls
 from relay.core.reply import Stage
 from relay.net import tls
 from relay.net.guard import Resolver
-from relay.net.smtp import Connection, Timeouts, UpstreamError, connect
+from relay.net.smtp import Connection, Envelope, Timeouts, UpstreamError, connect
 from tests.fakes.upstream import Upstream, certificate
 
 LOCAL = [ip_network("127.0.0.0/8"), ip_network("::1/128")]
@@ -175,7 +175,7 @@ async def test_mail_goes_through_tls(kind: str, tls: Tls) -> None:
     async with Upstream(implicit=kind == "implicit", starttls=kind == "starttls") as upstream:
         async with reached(account(upstream, tls)) as connection:
             assert connection.encrypted
-            await connection.transact("a@b.example", ["c@d.example"], [b"x\r\n"], smtputf8=False, eightbit=False)
+            await connection.transact(Envelope("a@b.example", ("c@d.example",), 3), [b"x\r\n"])
         assert upstream.taken[0].encrypted
 
 
@@ -235,7 +235,7 @@ async def test_plaintext_injected_behind_starttls_is_never_read() -> None:
         async with reached(account(upstream, Tls.STARTTLS, verify_certificate=False)) as connection:
             # Then only what came through it counts
             assert connection.extensions["size"] == "1000"
-            await connection.transact("a@b.example", ["c@d.example"], [b"x\r\n"], smtputf8=False, eightbit=False)
+            await connection.transact(Envelope("a@b.example", ("c@d.example",), 3), [b"x\r\n"])
         assert len(upstream.taken) == 1
 
 
@@ -246,7 +246,7 @@ async def test_plaintext_injected_behind_starttls_is_never_read() -> None:
 async def test_a_password_is_said_in_the_way_that_upstream_offers(method: str) -> None:
     async with Upstream(auth=[method]) as upstream:
         async with reached(account(upstream, user="ann", password="secret")) as connection:
-            await connection.transact("a@b.example", ["c@d.example"], [b"x\r\n"], smtputf8=False, eightbit=False)
+            await connection.transact(Envelope("a@b.example", ("c@d.example",), 3), [b"x\r\n"])
         assert upstream.taken[0].user == "ann"
 
 

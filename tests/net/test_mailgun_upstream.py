@@ -17,7 +17,7 @@ from relay.core.classify import classify
 from relay.core.model import Mailgun, Outcome
 from relay.core.reply import Stage
 from relay.net import exchange, mailgun
-from relay.net.smtp import UpstreamError
+from relay.net.smtp import Envelope, UpstreamError
 from relay.net.transaction import Result, Timeouts
 from tests.fakes.mailgun import DOMAIN, KEY, MailgunServer
 from tests.stack import until
@@ -45,9 +45,9 @@ async def connected(server: MailgunServer, seconds: float = 5, **given: Any) -> 
 
 
 async def send(connection: mailgun.Connection, *to: str, content: Sequence[bytes] = (MAIL,)) -> Sequence[Result]:
-    return await connection.transact(
-        "ann@here.example", to or ("bob@there.example",), content, smtputf8=False, eightbit=True
-    )
+    size = sum(map(len, content))
+    envelope = Envelope("ann@here.example", to or ("bob@there.example",), size, eightbit=True)
+    return await connection.transact(envelope, content)
 
 
 async def sent(server: MailgunServer, content: bytes = MAIL, **given: Any) -> Result:

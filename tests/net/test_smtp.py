@@ -10,7 +10,7 @@ import pytest
 
 from relay.core.model import Smtp, Tls
 from relay.core.reply import Stage
-from relay.net.smtp import Connection, Result, Timeouts, connect
+from relay.net.smtp import Connection, Envelope, Result, Timeouts, connect
 from tests.fakes.upstream import Upstream
 
 LOCAL = [ip_network("127.0.0.0/8")]
@@ -31,8 +31,16 @@ async def send(
     content: Sequence[bytes] = MAIL,
     smtputf8: bool = False,
     eightbit: bool = False,
+    following: Envelope | None = None,
 ) -> Sequence[Result]:
-    return await connection.transact(sender, recipients, content, smtputf8=smtputf8, eightbit=eightbit)
+    size = sum(map(len, content))
+    envelope = Envelope(sender, recipients, size, smtputf8, eightbit)
+    return await connection.transact(envelope, content, following=following)
+
+
+def to(*recipients: str) -> Envelope:
+    """What `send` says for MAIL."""
+    return Envelope("me@example.com", recipients, sum(map(len, MAIL)))
 
 
 async def gone(connection: Connection) -> None:
@@ -392,3 +400,102 @@ async def test_a_new_connection_is_never_stale(upstream: Upstream) -> None:
 async def test_words_out_of_turn_end_the_connection(upstream: Upstream, connection: Connection) -> None:
     upstream.speak("250 2.0.0 by the way")
     await gone(connection)
+
+
+# The next envelope rides behind the last mail's dot.
+
+
+async def test_the_next_envelope_is_there_before_the_dot_is_answered() -> None:
+    gate = asyncio.Event()
+    async with Upstream() as upstream:
+        upstream.when("DOT", times=1).wait(gate).say("250 ok")
+        connection = await reach(upstream)
+        sending = asyncio.create_task(send(connection, "ann@example.org", following=to("bob@example.org")))
+        await upstream.heard("DATA")
+        gate.set()
+        await sending
+        # Upstream waits for the content of the second, and takes nothing else now
+        await upstream.heard("RCPT TO:<BOB@")
+        assert not connection.usable
+        assert connection.takes(to("bob@example.org"))
+        assert not connection.takes(to("eve@example.org"))
+        [result] = await send(connection, "bob@example.org")
+        assert (result.stage, result.reply.code) == (Stage.DOT, 250)
+        assert connection.usable
+        await connection.close()
+    assert [mail.recipients for mail in upstream.taken] == [("ann@example.org",), ("bob@example.org",)]
+    assert [line.split(" ")[0] for _, line in upstream.commands] == [
+        "EHLO", "MAIL", "RCPT", "DATA", "MAIL", "RCPT", "DATA", "QUIT",
+    ]  # fmt: skip
+
+
+async def test_what_was_told_of_and_never_came_leaves_nothing_behind(
+    upstream: Upstream, connection: Connection
+) -> None:
+    await send(connection, "ann@example.org", following=to("bob@example.org"))
+    await connection.close()
+    assert [mail.recipients for mail in upstream.taken] == [("ann@example.org",)]
+
+
+async def test_who_does_not_pipeline_is_told_one_thing_at_a_time() -> None:
+    async with Upstream(pipelining=False) as upstream:
+        connection = await reach(upstream)
+        await send(connection, "ann@example.org", following=to("bob@example.org"))
+        assert connection.usable
+        assert upstream.said("RCPT") == ["RCPT TO:<ann@example.org>"]
+        await connection.close()
+
+
+@pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA"])
+async def test_what_is_refused_ahead_of_its_turn_is_its_own_result(verb: str) -> None:
+    async with Upstream() as upstream:
+        connection = await reach(upstream)
+        gate = asyncio.Event()
+        upstream.when("DOT", times=1).wait(gate).say("250 ok")
+        sending = asyncio.create_task(send(connection, "ann@example.org", following=to("bob@example.org")))
+        await upstream.heard("DATA")
+        upstream.when(verb, times=1).say("452 4.5.3 not now")
+        gate.set()
+        [first] = await sending
+        [second] = await send(connection, "bob@example.org")
+        assert (first.stage, first.reply.code) == (Stage.DOT, 250)
+        assert (second.stage, second.reply.code) == (Stage(verb.lower()), 452)
+        # And the connection is as good as ever
+        [third] = await send(connection, "cid@example.org")
+        assert (third.stage, third.reply.code) == (Stage.DOT, 250)
+        await connection.close()
+    assert [mail.recipients for mail in upstream.taken] == [("ann@example.org",), ("cid@example.org",)]
+
+
+@pytest.mark.parametrize("how", ["hangs up", "falls silent"])
+async def test_an_upstream_that_loses_what_is_behind_a_dot_has_balked(how: str) -> None:
+    """Nothing is repeated by trying it again; whoever does had better say one thing at a time."""
+    async with Upstream() as upstream:
+        connection = await reach(upstream, HASTY)
+        gate = asyncio.Event()
+        upstream.when("DOT", times=1).wait(gate).say("250 ok")
+        sending = asyncio.create_task(send(connection, "ann@example.org", following=to("bob@example.org")))
+        await upstream.heard("DATA")
+        mood = upstream.when("MAIL")
+        mood.drop() if how == "hangs up" else mood.hang()
+        gate.set()
+        await sending
+        [result] = await send(connection, "bob@example.org")
+        assert (result.stage, result.stale, result.lost) == (Stage.MAIL, True, False)
+        assert (connection.balked, connection.usable) == (True, False)
+
+
+async def test_a_421_behind_a_dot_is_no_balking(upstream: Upstream, connection: Connection) -> None:
+    upstream.when("DOT").say("250 ok").say("421 4.3.2 enough for today").close()
+    await send(connection, "ann@example.org", following=to("bob@example.org"))
+    [result] = await send(connection, "bob@example.org")
+    assert (result.stale, connection.balked) == (True, False)
+
+
+async def test_who_is_not_eager_is_told_nothing_ahead() -> None:
+    async with Upstream() as upstream:
+        connection = await reach(upstream)
+        connection.eager = False
+        await send(connection, "ann@example.org", following=to("bob@example.org"))
+        assert (connection.usable, upstream.said("RCPT")) == (True, ["RCPT TO:<ann@example.org>"])
+        await connection.close()

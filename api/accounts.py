@@ -14,7 +14,7 @@ from api.tenant import Change, New
 from api.verified import Known, known
 from relay import enrol
 from relay.core import account as settings_of
-from relay.core.model import Account, AccountState
+from relay.core.tenant import Account, AccountState
 from relay.store import accounts, db, mailboxes, verifications
 from relay.store.mailboxes import Standing
 

@@ -18,7 +18,7 @@ from api.visits import Visits
 from relay import metrics
 from relay.accept import Acceptor
 from relay.connecting import Connecting
-from relay.core.model import Account
+from relay.core.tenant import Account
 from relay.core.vault import Vault
 from relay.directory import Directory
 from relay.opens import Opens

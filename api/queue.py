@@ -6,7 +6,7 @@ from pydantic import Field
 
 from api.call import Call, unknown
 from api.shapes import AccountId, Answer, Body, Instant
-from relay.core.model import AccountState
+from relay.core.tenant import AccountState
 from relay.store import accounts, queue
 
 BY_HAND = "Paused over the API"

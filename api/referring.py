@@ -14,7 +14,8 @@ from relay import enrol
 from relay.answered import tell_missing
 from relay.core import place
 from relay.core.errors import Refused, StoreAway
-from relay.core.model import Accepted, Account
+from relay.core.model import Accepted
+from relay.core.tenant import Account
 from relay.core.thread import Action, Mine
 from relay.reference import GONE, Reference, Referred, own, pixels, refer, wish
 from relay.store import db, messages

@@ -21,7 +21,8 @@ from relay.core.account import COPY
 from relay.core.address import Mailbox
 from relay.core.compose import Draft
 from relay.core.errors import Refused
-from relay.core.model import Account, Mail, Options, Priority, Submission
+from relay.core.model import Mail, Options, Priority, Submission
+from relay.core.tenant import Account
 from relay.reference import NOTHING, Referred
 from relay.settings import Settings
 

@@ -18,7 +18,7 @@ from api.verified import Mailbox, Server, mailbox_shown, server_shown
 from relay import enrol, reverify, trial, verify
 from relay.core import account as settings_of
 from relay.core.folders import Folder, special
-from relay.core.model import AccountState
+from relay.core.tenant import AccountState
 from relay.store import db, verifications
 
 ANYWHERE = tuple(map(ip_network, ("0.0.0.0/0", "::/0")))

@@ -19,8 +19,9 @@ from relay.core import address, mime, notice
 from relay.core.address import Mailbox
 from relay.core.compose import Draft, compose
 from relay.core.errors import Conflict, Refused, StoreAway
-from relay.core.model import Account, Copy, Options, Priority, Submission
+from relay.core.model import Options, Priority, Submission
 from relay.core.notice import OPENED
+from relay.core.tenant import Account, Copy
 from relay.settings import Settings
 from relay.store import accounts, db, notices
 from relay.store.notices import Due

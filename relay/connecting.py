@@ -16,8 +16,8 @@ from typing import NoReturn
 from relay.core import issuers, oauth, oauthsettings
 from relay.core.account import Fields
 from relay.core.errors import Refused
-from relay.core.model import Account, AccountState, OAuth2
 from relay.core.oauth import Denied, Granted
+from relay.core.tenant import Account, AccountState, OAuth2
 from relay.core.vault import Vault, VaultError
 from relay.settings import Settings
 from relay.store import accounts, db, grants

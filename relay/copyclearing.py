@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from relay.copyfinder import DELETED, SEEN, Finder
-from relay.core.model import Copy
 from relay.core.sentcopy import Candidate, Wanted
 from relay.core.sentfolders import Layout
+from relay.core.tenant import Copy
 from relay.net.imap import Mailbox
 
 

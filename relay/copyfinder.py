@@ -8,9 +8,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from relay.core import copytext, provider, sentcopy
-from relay.core.model import Copy
 from relay.core.sentcopy import Candidate, Intent, Wanted
 from relay.core.sentfolders import Layout
+from relay.core.tenant import Copy
 from relay.net.imap import Mailbox
 from relay.store.sentcopies import Owed
 

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from relay import answered, metrics
 from relay.copyclearing import CopyError
 from relay.core import filers, sentcopy
-from relay.core.model import Account, Answered, Copy
+from relay.core.model import Answered
 from relay.core.sentcopy import Wanted
 from relay.core.sentfolders import lay_out
+from relay.core.tenant import Account, Copy
 from relay.memory import Memory
 from relay.net.imap import Mailbox, MailboxError
 from relay.sentcopy import Done, Lost, SentCopy, make

@@ -14,8 +14,9 @@ from relay import metrics, reading
 from relay.core import pixel, splice
 from relay.core.classify import Verdict, classify
 from relay.core.errors import StoreAway
-from relay.core.model import AccountState, Leased, Outcome
+from relay.core.model import Leased, Outcome
 from relay.core.reply import Reply, Stage
+from relay.core.tenant import AccountState
 from relay.core.vault import Vault
 from relay.hands import Copy, Hand, Hands
 from relay.memory import Memory

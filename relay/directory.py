@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from relay.core import suppression
 from relay.core.errors import Refused, StoreAway
-from relay.core.model import Account
+from relay.core.tenant import Account
 from relay.settings import Settings
 from relay.store import accounts, db, suppressions, tokens
 from relay.store.tokens import Token

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from relay import metrics
 from relay.core.errors import StoreAway
-from relay.core.model import Account, Leased
+from relay.core.model import Leased
+from relay.core.tenant import Account
 from relay.core.vault import Vault, VaultError
 from relay.net.smtp import Envelope
 from relay.settings import Settings

@@ -6,8 +6,8 @@ import asyncio
 
 from relay.core import issuers, oauth
 from relay.core.issuers import Endpoints
-from relay.core.model import OAuth2
 from relay.core.oauth import Client, Denied, Granted
+from relay.core.tenant import OAuth2
 from relay.net.oauth import Asker
 from relay.settings import Settings
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from relay.core.model import Account, Imap
+from relay.core.tenant import Account, Imap
 from relay.net.imap import Mailbox, MailboxError, connect
 from relay.settings import Settings
 

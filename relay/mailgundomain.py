@@ -13,8 +13,8 @@ from relay.core.classify import classify
 from relay.core.hints import advise
 from relay.core.mailgun import Said
 from relay.core.masking import masked
-from relay.core.model import Mailgun
 from relay.core.reply import Stage
+from relay.core.tenant import Mailgun
 from relay.core.verification import Fault, Result, mailgun_faults
 from relay.net import mailgun as upstreams
 from relay.net.exchange import Unanswered, Unsent

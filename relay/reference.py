@@ -11,9 +11,10 @@ from zoneinfo import ZoneInfo
 
 from relay.core import pixel
 from relay.core.errors import MailboxAway, Refused
-from relay.core.model import Account, Answered
+from relay.core.model import Answered
 from relay.core.original import read
 from relay.core.place import spell
+from relay.core.tenant import Account
 from relay.core.thread import FLAGS, Action, Made, Mine, Wish, make, naming
 from relay.finding import find, is_message_id
 from relay.net.imap import Mailbox

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from relay import metrics
 from relay.core.errors import StoreAway
-from relay.core.model import Account
+from relay.core.tenant import Account
 from relay.core.vault import Vault, VaultError
 from relay.core.verification import Result
 from relay.settings import Settings

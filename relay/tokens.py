@@ -25,8 +25,8 @@ from relay import metrics
 from relay.core import bearer, mendlink
 from relay.core.errors import StoreAway
 from relay.core.issuers import CUSTOM
-from relay.core.model import Account, OAuth2
 from relay.core.oauth import Denied
+from relay.core.tenant import Account, OAuth2
 from relay.core.vault import Vault, VaultError
 from relay.issuing import Issuing
 from relay.settings import Settings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay.core import bearer
-from relay.core.model import Account
+from relay.core.tenant import Account
 from relay.core.verification import Result
 from relay.settings import Settings
 from relay.tokens import TokenError, Tokens

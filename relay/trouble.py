@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from relay import metrics
 from relay.core.classify import Verdict
-from relay.core.model import Account, AccountState
 from relay.core.reply import Reply
+from relay.core.tenant import Account, AccountState
 from relay.hands import Hand
 from relay.settings import Settings
 from relay.store import db, health
@@ -41,11 +42,18 @@ class Trouble:
             await health.refused(conn, account, error.reason, None, seconds=self._settings.refused_retry)
 
     async def unreachable(self, hand: Hand, verdict: Verdict, reply: Reply) -> None:
-        """No connection could be made."""
+        """No connection could be made. While others make one, the trouble is ours: this lease rests, and no other."""
         account, why = hand.account, _why(verdict, reply)
         log.warning("no connection to the upstream of %s: %s", account.id, reply, extra={"account": account.id})
-        if not await self.heed(hand, verdict, reply):
-            _count(account, "unreachable")
+        if await self.heed(hand, verdict, reply):
+            return
+        _count(account, "unreachable")
+        pause = self._settings.upstream_retry
+        async with db.connection(self._pool) as conn:
+            alone = await health.gets_through(conn, account.id, seconds=pause)
+        if alone:
+            await asyncio.sleep(pause)  # given back at once, it would be here again at once
+        else:
             await self._rest(account, why, reply)
 
     async def heed(self, hand: Hand, verdict: Verdict, reply: Reply) -> bool:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from relay import metrics
 from relay.core.classify import BEARER, classify
-from relay.core.model import Account, Mailgun, Smtp
+from relay.core.tenant import Account, Mailgun, Smtp
 from relay.net import mailgun, smtp
 from relay.settings import Settings
 from relay.tokens import Tokens

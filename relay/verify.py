@@ -13,8 +13,8 @@ from relay.core.classify import classify
 from relay.core.folders import Folder, Use, special
 from relay.core.hints import advise
 from relay.core.masking import masked
-from relay.core.model import Account, Imap, Mailgun, Smtp, Tls
 from relay.core.reply import Stage
+from relay.core.tenant import Account, Imap, Mailgun, Smtp, Tls
 from relay.core.verification import SANDBOX, Result, imap_faults, smtp_faults
 from relay.mailgundomain import misjudged, verify_mailgun
 from relay.net import imap as mailboxes

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from relay.core.errors import MailboxAway, Refused
-from relay.core.model import Account
+from relay.core.tenant import Account
 from relay.core.vault import Vault, VaultError
 from relay.mailboxes import Mailboxes
 from relay.net.imap import Mailbox, MailboxError

@@ -14,7 +14,7 @@ from contextlib import suppress
 from relay import metrics
 from relay.core import watching
 from relay.core.errors import StoreAway
-from relay.core.model import Account
+from relay.core.tenant import Account
 from relay.core.vault import Vault, VaultError
 from relay.look import Look, Lost, Reader
 from relay.mailboxes import Mailboxes

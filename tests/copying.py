@@ -16,7 +16,7 @@ from uuid import UUID
 from relay import enrol
 from relay.copies import Copier
 from relay.core import pixel, splice
-from relay.core.model import Imap
+from relay.core.tenant import Imap
 from relay.core.vault import Vault
 from relay.mailboxes import Mailboxes
 from relay.settings import Settings

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from relay.core.model import Imap, Tls
+from relay.core.tenant import Imap, Tls
 from relay.guardian import Guardian, Ward, stop
 from tests.fakes.upstream import certificate
 

@@ -11,7 +11,7 @@ import pytest
 
 from relay import enrol
 from relay.core import account, filers
-from relay.core.model import Account, AccountState, Mailgun, Smtp
+from relay.core.tenant import Account, AccountState, Mailgun, Smtp
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "providers.md").read_text()

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from relay import enrol
-from relay.core.model import Imap
+from relay.core.tenant import Imap
 from relay.core.vault import Vault
 from relay.mailboxes import Mailboxes
 from relay.net.imap import Mailbox, connect

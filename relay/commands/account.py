@@ -13,7 +13,7 @@ from relay.commands.terminal import DATA, UNAVAILABLE, Stop, choose, clean, desc
 
 if TYPE_CHECKING:
     from relay.commands.installation import Installation
-    from relay.core.model import Account, AccountState, Imap, Mailgun, Smtp
+    from relay.core.tenant import Account, AccountState, Imap, Mailgun, Smtp
     from relay.core.verification import Step
     from relay.store.accounts import Row
     from relay.store.db import Connection
@@ -122,7 +122,7 @@ async def _tried(account: Account, here: Installation) -> Report:
 
 
 def _named(server: Smtp | Mailgun | Imap) -> str:
-    from relay.core.model import Imap, Mailgun
+    from relay.core.tenant import Imap, Mailgun
 
     if isinstance(server, Mailgun):
         return f"Mailgun {server.domain} at {server.label}"
@@ -138,7 +138,7 @@ def _print_steps(steps: Sequence[Step]) -> None:
 
 
 async def _pause(args: argparse.Namespace) -> int:
-    from relay.core.model import AccountState
+    from relay.core.tenant import AccountState
 
     await _move(args, AccountState.PAUSED, args.reason)
     print(f"account {args.account} is paused; its mail waits until: postferry account resume {args.account}")
@@ -146,7 +146,7 @@ async def _pause(args: argparse.Namespace) -> int:
 
 
 async def _resume(args: argparse.Namespace) -> int:
-    from relay.core.model import AccountState
+    from relay.core.tenant import AccountState
 
     await _move(args, AccountState.ACTIVE, "")
     print(f"account {args.account} sends again")

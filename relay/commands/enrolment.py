@@ -18,7 +18,7 @@ TLS: dict[str, dict[str, Any]] = {
     "opportunistic": {"secure": False, "tls": {"mode": "opportunistic"}},
     "none": {"secure": False, "tls": {"mode": "none"}},
 }
-REGIONS = {"us": "https://api.mailgun.net", "eu": "https://api.eu.mailgun.net"}  # as in core/model.py, loaded later
+REGIONS = {"us": "https://api.mailgun.net", "eu": "https://api.eu.mailgun.net"}  # as in core/tenant.py, loaded later
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,8 @@ from relay.commands.installation import read
 from relay.commands.terminal import DATA, USAGE, Stop, describe
 from relay.core import address, mime, pixel, splice
 from relay.core.errors import Refused
-from relay.core.model import Account, AccountState, Limits, Smtp, Submission
+from relay.core.model import Submission
+from relay.core.tenant import Account, AccountState, Limits, Smtp
 from relay.prepare import prepare
 
 DELIVERY = 0  # no delivery has this number

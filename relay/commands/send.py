@@ -17,7 +17,8 @@ from relay.commands.terminal import USAGE, Stop, describe, paint
 from relay.commands.watch import Watch, judge
 
 if TYPE_CHECKING:
-    from relay.core.model import Account, Submission
+    from relay.core.model import Submission
+    from relay.core.tenant import Account
     from relay.settings import Settings
     from relay.store.overview import Progress
 

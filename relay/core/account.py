@@ -18,7 +18,7 @@ from relay.core.accountfields import ID as ID
 from relay.core.accountfields import MASK as MASK
 from relay.core.accountfields import READERS as READERS
 from relay.core.accountfields import SECRETS as SECRETS
-from relay.core.model import MAILGUN, Account, AccountState, Alerts, Imap, Limits, Mailgun, OAuth2, Smtp, Tls
+from relay.core.tenant import MAILGUN, Account, AccountState, Alerts, Imap, Limits, Mailgun, OAuth2, Smtp, Tls
 
 Fields = dict[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from relay.core import address, hosts, mailgunsettings
 from relay.core.errors import Refused
-from relay.core.model import Copy, Tls
+from relay.core.tenant import Copy, Tls
 
 MASK = "******"
 """What a secret looks like from outside. Given back, it means: as it was."""

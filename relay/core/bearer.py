@@ -10,7 +10,7 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import replace
 
-from relay.core.model import Account, Imap, Smtp
+from relay.core.tenant import Account, Imap, Smtp
 
 MECHANISMS: Mapping[str, bytes] = {"XOAUTH2": b"", "OAUTHBEARER": b"\x01"}
 """Those there are, the one that large providers know longest first; and what is said to the challenge of a refusal."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from relay.core.model import Account, Mailgun
+from relay.core.tenant import Account, Mailgun
 
 
 @dataclass(frozen=True, slots=True)

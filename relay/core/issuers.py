@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from relay.core import hosts
 from relay.core.hosts import Network
-from relay.core.model import OAuth2
+from relay.core.tenant import OAuth2
 
 CUSTOM = "custom"
 USUAL_SCOPES = ("openid", "email", "offline_access")  # of an issuer that nothing is known of, where it has them

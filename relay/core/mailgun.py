@@ -21,8 +21,8 @@ from typing import Any
 from urllib.parse import quote
 
 from relay.core.address import ascii_domain
-from relay.core.model import MAILGUN, MAILGUN_EU, Mailgun
 from relay.core.reply import MOST_TEXT, UNPRINTABLE, Reply, Stage
+from relay.core.tenant import MAILGUN, MAILGUN_EU, Mailgun
 
 SHORTEST, LONGEST = 1.0, 86_400.0  # seconds that Mailgun may have us wait
 AGAIN = 60.0  # ... where it does not say how long

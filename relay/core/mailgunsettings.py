@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from relay.core import hosts
-from relay.core.model import MAILGUN, MAILGUN_EU
+from relay.core.tenant import MAILGUN, MAILGUN_EU
 
 Fields = Mapping[str, Any]
 Fault = tuple[str, str]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from relay.core.model import Copy
+from relay.core.tenant import Copy
 
 
 @dataclass(frozen=True, slots=True)

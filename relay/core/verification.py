@@ -11,7 +11,7 @@ from typing import Any
 from relay.core import hosts, mailgunsettings
 from relay.core.folders import Folder, special
 from relay.core.hosts import Network
-from relay.core.model import Imap, Mailgun, Smtp, Tls
+from relay.core.tenant import Imap, Mailgun, Smtp, Tls
 
 SANDBOX = "sandbox"
 LONGEST = 1000  # characters of what a server says

@@ -11,8 +11,9 @@ from typing import Protocol
 
 from relay.core import mime, suppression
 from relay.core.errors import Refused, StoreAway
-from relay.core.model import Accepted, Account, Mail, Submission
+from relay.core.model import Accepted, Mail, Submission
 from relay.core.options import spelled
+from relay.core.tenant import Account
 from relay.ingress.envelope import Envelope
 from relay.ingress.login import Directory, Login
 

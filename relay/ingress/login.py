@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from relay.core.errors import Refused
-from relay.core.model import Account
+from relay.core.tenant import Account
 
 MECHANISMS = ("PLAIN", "LOGIN")
 USERNAME = base64.b64encode(b"Username:").decode()

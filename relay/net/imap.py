@@ -20,7 +20,7 @@ from datetime import datetime
 
 from relay.core.folders import Folder
 from relay.core.hosts import Network
-from relay.core.model import Imap
+from relay.core.tenant import Imap
 from relay.net import guard, imapappend, imapfolders, imapidle, imapmail, imapsearch
 from relay.net.dial import DialError, Passed, dial, unwatched
 from relay.net.imapanswers import Appended, Brief, Selected, Status

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from relay.core.masking import masked
-from relay.core.model import Imap, Tls
+from relay.core.tenant import Imap, Tls
 from relay.net import tls
 from relay.net.dial import Passed
 from relay.net.imapfaults import Ended, OutOfTurn, Silent, TooMuch, Unsupported

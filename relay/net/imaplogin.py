@@ -6,7 +6,7 @@ The best that is offered.
 from __future__ import annotations
 
 from relay.core import bearer
-from relay.core.model import Imap
+from relay.core.tenant import Imap
 from relay.net.imapwire import Wire
 
 CLEAR = "[PRIVACYREQUIRED] the server takes no login without TLS"

@@ -12,8 +12,8 @@ from dataclasses import replace
 from functools import partial
 
 from relay.core import bearer
-from relay.core.model import Smtp
 from relay.core.reply import Reply
+from relay.core.tenant import Smtp
 
 Say = Callable[[bytes], Awaitable[Reply]]  # one line to upstream, its reply
 

@@ -14,8 +14,8 @@ from relay.core import mailgun as api
 from relay.core.hosts import Network
 from relay.core.mailgun import Said
 from relay.core.masking import masked
-from relay.core.model import Mailgun
 from relay.core.reply import Reply, Stage
+from relay.core.tenant import Mailgun
 from relay.net import dial, exchange, guard, tls
 from relay.net.dial import Passed, unwatched
 from relay.net.exchange import Line, Unanswered, Unsent

@@ -12,8 +12,8 @@ from relay.core import issuers, oauth
 from relay.core.hosts import Network
 from relay.core.issuers import BadMetadata, Endpoints
 from relay.core.masking import masked
-from relay.core.model import OAuth2
 from relay.core.oauth import Client, Denied, Granted
+from relay.core.tenant import OAuth2
 from relay.net import guard
 from relay.net.http import Answer, Exhausted, Poster
 

@@ -22,8 +22,8 @@ import aiosmtplib
 
 from relay.core.hosts import Network
 from relay.core.masking import masked
-from relay.core.model import Smtp, Tls
 from relay.core.reply import Reply, Stage, compose
+from relay.core.tenant import Smtp, Tls
 from relay.net import dial, guard, tls
 from relay.net.dial import Passed, unwatched
 from relay.net.login import login

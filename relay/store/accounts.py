@@ -14,7 +14,8 @@ from psycopg.types.json import Jsonb
 
 from relay.core import account as settings_of
 from relay.core.account import MASK, SECRETS, Fields
-from relay.core.model import Account, AccountState, EventType
+from relay.core.model import EventType
+from relay.core.tenant import Account, AccountState
 from relay.core.vault import Vault, VaultError
 from relay.store import endpoints, facts, grants, mailboxes, rollups, sentcopies, verifications
 from relay.store.db import Connection

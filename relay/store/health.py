@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 
-from relay.core.model import Account, EventType
+from relay.core.model import EventType
 from relay.core.reply import Reply
+from relay.core.tenant import Account
 from relay.store import facts
 from relay.store.db import Connection
 
@@ -40,6 +41,18 @@ async def trouble(
             "data": facts.trouble(reason, reply),
         },
     )
+
+
+async def gets_through(conn: Connection, account: str, *, seconds: float) -> bool:
+    """Whether mail of the account was sent within so many seconds: somebody can reach its upstream."""
+    cursor = await conn.execute(
+        """
+        select exists(select from deliveries where account_id = %s and state in ('sent', 'bounced', 'complained')
+            and finished_at > now() - %s * interval '1 second')
+        """,
+        (account, seconds),
+    )
+    return bool((await cursor.fetchone() or (False,))[0])
 
 
 async def throttled(conn: Connection, account: Account, reason: str, *, seconds: float) -> None:

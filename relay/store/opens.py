@@ -10,7 +10,8 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
 
 from relay.core import account as settings_of
-from relay.core.model import DELIVERED, AccountState, EventType, Opener, State
+from relay.core.model import DELIVERED, EventType, Opener, State
+from relay.core.tenant import AccountState
 from relay.store import states
 from relay.store.db import Connection
 

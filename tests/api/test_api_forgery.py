@@ -12,7 +12,7 @@ from api import quota
 from relay.core import issuers
 from relay.core.hosts import REASONS
 from relay.core.issuers import CUSTOM, BadMetadata
-from relay.core.model import OAuth2
+from relay.core.tenant import OAuth2
 from relay.net import guard
 from relay.settings import Settings, read
 from tests.api.client import Client

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from relay.core.account import MASK, READERS, SECRETS, Faulty, Rules, build, change, flatten, nest
-from relay.core.model import AccountState, Imap, Limits, Smtp, Tls
+from relay.core.tenant import AccountState, Imap, Limits, Smtp, Tls
 
 RULES = Rules(allowed=(), sandbox=False, zones=frozenset({"UTC", "Europe/Berlin"}))
 OLD = {"name": "Shop", "smtp.host": "mx.example.com", "smtp.auth.user": "u", "smtp.auth.pass": "secret"}

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from relay.core.filers import FILERS, Filer, files
-from relay.core.model import Account, AccountState, Imap, Limits, Mailgun, Smtp
+from relay.core.tenant import Account, AccountState, Imap, Limits, Mailgun, Smtp
 
 ACCOUNT = Account("a1", "", "ann@example.com", AccountState.ACTIVE, None, Limits(), track_opens=True)
 

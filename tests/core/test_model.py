@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relay.core.model import TRANSITIONS, Limits, Priority, State, sources
+from relay.core.model import TRANSITIONS, Priority, State, sources
+from relay.core.tenant import Limits
 
 
 def test_every_state_has_its_row() -> None:

@@ -13,9 +13,9 @@ import pytest
 from relay.core import mendlink, oauth
 from relay.core.account import MASK, Faulty, Rules, build, change, flatten
 from relay.core.issuers import BadMetadata, Endpoints, judge_url, known, metadata_urls, read_metadata, wanted_scopes
-from relay.core.model import Account, AccountState, OAuth2, Tls
 from relay.core.oauth import Client, Denied
 from relay.core.oauthsettings import fingerprint
+from relay.core.tenant import Account, AccountState, OAuth2, Tls
 
 OPEN = (ip_network("127.0.0.0/8"),)
 ZONES = frozenset({"UTC"})

@@ -12,7 +12,8 @@ import pytest
 from relay import settings
 from relay.core import mime
 from relay.core.errors import Refused
-from relay.core.model import Account, AccountState, Limits, Options, Prepared, Smtp, Submission
+from relay.core.model import Options, Prepared, Submission
+from relay.core.tenant import Account, AccountState, Limits, Smtp
 from relay.prepare import prepare
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.model import Copy
 from relay.core.sentcopy import Candidate, Intent, Plan, Wanted, clean, dump, load, plan, policy
+from relay.core.tenant import Copy
 
 HERE = Wanted("Sent")
 OLD = b"From: a@b.c\r\n"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from relay.core.folders import Folder
-from relay.core.model import Imap, Smtp, Tls
+from relay.core.tenant import Imap, Smtp, Tls
 from relay.core.verification import Result, Step, StepState, imap_faults, smtp_faults
 
 SMTP = Smtp("smtp.example.com", 587, user="ann", password="secret")

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from relay.core.errors import Refused
-from relay.core.model import Accepted, Account, AccountState, Limits, Smtp, Submission
+from relay.core.model import Accepted, Submission
+from relay.core.tenant import Account, AccountState, Limits, Smtp
 from relay.ingress.door import Door
 from relay.settings import Settings, read
 

@@ -45,7 +45,7 @@ from typing import Any
 
 from imapclient import imap_utf7  # type: ignore[import-untyped]
 
-from relay.core.model import Imap, Tls
+from relay.core.tenant import Imap, Tls
 from tests.fakes.imap import Mailserver, Mood, Session
 from tests.fakes.mailsearch import search, uid_set
 from tests.fakes.mailstore import DATE, PLAIN, Folder, Labels, Layout, Mail, Store

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from relay.core.model import Imap
+from relay.core.tenant import Imap
 from relay.settings import Settings
 from relay.store import db
 from tests.copying import Desk, message, theirs

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from relay.core import copytext, original
-from relay.core.model import Imap
 from relay.core.place import Place, spell
+from relay.core.tenant import Imap
 from relay.net.imap import Brief, Mailbox
 from relay.settings import Settings
 from tests.conftest import MakeTenant

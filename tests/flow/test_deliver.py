@@ -239,6 +239,29 @@ async def test_an_upstream_that_is_down_costs_one_try_and_the_account_rests(line
     assert await line.lease() is None
 
 
+async def test_while_others_reach_an_upstream_the_account_does_not_rest(pool: db.Pool, settings: Settings) -> None:
+    """A host that is cut off, or an upstream that takes no more connections, is no trouble of the account."""
+    line = Line(pool, dataclasses.replace(settings, upstream_retry=0.2))
+    async with Upstream() as upstream:
+        await line.account(upstream)
+        await line.accept("one@x.example")
+        await line.deliver()
+    await line.accept("two@x.example")
+    await line.accept("three@x.example")
+    async with db.connection(pool) as conn:
+        await conn.execute("update deliveries set finished_at = now() + interval '1 minute' where state = 'sent'")
+    await line.deliver()
+    assert await line.rows("state::text, attempts") == [("sent", 1), ("deferred", 1), ("queued", 0)]
+    assert await line.account_is() == ("active", 0)
+    # And once nobody does, it rests
+    async with db.connection(pool) as conn:
+        await conn.execute("update deliveries set finished_at = now() - interval '1 minute' where state = 'sent'")
+    await line.deliver()
+    assert await line.account_is() == ("active", 1)
+    line.deliverer.stop()
+    await line.deliverer.close()
+
+
 async def test_a_forbidden_upstream_is_refused_at_dial_with_the_reason(pool: db.Pool, settings: Settings) -> None:
     line = Line(pool, dataclasses.replace(settings, allow_networks=()))
     async with Upstream() as upstream:

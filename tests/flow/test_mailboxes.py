@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from relay.core.model import Account, AccountState, Imap, Limits
+from relay.core.tenant import Account, AccountState, Imap, Limits
 from relay.mailboxes import Mailboxes
 from relay.net.imap import MailboxError
 from relay.settings import Settings

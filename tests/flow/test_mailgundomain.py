@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from relay import verify as verify_module
-from relay.core.model import Mailgun
+from relay.core.tenant import Mailgun
 from relay.core.verification import Result
 from relay.settings import Settings
 from relay.verify import verify

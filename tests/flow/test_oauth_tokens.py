@@ -13,7 +13,7 @@ import pytest
 
 from relay import enrol
 from relay.core.errors import StoreAway
-from relay.core.model import Account
+from relay.core.tenant import Account
 from relay.core.vault import Vault
 from relay.settings import Settings
 from relay.store import accounts, db, grants

@@ -24,9 +24,10 @@ from relay import answered, reading
 from relay.core import bounce, report, webhook
 from relay.core.bounce import Finding, Reported
 from relay.core.classify import classify
-from relay.core.model import AccountState, Answered, EventType, Opener, Splice
+from relay.core.model import Answered, EventType, Opener, Splice
 from relay.core.reply import Reply, Stage
 from relay.core.report import Kind
+from relay.core.tenant import AccountState
 from relay.core.vault import Vault
 from relay.settings import read
 from relay.store import (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.core.model import Smtp, Tls
+from relay.core.tenant import Smtp, Tls
 from relay.net.smtp import Connection, Envelope, Result, Timeouts, connect
 
 TIMEOUTS = Timeouts(connect=10, command=10, data=10)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from relay.core import copytext
-from relay.core.model import Imap
+from relay.core.tenant import Imap
 from relay.net.imap import Brief, Mailbox
 from relay.settings import Settings
 from relay.store import db

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from relay import verify as verify_module
-from relay.core.model import Imap, Smtp, Tls
+from relay.core.tenant import Imap, Smtp, Tls
 from relay.core.verification import Result, Step
 from relay.net import guard
 from relay.settings import Settings

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import Any
 
-from relay.core.model import Imap
+from relay.core.tenant import Imap
 from relay.net.imap import Mailbox
 from relay.settings import Settings
 from tests.dovecot import Dovecot

@@ -9,7 +9,7 @@ import pytest
 
 from relay.core import bearer
 from relay.core.masking import masked
-from relay.core.model import Imap, Tls
+from relay.core.tenant import Imap, Tls
 from relay.net import imap as mailbox
 from tests.fakes.imap import Mailserver
 from tests.fakes.upstream import Upstream

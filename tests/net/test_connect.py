@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from relay.core.model import Smtp, Tls
 from relay.core.reply import Stage
+from relay.core.tenant import Smtp, Tls
 from relay.net import tls
 from relay.net.guard import Resolver
 from relay.net.smtp import Connection, Envelope, Timeouts, UpstreamError, connect

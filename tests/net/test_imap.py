@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from relay.core.folders import Folder, Use, special
-from relay.core.model import Imap, Tls
+from relay.core.tenant import Imap, Tls
 from relay.net import tls
 from relay.net.guard import Resolver
 from relay.net.imap import Mailbox, MailboxError, connect

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from relay.core.model import Tls
+from relay.core.tenant import Tls
 from relay.net import imapmail, imapwire
 from relay.net.imap import Appended, Brief, Mailbox, MailboxError, connect
 from tests.dovecot import Dovecot

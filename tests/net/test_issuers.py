@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from relay.core.model import OAuth2
 from relay.core.oauth import Client, Denied, Granted, refresh_form
+from relay.core.tenant import OAuth2
 from relay.net.oauth import Asker
 from tests.fakes.issuer import CLIENT, SECRET, Issuer
 

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from relay.core.classify import classify
-from relay.core.model import Mailgun, Outcome
+from relay.core.model import Outcome
 from relay.core.reply import Stage
+from relay.core.tenant import Mailgun
 from relay.net import exchange, mailgun
 from relay.net.smtp import Envelope, UpstreamError
 from relay.net.transaction import Result, Timeouts

@@ -8,8 +8,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from relay.core.model import Smtp, Tls
 from relay.core.reply import Stage
+from relay.core.tenant import Smtp, Tls
 from relay.net.smtp import Connection, Envelope, Result, Timeouts, connect
 from tests.fakes.upstream import Upstream
 

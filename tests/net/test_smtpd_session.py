@@ -11,7 +11,7 @@ from email.message import EmailMessage
 import pytest
 
 from relay.core.errors import Conflict, Refused, StoreAway
-from relay.core.model import AccountState
+from relay.core.tenant import AccountState
 from tests.fakes.ingress import MESSAGE, account, opened
 
 RECEIVED = b"Received: from x by y; Thu, 1 Jan 2026 00:00:00 +0000\r\n"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from relay.core.model import AccountState
+from relay.core.tenant import AccountState
 from relay.core.vault import Vault, VaultError
 from relay.store import accounts, db
 from relay.store.db import Connection

@@ -101,12 +101,15 @@ async def test_whoever_waits_in_vain_and_gives_up_spoils_nothing(server: Mailbox
 
 async def test_a_process_has_no_more_connections_than_it_may(server: MailboxServer, settings: Settings) -> None:
     boxes = Mailboxes(replace(settings, mailbox_connections=2), None)
-    lent, most = 0, 0
+    lent, most, both = 0, 0, asyncio.Event()
 
     async def work(id: str) -> None:
         nonlocal lent, most
         async with boxes.borrow(account(server.imap(), id)) as mailbox:
             lent, most = lent + 1, max(most, lent + 1)
+            if lent == 2:
+                both.set()
+            await both.wait()
             await mailbox.noop()
             lent -= 1
 

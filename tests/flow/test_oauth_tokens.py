@@ -343,8 +343,8 @@ async def test_a_new_token_leaves_connections_alone_and_new_settings_do_not(benc
         account = await bench.account()
         upstreams.give_back(account, second := await upstreams.take(account))
         await bench.save(oauth2={"refreshToken": bench.issuer.grant()})
-        third = await upstreams.take(await bench.account())
-        upstreams.drop(third)
+        account = await bench.account()
+        upstreams.drop(account, third := await upstreams.take(account))
         await upstreams.close()
     assert first is second
     assert third is not first
@@ -357,7 +357,8 @@ async def test_a_token_that_upstream_refuses_is_replaced_once(bench: Bench) -> N
         )
         await bench.connected(smtp=plain(upstream))
         upstreams = Upstreams(bench.settings, tokens)
-        upstreams.drop(await upstreams.take(await bench.account()))
+        account = await bench.account()
+        upstreams.drop(account, await upstreams.take(account))
         await upstreams.close()
         assert len(upstream.said("AUTH")) == 2
     assert len(bench.issuer.asked) == 2

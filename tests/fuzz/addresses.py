@@ -10,7 +10,7 @@ from relay.core.address import CONTROLS, Mailbox
 from relay.core.errors import Refused
 from relay.core.headers import mailboxes
 from relay.ingress.envelope import Envelope
-from relay.net.transaction import _path, _Unsayable
+from relay.net.envelope import _path, _Unsayable
 from tests.fuzz.target import Target, one_line
 
 NEVER = frozenset("\r\n\0<>")

@@ -1,4 +1,4 @@
-"""Deliver: one lease, one upstream connection. Per recipient: render, send, classify, commit; only then the next."""
+"""Deliver: one lease, one upstream connection. Per recipient: render, send, classify, commit; then the next content."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from relay.settings import Settings
 from relay.store import db, messages
 from relay.store.outcomes import Report
 from relay.tokens import TokenError, Tokens
-from relay.trouble import Trouble
+from relay.trouble import PAUSE, Trouble
 from relay.upstreams import Connection, Upstreams
 
 log = logging.getLogger("postferry.deliver")
@@ -88,11 +88,13 @@ class Deliverer:
         finally:
             if hand.connection is not None:
                 self._upstreams.give_back(hand.account, hand.connection)
+        if hand.pauses:
+            await self._hands.pause(PAUSE)
         await self._hands.end(hand)
 
     def stop(self) -> None:
         """Begins nothing more: transactions that are under way end, the rest is given back."""
-        self._hands.stopping = True
+        self._hands.stop()
 
     async def close(self) -> None:
         """After `stop`: what does not end in time is left to expire."""
@@ -116,11 +118,15 @@ class Deliverer:
                 content = await self._bodies(wanted)
                 here = takewhile(lambda row: row.message in wanted, hand.rows[place:])  # noqa: B023 (used up at once)
                 for rows, after in pairwise([*groups(here, 1 if hand.account.mailgun else TOGETHER), ()]):
-                    if self._hands.spent(hand):
+                    if self._hands.spent(hand) and not self._expected(hand):
                         break
                     if rows[0].message in content:  # else it went meanwhile, with its account
                         await self._carefully(hand, rows, after, content)
                     place += len(rows)
+
+    def _expected(self, hand: Hand) -> bool:
+        """Whether upstream waits for the next one: to go now would cost the connection."""
+        return hand.connection is not None and hand.connection.told and self._hands.sound(hand)
 
     async def _carefully(
         self, hand: Hand, rows: Sequence[Leased], after: Sequence[Leased], content: dict[UUID, bytes]
@@ -207,7 +213,7 @@ class Deliverer:
         """The account's trouble is over once upstream has let us in: SMTP before any mail, Mailgun with the first."""
         if hand.troubled and connection.greeted:
             await self._trouble.over(hand)
-        last = hand.ahead is None or self._upstreams.served(hand.account, connection.used + 1)
+        last = self._hands.spent(hand) or self._upstreams.served(hand.account, connection.used + 1)
         results = await connection.transact(
             copy.envelope,
             copy.content,
@@ -230,14 +236,14 @@ class Deliverer:
             hand.connection = None
 
     async def _unreachable(self, hand: Hand, rows: Sequence[Leased], error: UpstreamError, seconds: float) -> None:
-        """No connection: the trouble is the account's, not these recipients'. One try is spent, the account rests."""
+        """No connection: the trouble is not these recipients'. One try is spent, and the account or the lease rests."""
         hand.over = True
         verdict = classify(error.reply, error.stage)
         if not verdict.pauses:
             temporary = Verdict(Outcome.DEFERRED, verdict.category, verdict.advice, verdict.wait)
             reports = [self._report(hand, row, temporary, error.reply, error.stage, seconds) for row in rows]
             await self._recorder.record(hand, rows, reports)
-        await self._trouble.unreachable(hand, verdict, error.reply)
+        await self._trouble.unreachable(hand, verdict, error.reply, seconds)
 
     def _report(self, hand: Hand, row: Leased, verdict: Verdict, reply: Reply, stage: Stage, seconds: float) -> Report:
         assert hand.account.upstream is not None

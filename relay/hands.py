@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from relay import metrics
@@ -47,6 +48,7 @@ class Hand:
     connection: Connection | None = None
     ahead: Copy | None = None  # what its connection sends next, ready before its turn
     over: bool = False  # nothing more of it is to be sent
+    pauses: bool = False  # it is not given back at once: it would be here again at once
 
 
 class Hands:
@@ -58,7 +60,7 @@ class Hands:
         self._clock = asyncio.get_running_loop().time
         self._waker = Waker(pool)
         self._beat = asyncio.create_task(self._heartbeat())
-        self.stopping = False
+        self._stopped = asyncio.Event()
 
     async def begin(self, lease: int) -> Hand | None:
         """The lease, if it is ours to work on."""
@@ -93,8 +95,25 @@ class Hands:
 
     def spent(self, hand: Hand) -> bool:
         """Whether nothing more of it may be begun: its time is over, or ours."""
+        return not self.sound(hand) or self._clock() >= hand.stop_at
+
+    def sound(self, hand: Hand) -> bool:
+        """Whether what was begun of it may be ended, in its time or beyond."""
         margin = self._settings.lease_seconds / 4
-        return hand.over or self.stopping or self._clock() >= min(hand.stop_at, hand.deadline - margin)
+        return not hand.over and not self.stopping and self._clock() < hand.deadline - margin
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopped.is_set()
+
+    def stop(self) -> None:
+        """Nothing more is begun."""
+        self._stopped.set()
+
+    async def pause(self, seconds: float) -> None:
+        """So long, or until we stop."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopped.wait(), seconds)
 
     async def end(self, hand: Hand) -> None:
         """Gives back what was not reached: a hold, that spends no attempt."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 from relay import metrics
@@ -16,6 +15,7 @@ from relay.tokens import TokenError
 
 log = logging.getLogger("postferry.deliver")
 
+PAUSE = 5.0  # s that a lease is kept whose host cannot reach what others reach
 MOST = 60  # times the first pause that an unreachable upstream is left alone for
 
 
@@ -41,19 +41,19 @@ class Trouble:
         async with db.connection(self._pool) as conn:
             await health.refused(conn, account, error.reason, None, seconds=self._settings.refused_retry)
 
-    async def unreachable(self, hand: Hand, verdict: Verdict, reply: Reply) -> None:
-        """No connection could be made. While others make one, the trouble is ours: this lease rests, and no other."""
+    async def unreachable(self, hand: Hand, verdict: Verdict, reply: Reply, seconds: float) -> None:
+        """No connection could be made within so many seconds. The account rests, unless its mail got through meanwhile.
+
+        Then just this lease pauses: its host may be cut off, or upstream may take no more connections.
+        """
         account, why = hand.account, _why(verdict, reply)
         log.warning("no connection to the upstream of %s: %s", account.id, reply, extra={"account": account.id})
         if await self.heed(hand, verdict, reply):
             return
         _count(account, "unreachable")
-        pause = self._settings.upstream_retry
         async with db.connection(self._pool) as conn:
-            alone = await health.gets_through(conn, account.id, seconds=pause)
-        if alone:
-            await asyncio.sleep(pause)  # given back at once, it would be here again at once
-        else:
+            hand.pauses = await health.gets_through(conn, account.id, seconds=seconds + PAUSE)
+        if not hand.pauses:
             await self._rest(account, why, reply)
 
     async def heed(self, hand: Hand, verdict: Verdict, reply: Reply) -> bool:

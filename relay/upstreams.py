@@ -87,7 +87,7 @@ class Upstreams:
     def give_back(self, account: Account, connection: Connection) -> None:
         """Keeps the connection for the account's next lease, or closes it when it has served."""
         if not connection.usable or self.served(account, connection.used) or self._count >= MOST_IDLE:
-            self._close(connection)
+            self.drop(account, connection)
             return
         key = _key(account)
         timer = asyncio.get_running_loop().call_later(self._settings.idle_seconds, self._expire, key, connection)

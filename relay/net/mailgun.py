@@ -28,7 +28,7 @@ SMALL = 256 * 1024  # bytes of a mail that go in one write
 class Connection:
     """A connection with the surface of SMTP's. That Mailgun knows the key shows only when it answers a mail."""
 
-    balked = False
+    told = balked = False  # of what comes next it is told nothing
 
     def __init__(self, line: Line, mailgun: Mailgun) -> None:
         self.used = 0  # transactions so far

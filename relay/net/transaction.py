@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from relay.core.reply import Reply, Stage
 from relay.net.envelope import Envelope as Envelope
 from relay.net.envelope import Words
+from relay.net.stuffing import CHUNK, dot_stuffed, final_dot
 from relay.net.wire import Lost, Wire
 
-CHUNK = 256 * 1024
+FRESH = 20.0  # seconds that an upstream waits for the content of what it was told of; later we begin anew
 BRIEF = 5.0  # seconds for RSET and QUIT, whose answers change nothing
 
 
@@ -29,7 +31,7 @@ class Result:
     """What became of one recipient.
 
     `lost`: the content was handed over and no reply came: it may have been sent. `stale`: the kept connection was dead
-    before upstream saw anything of this transaction: trying again on a new one repeats nothing.
+    or out of step before upstream had any content: trying again on a new one repeats nothing.
     """
 
     recipient: str
@@ -48,11 +50,10 @@ def always() -> bool:
 
 
 class Connection:
-    """An upstream that is greeted and logged in to. One transaction at a time."""
+    """An upstream that is greeted and logged in to. One mail at a time, and behind its dot the envelope of the next."""
 
     greeted = True  # upstream has let us in
     eager = True  # says the next envelope behind a mail's dot
-    balked = False  # upstream fell silent or hung up over that
 
     def __init__(self, wire: Wire, extensions: Mapping[str, str], timeouts: Timeouts) -> None:
         self.extensions = extensions
@@ -62,15 +63,29 @@ class Connection:
         self._pipelining = "pipelining" in extensions
         self._busy = False
         self._ahead: Words | None = None  # the envelope that was said behind the last mail's dot
+        self._since = 0.0  # when it was; of time.monotonic()
+        self._risked = self._proven = False  # one was said so; upstream took one said so
 
     @property
     def usable(self) -> bool:
         """Whether any transaction may be tried: upstream is there, as far as we know, and waits for a command."""
         return self._ahead is None and self._waits
 
+    @property
+    def told(self) -> bool:
+        """Whether upstream waits for the content of an envelope that it was told of."""
+        return self._ahead is not None
+
     def takes(self, envelope: Envelope) -> bool:
-        """Whether this one may be: as `usable`, or it is the one that upstream was told of."""
-        return self._waits and (self._ahead is None or self._ahead.envelope == envelope)
+        """Whether this one may be: as `usable`, or it is the one that upstream was told of, and not long ago."""
+        if self._ahead is None:
+            return self._waits
+        return self._waits and self._ahead.envelope == envelope and time.monotonic() < self._since + FRESH
+
+    @property
+    def balked(self) -> bool:
+        """Whether upstream left, fell silent or lost count over an envelope behind a dot, and never took one so."""
+        return self._risked and not self._proven and not self._wire.alive
 
     @property
     def _waits(self) -> bool:
@@ -97,6 +112,7 @@ class Connection:
         `following`, of the next call, is said behind the final dot where upstream offers pipelining (RFC 2920, 3.1), so
         that a mail takes one round trip instead of two. From then on the connection takes that one alone.
         """
+        self._busy = True
         words, self._ahead = self._ahead, None
         assert words is None or words.envelope == envelope, "another envelope than upstream was told of"
         transaction = _Transaction(
@@ -104,15 +120,17 @@ class Connection:
             words or Words(envelope, self.extensions),
             self._timeouts,
             told=words is not None,
+            proven=self._proven,
             pipelining=self._pipelining,
             reused=self.used > 0,
             wanted=wanted,
             following=Words(following, self.extensions) if following and self.eager and self._pipelining else None,
         )
         self.used += 1
-        self._busy = True
         results = await transaction.run(content)
-        self._ahead, self.balked = transaction.ahead, transaction.balked
+        self._ahead, self._since = transaction.ahead, time.monotonic()
+        self._risked = self._risked or transaction.ahead is not None
+        self._proven = transaction.proven
         self._busy = False
         return results
 
@@ -125,6 +143,13 @@ class Connection:
         self._wire.abort("closed")
 
 
+class _OutOfStep(Exception):
+    """Upstream's replies and what it was told of do not belong together, or may not."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+
+
 class _Transaction:
     """One MAIL/RCPT/DATA exchange, and the results it has so far by the recipient's place."""
 
@@ -135,6 +160,7 @@ class _Transaction:
         timeouts: Timeouts,
         *,
         told: bool,
+        proven: bool,
         pipelining: bool,
         reused: bool,
         wanted: Callable[[], bool],
@@ -144,18 +170,16 @@ class _Transaction:
         self.words = words
         self.timeouts = timeouts
         self.told = told  # the envelope was said behind the last mail's dot
+        self.proven = proven  # upstream took one that was
         self.pipelining = pipelining
         self.reused = reused
         self.wanted = wanted
         self.following = following if following and following.of_use else None
         self.ahead: Words | None = None  # `following`, once it is said
         self.recipients = words.envelope.recipients
-        self.results = {
-            place: Result(self.recipients[place], stage, reply) for place, (stage, reply) in words.refused.items()
-        }
+        self.results = self._unsaid()
         self.stage = Stage.MAIL
         self.answered = False  # upstream said something about this transaction, and is not just leaving
-        self.balked = told  # until it says something to what it was told of
         self.dotted = False  # the final dot is written: from here on it may have been sent
 
     async def run(self, content: Sequence[bytes]) -> Sequence[Result]:
@@ -166,6 +190,8 @@ class _Transaction:
             except Lost as lost:
                 stale = self.reused and not self.answered
                 self._settle(self.stage, lost.reply, lost=self.dotted, stale=stale)
+            except _OutOfStep as fault:
+                self._forget(fault)
         return [self.results[place] for place in range(len(self.recipients))]
 
     @property
@@ -190,10 +216,12 @@ class _Transaction:
 
     async def _sender(self, command: bytes) -> None:
         reply = await self._ask(command)
-        self.balked = False
         self.answered = reply.code != 421
-        if not _good(reply):
-            self._settle(Stage.MAIL, reply, stale=self.reused and not self.answered)
+        if _good(reply):
+            return
+        if self.told and not self.proven and self.answered:
+            raise _OutOfStep(reply)  # it may have lost MAIL, and mean what came after
+        self._settle(Stage.MAIL, reply, stale=self.reused and not self.answered)
 
     async def _recipients(self, commands: Mapping[int, bytes]) -> None:
         self.stage = Stage.RCPT
@@ -207,10 +235,14 @@ class _Transaction:
         self.stage = Stage.DATA
         reply = await self._ask(b"DATA\r\n")
         if reply.code != 354:
+            if self.told and (reply.code < 400 or (self.pending and not self.proven)):
+                raise _OutOfStep(reply)
             self._settle(Stage.DATA, reply)
             if reply.code < 400:
                 self.wire.abort("upstream is out of step")
-        elif self.pending:
+            return
+        self.proven = self.proven or self.told
+        if self.pending:
             await self._content(content)
         else:  # it takes content for nobody: an empty one, whose answer says nothing (RFC 2920 3.1)
             self.wire.send(b".\r\n", 1)
@@ -225,6 +257,7 @@ class _Transaction:
             for chunk in chunks:
                 self.wire.send(chunk, 0)
                 await self.wire.drained(self.timeouts.command)
+        await self.wire.drained(self.timeouts.command)
         if not self.wanted():
             raise Withheld
         self.stage, self.dotted = Stage.DOT, True
@@ -249,6 +282,17 @@ class _Transaction:
 
     # Results.
 
+    def _unsaid(self) -> dict[int, Result]:
+        """Those of recipients whom upstream was told nothing of."""
+        refused = self.words.refused.items()
+        return {place: Result(self.recipients[place], stage, reply) for place, (stage, reply) in refused}
+
+    def _forget(self, fault: _OutOfStep) -> None:
+        """Whose answers these are is not known, and nothing was handed over: all of it is asked anew, elsewhere."""
+        self.results, self.proven = self._unsaid(), False
+        self._settle(Stage.MAIL, Reply(451, "4.5.0", f"upstream is out of step: {fault.reply}"), stale=True)
+        self.wire.abort("upstream is out of step")
+
     def _refuse(self, place: int, reply: Reply) -> None:
         self.results.setdefault(place, Result(self.recipients[place], Stage.RCPT, reply))
 
@@ -260,19 +304,3 @@ class _Transaction:
 
 def _good(reply: Reply) -> bool:
     return 200 <= reply.code < 300
-
-
-def dot_stuffed(content: Sequence[bytes]) -> Iterator[bytes]:
-    """The content with a dot before each leading dot (RFC 5321 4.5.2), in chunks."""
-    before = b"\r\n"
-    for piece in content:
-        for start in range(0, len(piece), CHUNK):
-            chunk = before + piece[start : start + CHUNK]
-            before = chunk[-2:]
-            yield (chunk.replace(b"\r\n.", b"\r\n..") if b"\r\n." in chunk else chunk)[2:]
-
-
-def final_dot(content: Sequence[bytes]) -> bytes:
-    """What ends this content: a dot on a line of its own."""
-    tail = b"".join(piece[-2:] for piece in content)[-2:]
-    return b".\r\n" if tail in (b"", b"\r\n") else b"\r\n.\r\n"

@@ -46,7 +46,7 @@ def to(*recipients: str) -> Envelope:
 async def gone(connection: Connection) -> None:
     """Until the end of the connection has been noticed."""
     async with asyncio.timeout(5):
-        while connection.usable:  # noqa: ASYNC110 (the end is noticed by the connection alone)
+        while connection._wire.alive:  # noqa: ASYNC110 (the end is noticed by the connection alone)
             await asyncio.sleep(0)
 
 
@@ -450,11 +450,14 @@ async def test_who_does_not_pipeline_is_told_one_thing_at_a_time() -> None:
 async def test_what_is_refused_ahead_of_its_turn_is_its_own_result(verb: str) -> None:
     async with Upstream() as upstream:
         connection = await reach(upstream)
+        # An upstream that is known to keep in step
+        await send(connection, "eve@example.org", following=to("eve@example.org"))
+        await send(connection, "eve@example.org")
         gate = asyncio.Event()
         upstream.when("DOT", times=1).wait(gate).say("250 ok")
         sending = asyncio.create_task(send(connection, "ann@example.org", following=to("bob@example.org")))
-        await upstream.heard("DATA")
-        upstream.when(verb, times=1).say("452 4.5.3 not now")
+        await upstream.heard("RCPT TO:<ANN@")
+        upstream.when(verb, "bob@" if verb == "RCPT" else "", times=1).say("452 4.5.3 not now")
         gate.set()
         [first] = await sending
         [second] = await send(connection, "bob@example.org")
@@ -464,7 +467,7 @@ async def test_what_is_refused_ahead_of_its_turn_is_its_own_result(verb: str) ->
         [third] = await send(connection, "cid@example.org")
         assert (third.stage, third.reply.code) == (Stage.DOT, 250)
         await connection.close()
-    assert [mail.recipients for mail in upstream.taken] == [("ann@example.org",), ("cid@example.org",)]
+    assert [mail.recipients[0][:3] for mail in upstream.taken] == ["eve", "eve", "ann", "cid"]
 
 
 @pytest.mark.parametrize("how", ["hangs up", "falls silent"])
@@ -485,11 +488,78 @@ async def test_an_upstream_that_loses_what_is_behind_a_dot_has_balked(how: str) 
         assert (connection.balked, connection.usable) == (True, False)
 
 
-async def test_a_421_behind_a_dot_is_no_balking(upstream: Upstream, connection: Connection) -> None:
-    upstream.when("DOT").say("250 ok").say("421 4.3.2 enough for today").close()
-    await send(connection, "ann@example.org", following=to("bob@example.org"))
-    [result] = await send(connection, "bob@example.org")
-    assert (result.stale, connection.balked) == (True, False)
+@pytest.mark.parametrize("say", ["421 4.3.2 enough for today", ""])
+async def test_an_upstream_that_leaves_before_the_turn_of_what_it_was_told_has_balked(say: str) -> None:
+    async with Upstream() as upstream:
+        connection = await reach(upstream)
+        mood = upstream.when("DOT").say("250 ok")
+        (mood.say(say) if say else mood).close()
+        [result] = await send(connection, "ann@example.org", following=to("bob@example.org"))
+        await gone(connection)
+        assert result.reply.code == 250
+        assert (connection.takes(to("bob@example.org")), connection.balked) == (False, True)
+
+
+async def test_one_that_took_such_an_envelope_before_has_just_left() -> None:
+    async with Upstream() as upstream:
+        connection = await reach(upstream)
+        await send(connection, "ann@example.org", following=to("bob@example.org"))
+        await send(connection, "bob@example.org", following=to("cid@example.org"))
+        upstream.drop()
+        await gone(connection)
+        assert not connection.balked
+
+
+@pytest.mark.parametrize(
+    ("verb", "says"),
+    [
+        ("MAIL", "503 5.5.1 nested MAIL command"),  # or it lost MAIL, and this is said of RCPT
+        ("MAIL", "554 5.5.0 improper command pipelining"),
+        ("DATA", "250 2.1.5 ok"),  # one reply too many somewhere: this was RCPT's
+        ("DATA", "503 5.5.1 no valid recipients"),  # though it took them
+    ],
+)
+async def test_replies_out_of_step_are_nobodys(verb: str, says: str) -> None:
+    """They are asked anew, one thing at a time: that a mail is refused must be said of it."""
+    async with Upstream() as upstream:
+        connection = await reach(upstream)
+        gate = asyncio.Event()
+        upstream.when("DOT", times=1).wait(gate).say("250 ok")
+        both = to("bob@example.org", "cid@example.org")
+        sending = asyncio.create_task(send(connection, "ann@example.org", following=both))
+        await upstream.heard("DATA")
+        upstream.when("RCPT", "cid@", times=1).say("550 5.1.1 nobody")
+        upstream.when(verb, times=1).say(says)
+        gate.set()
+        await sending
+        results = await send(connection, "bob@example.org", "cid@example.org")
+        assert [(one.stage, one.stale, one.lost) for one in results] == [(Stage.MAIL, True, False)] * 2
+        assert (connection.balked, connection.usable) == (True, False)
+    assert [mail.recipients for mail in upstream.taken] == [("ann@example.org",)]
+
+
+async def test_what_was_told_long_ago_is_not_counted_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.net.transaction.FRESH", 0.0)
+    async with Upstream() as upstream:
+        connection = await reach(upstream)
+        await send(connection, "ann@example.org", following=to("bob@example.org"))
+        assert not connection.takes(to("bob@example.org"))
+        await connection.close()
+
+
+async def test_a_dot_is_not_written_to_a_connection_that_has_ended() -> None:
+    async with Upstream() as upstream:
+        upstream.when("DATA").say("354 go on").drop()
+        connection = await reach(upstream)
+        gone_by_then = connection._wire.drained
+
+        async def drained(seconds: float) -> None:
+            await gone(connection)
+            await gone_by_then(seconds)
+
+        connection._wire.drained = drained  # type: ignore[method-assign]
+        [result] = await send(connection, "ann@example.org")
+        assert (result.stage, result.lost) == (Stage.DATA, False)
 
 
 async def test_who_is_not_eager_is_told_nothing_ahead() -> None:

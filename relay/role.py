@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shutil
 import socket
 import sys
@@ -30,6 +31,7 @@ def run(
 
     The parent binds the role's ports too, without listening: that one is taken is said once, at the start.
     """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump of this process would have the tenants' passwords in it
     try:
         settings = settings_module.read()
         if keys:

@@ -12,7 +12,7 @@ import pytest
 
 from relay.core import copytext
 from relay.store import db
-from tests.api.client import Client
+from tests.api.client import SHOP, Client
 from tests.api.fields import Path, grown, spelt, taken, texts
 from tests.api.test_api_submit import SUBMIT, recipients, stored
 
@@ -92,3 +92,43 @@ async def harmless(pool: db.Pool, queue_id: str, path: Path) -> bool:
         and message["message_id"].isprintable()
         and message["subject"].isprintable()
     )
+
+
+# What is stored by other calls ends in headers too: an account's name in From, a webhook's in its requests.
+
+KEPT: dict[tuple[str, str], dict[str, Any]] = {
+    ("POST", "/v1/account"): {**SHOP, "account": "other"},
+    ("PUT", "/v1/account/{account}"): SHOP,
+    ("POST", "/v1/webhooks"): {"url": "https://hooks.example.com/in"},
+    ("POST", "/v1/suppressions"): {"account": "shop", "address": "bob@x.example"},
+    ("POST", "/v1/tokens"): {"scopes": ["send"], "account": "shop"},
+}
+WORDS = frozenset({"detail", "description"})  # for people; they may have lines, and end in no header
+
+
+@pytest.mark.parametrize(("method", "path"), KEPT)
+async def test_nothing_that_is_kept_has_a_line_end(admin: Client, shop: str, method: str, path: str) -> None:
+    offenders = []
+    schema = taken(method, path)
+    for field, line in product(texts(schema), BREAKS):
+        base = {name: value for name, value in KEPT[method, path].items() if name != field[0]}
+        given = base | grown(schema, field, f"a{line}{EVIL}")
+        status, answer = await admin.ask(method, path.format(account=shop), given)
+        if status >= 500 or (status < 300 and field[-1] not in WORDS and not one_line(answer)):
+            offenders.append((spelt(field), line, status))
+    assert offenders == []
+    shown = [await admin.ok("GET", f"/v1/account/{shop}"), await admin.ok("GET", "/v1/webhooks")]
+    assert all(map(one_line, shown))
+
+
+def one_line(value: Any) -> bool:
+    """Whether no text in it has a second line, in whatever reader's eyes; words for people aside."""
+    match value:
+        case dict():
+            return all(one_line(name) and (name in WORDS or one_line(inner)) for name, inner in value.items())
+        case list():
+            return all(map(one_line, value))
+        case str():
+            return len(f"{value}.".splitlines()) == 1 and "\0" not in value
+        case _:
+            return True

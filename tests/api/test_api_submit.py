@@ -343,10 +343,14 @@ async def test_an_idempotency_key_of_other_characters_is_a_400(admin: Client, sh
     assert (status, error["fields"][0]["key"]) == (400, "Idempotency-Key")
 
 
-async def test_a_message_over_the_limit_is_a_413(admin: Client, shop: str, house: Any) -> None:
+@pytest.mark.parametrize("where", ["text", "raw", "attachments"])
+async def test_a_message_over_the_limit_is_a_413(admin: Client, shop: str, house: Any, where: str) -> None:
     text = "x" * 70 + "\r\n"
     big = text * (house.settings.max_message_size // len(text) + 1)
-    body = io.BytesIO(json.dumps({**HELLO, "text": big}).encode())
+    packed = base64.b64encode(f"Subject: big\r\n\r\n{big}".encode()).decode()
+    given = {"text": big, "raw": packed, "attachments": [{"filename": "a.bin", "content": packed}]}[where]
+    content = {**HELLO, where: given} if where != "raw" else {"envelope": {"to": ["ada@x.example"]}, "raw": packed}
+    body = io.BytesIO(json.dumps(content).encode())
     status, error = await admin.ask("POST", SUBMIT, data=body, headers={"Content-Type": "application/json"})
     assert status == 413, error
 

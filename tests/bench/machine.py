@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,12 @@ def describe(folder: Path) -> dict[str, Any]:
         "load_before": os.getloadavg()[0],
         "commit": commit(),
     }
+
+
+def where() -> str:
+    """The day and the machine, for the line above a table."""
+    model = field(PROC / "cpuinfo", "model name") or "unknown"
+    return f"{datetime.now(UTC):%Y-%m-%d}, {CORES} cores, {model}, Linux {platform.release()}"
 
 
 def field(file: Path, name: str) -> str:

@@ -78,7 +78,8 @@ def cuts(rng: random.Random, seconds: float) -> Iterator[tuple[Cut, float, float
     while True:
         for cut in (WHOLE, *rng.sample(OTHERS, len(OTHERS))):
             long = seconds >= 180 and cut is not WHOLE and rng.random() < 0.3
-            yield cut, rng.uniform(35, 45) if long else rng.uniform(2, 4) * LEASE, rng.uniform(3, 5)
+            least = TAKEN_OVER + 1 if cut is WHOLE else 2 * LEASE  # long enough to look whether anything stands still
+            yield cut, rng.uniform(35, 45) if long else rng.uniform(least, 4 * LEASE), rng.uniform(3, 5)
 
 
 @dataclass

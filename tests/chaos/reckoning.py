@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import platform
 import sys
 import time
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +82,7 @@ class Reckoning:
             fates = [Fate(*row[:5], tuple(row[5])) for row in await _rows(conn, FATES, ACCOUNTS)]
             events = frozenset(f"evt_{row[0]}" for row in await _rows(conn, EVENTS))
         await pool.close()
-        posted = frozenset(post.headers.get("webhook-id", "") for post in self.receiver.posts)
+        posted = frozenset(post.headers.get("webhook-id", "") for post in self.receiver.taken)
         return Books(
             handed=senders.ledger,
             taken=judged(self.sink.mails, strikes),
@@ -137,13 +135,7 @@ def summary(books: Books, senders: Senders, sink: Sink) -> dict[str, Any]:
 def markdown(title: str, figures: dict[str, Any]) -> str:
     """The same as a table, with the machine and the day."""
     rows = [f"| {name} | {_plain(value)} |" for name, value in figures.items()]
-    return "\n".join([f"{title}, {where()}.", "", "| | |", "|---|---|", *rows])
-
-
-def where() -> str:
-    """The day and the machine."""
-    model = machine.field(machine.PROC / "cpuinfo", "model name") or "unknown"
-    return f"{datetime.now(UTC):%Y-%m-%d}, {machine.CORES} cores, {model}, Linux {platform.release()}"
+    return "\n".join([f"{title}, {machine.where()}.", "", "| | |", "|---|---|", *rows])
 
 
 def keep(books: Books, sink: Sink, folder: Path) -> None:

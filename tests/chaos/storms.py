@@ -161,7 +161,7 @@ def _ends() -> Iterator[Storm]:
 
 
 def _stand_stills() -> Iterator[Storm]:
-    for name in ("worker", "scheduler", "smtp", "api", "notify"):
+    for name in ("worker", "scheduler", "smtp", "api", "notify", "mailbox"):
         stop, go = partial(_signal_role, name, signal.SIGSTOP), partial(_signal_role, name, signal.SIGCONT)
         yield Storm(f"SIGSTOP of {name}, longer than a lease", stop, go, (UP,) if name == "worker" else (), *LONG)
     stop, go = (partial(_signal_beside, "worker", number) for number in (signal.SIGSTOP, signal.SIGCONT))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.bench import machine
 from tests.contract.stage import TENANTS, Stage, opened
 
 HERE = Path(__file__).parent
@@ -147,7 +148,8 @@ def main() -> int:
         if given.keep:
             given.keep.mkdir(parents=True, exist_ok=True)
         outcomes = asyncio.run(both(given.keep or Path(folder), given.seconds, given.seed))
-    print("\n".join((MARKS[0], "", table(outcomes), "", MARKS[1])) if given.markdown else table(outcomes))
+    about = f"{machine.where()}, seed {given.seed}."
+    print("\n".join((MARKS[0], about, "", table(outcomes), MARKS[1])) if given.markdown else table(outcomes))
     faults = [f"✗ token {one.who}: {fault}" for one in outcomes for fault in one.faults]
     print("\n".join(faults) or "✓ every answer was as the document says", file=sys.stderr)
     if faults:

@@ -18,8 +18,8 @@ Moods answer in place of the 204, the one added last first; `when("/hook")` spea
     receiver.when().endless(1 << 30)                              # so many bytes, of which `receiver.written` went out
     receiver.when().drip(0.01)                                    # a byte of the body every so many seconds, for ever
 
-`receiver.posts` has all requests, `receiver.connections` counts those that came, `receiver.most_busy` the most requests
-that waited for their answers at once; `receiver.drop()` closes every connection.
+`receiver.posts` has all requests, `receiver.taken` those that got the 204; `receiver.connections` counts those that
+came, `receiver.most_busy` the most requests that waited for their answers at once; `receiver.drop()` closes all.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Receiver(Webserver):
     def __init__(self, *, tls: bool = False) -> None:
         super().__init__(tls=tls)
         self.posts: list[Post] = []
+        self.taken: list[Post] = []
         self.busy = self.most_busy = 0
 
     def url(self, path: str = "/") -> str:
@@ -73,12 +74,14 @@ class Receiver(Webserver):
 
     async def answer(self, request: Request, writer: Writer) -> None:
         assert request.method == "POST"
-        self.posts.append(Post(request.path, request.headers, request.body, request.connection, time.monotonic()))
+        post = Post(request.path, request.headers, request.body, request.connection, time.monotonic())
+        self.posts.append(post)
         self.busy += 1
         self.most_busy = max(self.most_busy, self.busy)
         try:
             if (mood := self.mood(request.path)) is None:
                 writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+                self.taken.append(post)
             else:
                 await self.act(mood, writer)
         finally:

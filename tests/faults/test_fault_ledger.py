@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import aiohttp
 import pytest
 
 from tests.chaos.doubt import Mail, Strike, judged
 from tests.chaos.ledger import Answer, Books, Fate, Handed, Taken, reconcile
+from tests.fakes.receiver import Receiver
 
 MAIL = Handed("ann", ("bob@there.example",), [Answer.ACKNOWLEDGED], {"q1"})
 SENT = Fate("ann", "bob@there.example", "q1", "sent", "250 ok", ())
@@ -118,3 +120,12 @@ def test_what_it_does_not_part_is_certain(strike: Strike) -> None:
 def test_what_upstream_kept_to_itself_is_in_doubt_and_what_it_never_took_is_no_copy() -> None:
     [copy] = judged([replace(TALK, told=False), replace(TALK, at=None)], [])
     assert copy.doubtful
+
+
+async def test_what_was_answered_badly_is_not_posted() -> None:
+    async with Receiver() as receiver, aiohttp.ClientSession() as http:
+        receiver.when(times=1).say(500)
+        for _ in range(2):
+            async with http.post(receiver.url("/hook"), data=b"x"):
+                pass
+        assert (len(receiver.posts), len(receiver.taken)) == (2, 1)

@@ -240,6 +240,16 @@ async def test_no_canary_sings(aviary: Aviary) -> None:
     assert [line for line in lines if any(secret in line for secret in ours)] == []
 
 
+async def test_no_role_leaves_a_core_dump(aviary: Aviary) -> None:
+    """It would have passwords and keys in it."""
+    ours = [
+        folder for folder in family(aviary.stack) if re.search("-m\0?.?(relay|api|workers)", said(folder, "cmdline"))
+    ]
+    assert len(ours) >= 6
+    for folder in ours:
+        assert re.search(r"Max core file size +0 +0 ", said(folder, "limits")), said(folder, "cmdline")
+
+
 async def test_a_stolen_database_gives_no_credential(aviary: Aviary) -> None:
     """Without the keys: passwords, keys and tokens are sealed; API tokens and states of sign-ins are hashes.
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tests.bench import machine
+
 MARKS = ("<!-- FUZZ -->", "<!-- /FUZZ -->")
 _PROGRESS = re.compile(r"^#(\d+)\s+\w+\s+cov: (\d+)", re.MULTILINE)
 _EXECUTED = re.compile(r"^stat::number_of_executed_units:\s*(\d+)", re.MULTILINE)
@@ -45,4 +47,4 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 def marked(outcomes: Sequence[Outcome]) -> str:
     """The block of docs/proof.md."""
-    return "\n".join((MARKS[0], "", table(outcomes), "", MARKS[1]))
+    return "\n".join((MARKS[0], f"{machine.where()}.", "", table(outcomes), MARKS[1]))

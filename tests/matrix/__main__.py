@@ -10,8 +10,8 @@ from pathlib import Path
 
 from relay import local
 from relay.store import db
+from tests.bench.machine import where
 from tests.chaos.ending import to_the_end
-from tests.chaos.reckoning import where
 from tests.chaos.stage import free_port
 from tests.conftest import HASTY, environment
 from tests.dovecot import Dovecot

@@ -84,6 +84,29 @@ async def test_a_private_host_is_refused_unless_allowed() -> None:
     assert fault.reply.text == "127.0.0.1 refused: loopback address"
 
 
+async def test_a_name_that_points_inside_is_refused() -> None:
+    async with Upstream() as upstream:
+        smtp = Smtp("mx.example.com", upstream.port, tls=Tls.NONE)
+        fault = await refusal(smtp, allowed=[], resolver=answering("127.0.0.1", port=upstream.port))
+        assert (fault.kind, upstream.connections) == ("forbidden", 0)
+
+
+async def test_the_address_that_was_judged_is_the_one_that_is_dialled() -> None:
+    # Given a name that leads to a permitted address when it is judged, and elsewhere later
+    async with Upstream() as upstream:
+        asked = 0
+
+        async def fickle(host: str, port: int) -> Sequence[tuple[Any, ...]]:
+            nonlocal asked
+            asked += 1
+            address = "127.0.0.1" if asked == 1 else "10.0.0.1"
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, upstream.port))]
+
+        async with reached(Smtp("mx.example.com", upstream.port, tls=Tls.NONE), resolver=fickle) as connection:
+            assert connection.usable
+        assert asked == 1
+
+
 async def test_the_sandbox_is_the_sink_of_this_machine() -> None:
     async with (
         Upstream() as upstream,

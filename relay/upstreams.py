@@ -31,7 +31,7 @@ class Upstreams:
         self._settings, self._tokens = settings, tokens
         self._idle: defaultdict[Key, list[tuple[Connection, asyncio.TimerHandle]]] = defaultdict(list)
         self._count = 0
-        self._in_turns: dict[str, float] = {}  # upstreams that balked; until when, by the loop's clock
+        self._in_turns: dict[tuple[str, str], float] = {}  # accounts and upstreams that balked; until when
         self._clock = asyncio.get_running_loop().time
         self._closing: set[asyncio.Task[None]] = set()
         self._timeouts = smtp.Timeouts(settings.connect_timeout, settings.command_timeout, settings.data_timeout)
@@ -79,7 +79,7 @@ class Upstreams:
                     sandbox_port=self._settings.sandbox_port,
                     timeouts=self._timeouts,
                 )
-                connection.eager = self._in_turns.get(server.label, 0.0) < self._clock()
+                connection.eager = self._in_turns.get((account.id, server.label), 0.0) < self._clock()
                 return connection
             case None:
                 raise AssertionError("mail of an account without upstream is not worked on")
@@ -110,8 +110,8 @@ class Upstreams:
     def drop(self, account: Account, connection: Connection) -> None:
         """Closes a connection that is of no more use, without being waited for."""
         if connection.balked and account.upstream is not None:
-            self._in_turns = {label: until for label, until in self._in_turns.items() if until > self._clock()}
-            self._in_turns[account.upstream.label] = self._clock() + IN_TURNS
+            self._in_turns = {pair: until for pair, until in self._in_turns.items() if until > self._clock()}
+            self._in_turns[account.id, account.upstream.label] = self._clock() + IN_TURNS
         self._close(connection)
 
     def _expire(self, key: Key, connection: Connection) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from dataclasses import replace
+from functools import partial
 
 from relay import role
 from relay.settings import Settings
@@ -18,6 +19,7 @@ DAY = 86400.0
 
 def main() -> int:
     days = float(sys.argv.pop()) / DAY
+    scheduler.Housekeeper = partial(scheduler.Housekeeper, every=1.0)  # type: ignore[misc,assignment]
 
     async def serve(settings: Settings, stopping: asyncio.Event) -> None:
         await scheduler.serve(replace(settings, retention_days=days), stopping)  # type: ignore[arg-type]

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from relay.core.account import MASK, Faulty, Fields, Rules, build, change
-from relay.core.model import MAILGUN
-from relay.core.tenant import AccountState, Mailgun, Smtp
+from relay.core.tenant import MAILGUN, AccountState, Mailgun, Smtp
 
 RULES = Rules(allowed=(), sandbox=False, zones={"UTC"})
 DOMAIN = {"domain": "mg.example.com", "apiKey": "key-1"}

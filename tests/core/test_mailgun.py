@@ -14,7 +14,8 @@ from relay.core.classify import classify
 from relay.core.mailgun import BY_WORDS, Meaning, Said
 from relay.core.mailgunevents import Effect, Event
 from relay.core.report import Kind
-from relay.core.tenant import MAILGUN, MAILGUN_EU, Mailgun, Outcome
+from relay.core.model import Outcome
+from relay.core.tenant import MAILGUN, MAILGUN_EU, Mailgun
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 KEY = "the webhook signing key"

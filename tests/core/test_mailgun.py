@@ -13,8 +13,8 @@ from relay.core.advice import Advice
 from relay.core.classify import classify
 from relay.core.mailgun import BY_WORDS, Meaning, Said
 from relay.core.mailgunevents import Effect, Event
-from relay.core.report import Kind
 from relay.core.model import Outcome
+from relay.core.report import Kind
 from relay.core.tenant import MAILGUN, MAILGUN_EU, Mailgun
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)

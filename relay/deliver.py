@@ -18,7 +18,7 @@ from relay.core.model import Leased, Outcome
 from relay.core.reply import Reply, Stage
 from relay.core.tenant import AccountState
 from relay.core.vault import Vault
-from relay.hands import Copy, Hand, Hands
+from relay.hands import Hand, Hands, Parcel
 from relay.memory import Memory
 from relay.net.smtp import Envelope, Result, UpstreamError
 from relay.net.transaction import Withheld
@@ -131,14 +131,19 @@ class Deliverer:
     async def _carefully(
         self, hand: Hand, rows: Sequence[Leased], after: Sequence[Leased], content: dict[UUID, bytes]
     ) -> None:
-        """A fault of ours costs a try, like a reply nobody knows: released alone, such mail would be back for ever."""
+        """A fault of ours costs a try, like a reply nobody knows: released alone, such mail would be back for ever.
+
+        What was on its way to upstream then may have been sent, and is told so.
+        """
+        hand.sending = False
         try:
             await self._group(hand, rows, after, content)
         except StoreAway:
             raise
         except Exception:
             log.exception("a delivery failed by a fault of ours", extra={"account": hand.account.id})
-            await self._recorder.record(hand, rows, [self._report(hand, row, *FAULT, 0.0) for row in rows])
+            fault = (reading.LOST, FAULT[1], Stage.DOT) if hand.sending else FAULT
+            await self._recorder.record(hand, rows, [self._report(hand, row, *fault, 0.0) for row in rows])
 
     async def _group(
         self, hand: Hand, rows: Sequence[Leased], after: Sequence[Leased], content: dict[UUID, bytes]
@@ -151,11 +156,11 @@ class Deliverer:
             rows = [row for row in rows if row.expires_at > now]
         if not rows:
             return
-        copy = hand.ahead if hand.ahead and hand.ahead.rows is rows else self._copy(rows, content)
+        parcel = hand.ahead if hand.ahead and hand.ahead.rows is rows else self._parcel(rows, content)
         hand.ahead = self._next(after, content)
         begun = time.perf_counter()
         try:
-            results = await self._transact(hand, copy)
+            results = await self._transact(hand, parcel)
         except UpstreamError as error:
             await self._unreachable(hand, rows, error, time.perf_counter() - begun)
             return
@@ -175,7 +180,7 @@ class Deliverer:
         for verdict, result in zip(verdicts, results, strict=True):
             await self._trouble.heed(hand, verdict, result.reply)
 
-    def _copy(self, rows: Sequence[Leased], content: dict[UUID, bytes]) -> Copy:
+    def _parcel(self, rows: Sequence[Leased], content: dict[UUID, bytes]) -> Parcel:
         """The stored bytes, with this recipient's pixel in its place."""
         row = rows[0]
         slices: Sequence[bytes] = (content[row.message],)
@@ -183,40 +188,42 @@ class Deliverer:
             tag = pixel.tag(self._settings.public_url, pixel.sign(self._keys, row.delivery))
             slices = splice.render(slices[0], row.splice, tag)
         recipients = tuple(row.recipient for row in rows)
-        return Copy(rows, Envelope(row.sender, recipients, sum(map(len, slices)), row.smtputf8, row.eightbit), slices)
+        size = sum(map(len, slices))
+        return Parcel(rows, Envelope(row.sender, recipients, size, row.smtputf8, row.eightbit), slices)
 
-    def _next(self, rows: Sequence[Leased], content: dict[UUID, bytes]) -> Copy | None:
+    def _next(self, rows: Sequence[Leased], content: dict[UUID, bytes]) -> Parcel | None:
         """What comes after, where two of its size may be ready. Whatever is wrong with it shows when it is its turn."""
         try:
-            return self._copy(rows, content) if rows and rows[0].size <= FETCHED else None
+            return self._parcel(rows, content) if rows and rows[0].size <= FETCHED else None
         except Exception:
             return None
 
-    async def _transact(self, hand: Hand, copy: Copy) -> Sequence[Result]:
+    async def _transact(self, hand: Hand, parcel: Parcel) -> Sequence[Result]:
         """Sends on the lease's connection. One that proves dead before it said anything is replaced once."""
         connection = hand.connection
         if (
             connection is None
-            or not connection.takes(copy.envelope)
+            or not connection.takes(parcel.envelope)
             or self._upstreams.served(hand.account, connection.used)
         ):
             self._leave(hand)
             connection = hand.connection = await self._upstreams.take(hand.account)
-        first = await self._send(hand, connection, copy)
+        first = await self._send(hand, connection, parcel)
         if not any(result.stale for result in first):
             return first
         self._leave(hand)
         connection = hand.connection = await self._upstreams.fresh(hand.account)
-        return await self._send(hand, connection, copy)
+        return await self._send(hand, connection, parcel)
 
-    async def _send(self, hand: Hand, connection: Connection, copy: Copy) -> Sequence[Result]:
+    async def _send(self, hand: Hand, connection: Connection, parcel: Parcel) -> Sequence[Result]:
         """The account's trouble is over once upstream has let us in: SMTP before any mail, Mailgun with the first."""
         if hand.troubled and connection.greeted:
             await self._trouble.over(hand)
         last = self._hands.spent(hand) or self._upstreams.served(hand.account, connection.used + 1)
+        hand.sending = True
         results = await connection.transact(
-            copy.envelope,
-            copy.content,
+            parcel.envelope,
+            parcel.content,
             wanted=lambda: self._hands.ours(hand),
             following=None if last or hand.ahead is None else hand.ahead.envelope,
         )

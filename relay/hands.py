@@ -26,7 +26,7 @@ NO_UPSTREAM = "It has no upstream: set its smtp or mailgun settings, and its mai
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
+class Parcel:
     """What one transaction carries: a recipient's own copy, or the same copy for several."""
 
     rows: Sequence[Leased]
@@ -46,7 +46,8 @@ class Hand:
     deadline: float  # until then the lease is surely ours
     stop_at: float  # what is not reached by then is given back
     connection: Connection | None = None
-    ahead: Copy | None = None  # what its connection sends next, ready before its turn
+    ahead: Parcel | None = None  # what its connection sends next, ready before its turn
+    sending: bool = False  # what is worked on went to upstream, as far as we know
     over: bool = False  # nothing more of it is to be sent
     pauses: bool = False  # it is not given back at once: it would be here again at once
 

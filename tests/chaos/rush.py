@@ -95,15 +95,6 @@ async def compare(islands: Islands, messages: int) -> list[Row]:
     return rows
 
 
-OWN = {
-    "LEASE_SECONDS": "60",
-    "LEASE_BUDGET": "15",
-    "COMMAND_TIMEOUT": "30",
-    "DATA_TIMEOUT": "30",
-    "TICK_SECONDS": "0.5",
-}
-
-
 def table(rows: list[Row]) -> list[str]:
     """In Markdown; the second row of each trial has its ratio to the first."""
     if not rows:

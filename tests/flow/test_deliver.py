@@ -60,6 +60,12 @@ class Line:
             found = await granted(conn, "a")
         return found[0].id if found else None
 
+    async def delivering(self) -> asyncio.Task[None]:
+        """One lease, under way."""
+        lease = await self.lease()
+        assert lease is not None, "nothing may be leased"
+        return asyncio.create_task(self.deliverer.deliver(lease))
+
     async def lease_one(self) -> int:
         """A lease of one delivery."""
         async with db.connection(self.pool) as conn:
@@ -272,9 +278,7 @@ async def test_a_lease_that_pauses_ends_when_the_worker_does(line: Line, monkeyp
         await line.accept("one@x.example")
         await line.deliver()
     await line.accept("two@x.example")
-    lease = await line.lease()
-    assert lease is not None
-    working = asyncio.create_task(line.deliverer.deliver(lease))
+    working = await line.delivering()
     await until(lambda: any(hand.pauses for hand in line.deliverer._hands._held.values()), 10)
     line.deliverer.stop()
     await working
@@ -344,15 +348,31 @@ async def test_the_next_mail_is_told_of_and_handed_over_once_the_last_outcome_is
         await line.account(upstream)
         await line.accept("one@x.example")
         await line.accept("two@x.example")
-        lease = await line.lease()
-        assert lease is not None
-        working = asyncio.create_task(line.deliverer.deliver(lease))
+        working = await line.delivering()
         await upstream.heard("RCPT TO:<TWO@")
         assert (len(upstream.taken), await line.rows("state::text")) == (1, [("leased",), ("leased",)])
         stored.set()
         await working
         assert (len(upstream.taken), upstream.connections) == (2, 1)
     assert await line.rows() == [("sent", 1, "sent")] * 2
+
+
+@pytest.mark.parametrize(("fails", "outcome"), [("classify", "unknown"), ("pixel.tag", "deferred")])
+async def test_a_fault_of_ours_tells_what_may_have_been_sent(
+    line: Line, monkeypatch: pytest.MonkeyPatch, fails: str, outcome: str
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(f"relay.deliver.{fails}", broken)
+    async with Upstream() as upstream:
+        await line.account(upstream)
+        await line.accept("one@x.example", content=HTML, splice=splice.find(HTML))
+        await line.deliver()
+        assert len(upstream.taken) == (outcome == "unknown")
+    async with db.connection(line.pool) as conn:
+        tries = await (await conn.execute("select outcome::text from attempts")).fetchall()
+    assert (tries, await line.rows("state::text, attempts")) == ([(outcome,)], [("deferred", 1)])
 
 
 async def test_mail_that_was_told_of_and_is_too_late_meanwhile_is_not_sent(line: Line) -> None:
@@ -363,9 +383,7 @@ async def test_mail_that_was_told_of_and_is_too_late_meanwhile_is_not_sent(line:
         await line.accept("one@x.example")
         await line.accept("two@x.example", lifetime=1)
         await line.accept("three@x.example")
-        lease = await line.lease()
-        assert lease is not None
-        working = asyncio.create_task(line.deliverer.deliver(lease))
+        working = await line.delivering()
         await upstream.heard("DATA")
         asyncio.get_running_loop().call_later(1, slow.set)
         await working
@@ -381,9 +399,7 @@ async def test_an_upstream_that_balked_is_told_one_thing_at_a_time(line: Line) -
         upstream.when("DOT", connection=2, times=1).wait(stored).say("250 ok")
         for name in ("one", "two", "three"):
             await line.accept(f"{name}@x.example")
-        lease = await line.lease()
-        assert lease is not None
-        working = asyncio.create_task(line.deliverer.deliver(lease))
+        working = await line.delivering()
         await upstream.heard("DATA")
         slow.set()
         # On the next connection the third is not told of while the second has no answer
@@ -403,9 +419,7 @@ async def test_a_lease_gives_back_what_its_budget_does_not_reach(pool: db.Pool, 
         await line.account(upstream)
         for name in ("one", "two", "three"):
             await line.accept(f"{name}@x.example")
-        lease = await line.lease()
-        assert lease is not None
-        working = asyncio.create_task(line.deliverer.deliver(lease))
+        working = await line.delivering()
         await upstream.heard("DATA")
         asyncio.get_running_loop().call_later(0.1, slow.set)
         await working
@@ -533,9 +547,7 @@ async def test_what_an_old_login_was_told_says_nothing_of_the_new_settings(line:
         await line.account(upstream)
         await line.login("wrong")
         await line.accept("one@x.example")
-        lease = await line.lease()
-        assert lease is not None
-        working = asyncio.create_task(line.deliverer.deliver(lease))
+        working = await line.delivering()
         await upstream.heard("AUTH")
         await line.login("secret")
         answer.set()
@@ -551,9 +563,7 @@ async def test_mail_whose_lease_was_lost_meanwhile_is_not_handed_over(pool: db.P
         upstream.when("RCPT", times=1).wait(answered).say("250 ok")
         await line.account(upstream)
         await line.accept("one@x.example")
-        lease = await line.lease()
-        assert lease is not None
-        late = asyncio.create_task(line.deliverer.deliver(lease))
+        late = await line.delivering()
         await upstream.heard("RCPT")
         async with db.connection(pool) as conn:
             await conn.execute("update leases set expires_at = now() - interval '1 second'")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,8 +15,8 @@ import pytest
 from relay.core.reply import Stage
 from relay.core.tenant import Smtp, Tls
 from relay.net import tls
-from relay.net.guard import Resolver
 from relay.net.smtp import Connection, Envelope, Timeouts, UpstreamError, connect
+from tests.fakes.resolver import Fickle, answering
 from tests.fakes.upstream import Upstream, certificate
 
 LOCAL = [ip_network("127.0.0.0/8"), ip_network("::1/128")]
@@ -42,13 +41,6 @@ async def refusal(smtp: Smtp, timeouts: Timeouts = TIMEOUTS, **changes: Any) -> 
         async with reached(smtp, timeouts, **changes):
             pass
     return fault.value
-
-
-def answering(*addresses: str, port: int) -> Resolver:
-    async def resolver(host: str, _: int) -> Sequence[tuple[Any, ...]]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
-
-    return resolver
 
 
 @pytest.fixture
@@ -94,17 +86,10 @@ async def test_a_name_that_points_inside_is_refused() -> None:
 async def test_the_address_that_was_judged_is_the_one_that_is_dialled() -> None:
     # Given a name that leads to a permitted address when it is judged, and elsewhere later
     async with Upstream() as upstream:
-        asked = 0
-
-        async def fickle(host: str, port: int) -> Sequence[tuple[Any, ...]]:
-            nonlocal asked
-            asked += 1
-            address = "127.0.0.1" if asked == 1 else "10.0.0.1"
-            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, upstream.port))]
-
+        fickle = Fickle(upstream.port)
         async with reached(Smtp("mx.example.com", upstream.port, tls=Tls.NONE), resolver=fickle) as connection:
             assert connection.usable
-        assert asked == 1
+        assert fickle.asked == 1
 
 
 async def test_the_sandbox_is_the_sink_of_this_machine() -> None:

@@ -1,27 +1,12 @@
 """The resolved address is judged, not the name."""
 
 import socket
-from collections.abc import Sequence
 from ipaddress import ip_network
-from typing import Any
 
 import pytest
 
-from relay.net.guard import Forbidden, Resolver, resolve
-
-
-def answering(*addresses: str) -> Resolver:
-    """A resolver that knows one answer."""
-
-    async def resolver(host: str, port: int) -> Sequence[tuple[Any, ...]]:
-        return [
-            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port, 0, 0))
-            if ":" in address
-            else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
-            for address in addresses
-        ]
-
-    return resolver
+from relay.net.guard import Forbidden, resolve
+from tests.fakes.resolver import answering
 
 
 async def addresses_of(host: str, *answers: str, allowed: str = "") -> list[str]:

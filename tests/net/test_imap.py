@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_network
@@ -18,10 +17,10 @@ import pytest
 from relay.core.folders import Folder, Use, special
 from relay.core.tenant import Imap, Tls
 from relay.net import tls
-from relay.net.guard import Resolver
 from relay.net.imap import Mailbox, MailboxError, connect
 from tests.dovecot import Dovecot
 from tests.fakes.imap import Mailserver
+from tests.fakes.resolver import Fickle, answering
 from tests.fakes.upstream import certificate
 from tests.stack import until
 
@@ -52,13 +51,6 @@ async def refusal(imap: Imap, seconds: float = PATIENT, **more: Any) -> MailboxE
 
 def no_threads() -> bool:
     return not any(thread.name.startswith("imap") for thread in threading.enumerate())
-
-
-def answering(*addresses: str, port: int) -> Resolver:
-    async def resolver(host: str, _: int) -> Sequence[tuple[Any, ...]]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
-
-    return resolver
 
 
 @pytest.fixture
@@ -148,18 +140,11 @@ async def test_a_private_address_is_not_dialled_unless_allowed() -> None:
 async def test_the_address_that_was_judged_is_the_one_that_is_dialled() -> None:
     # Given a name that leads to a permitted address when it is judged, and elsewhere later
     async with Mailserver() as server:
-        asked = 0
-
-        async def fickle(host: str, port: int) -> Sequence[tuple[Any, ...]]:
-            nonlocal asked
-            asked += 1
-            address = "127.0.0.1" if asked == 1 else "10.0.0.1"
-            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, server.port))]
-
+        fickle = Fickle(server.port)
         async with reached(replace(mailbox(server), host="imap.example.com"), resolver=fickle) as found:
             await found.folders()
     # Then it is asked once
-    assert asked == 1
+    assert fickle.asked == 1
 
 
 async def test_nobody_there_is_said_with_host_and_port() -> None:

@@ -6,6 +6,7 @@ DATA ?= .postferry
 BIN := .venv/bin
 FUZZ := .venv/fuzz
 AUDIT := .venv/audit
+PROFILE := .venv/profile
 QUIETLY := -qq --no-compile --disable-pip-version-check
 STAMP := .venv/installed
 COMPILE := pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet \
@@ -58,8 +59,8 @@ bench: $(STAMP) ## speed on this machine, beside Postfix where it is installed; 
 soak: $(STAMP) ## half an hour at 70 % of what is possible: memory, latency and tables stay flat; SOAK_SECONDS
 	$(BIN)/python -m tests.bench.soak
 
-profile: $(STAMP) ## where each role's time goes under load, as tables; needs py-spy in .venv
-	$(BIN)/python -m tests.bench.profiles
+profile: $(PROFILE)/installed ## where each role's time goes under load, as tables; must be allowed to look at processes
+	PATH="$(PROFILE)/bin:$$PATH" $(BIN)/python -m tests.bench.profiles
 
 chaos: $(STAMP) ## two minutes of storms, then both ledgers are reconciled; CHAOS_SECONDS, CHAOS_SEED
 	$(BIN)/python -m tests.chaos
@@ -84,10 +85,10 @@ $(FUZZ)/installed: deploy/fuzz.lock pyproject.toml $(STAMP)
 	@$(FUZZ)/bin/pip install $(QUIETLY) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(AUDIT)/installed: deploy/audit.lock $(STAMP)
-	@echo "Installing into $(AUDIT) (once) ..."
-	@$(BIN)/python -m venv --clear $(AUDIT)
-	@$(AUDIT)/bin/pip install $(QUIETLY) --require-hashes -r deploy/audit.lock
+$(AUDIT)/installed $(PROFILE)/installed: .venv/%/installed: deploy/%.lock $(STAMP)
+	@echo "Installing into .venv/$* (once) ..."
+	@$(BIN)/python -m venv --clear .venv/$*
+	@.venv/$*/bin/pip install $(QUIETLY) --require-hashes -r deploy/$*.lock
 	@touch $@
 
 lock: ## deploy/*.lock anew from pyproject.toml (needs uv): all of it, and what a running Postferry needs
@@ -95,8 +96,8 @@ lock: ## deploy/*.lock anew from pyproject.toml (needs uv): all of it, and what 
 	$(UV) pip compile $(COMPILE) --constraint deploy/requirements.lock --output-file deploy/runtime.lock
 	$(UV) pip compile $(COMPILE) --upgrade --extra embedded --extra dev --extra fuzz \
 		--constraint deploy/requirements.lock --output-file deploy/fuzz.lock
-	$(UV) pip compile --group pyproject.toml:audit $(filter-out pyproject.toml,$(COMPILE)) --upgrade \
-		--output-file deploy/audit.lock
+	for group in audit profile; do $(UV) pip compile --group pyproject.toml:$$group \
+		$(filter-out pyproject.toml,$(COMPILE)) --upgrade --output-file deploy/$$group.lock || exit 1; done
 	@! grep -nE '://|index-url|find-links' deploy/*.lock
 
 env: $(STAMP) ## deploy/env.example and README's table of settings anew from relay/settings.py

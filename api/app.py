@@ -113,12 +113,12 @@ SERVED: dict[str, Any] = {
     "access_log": None,
     "auto_decompress": False,
     "max_field_size": 128 << 10,
-    "max_line_size": 32 << 10,
+    "max_line_size": 256 << 10,
     "max_headers": 64,
 }
 """How a runner is to serve it. Bodies come as they were sent; reading.py unpacks those of whoever may send any. A mail
-program that names itself at great length is answered its pixel, so one field may be long; not many of them. The id of
-a mail, and what an OAuth2 provider sends people back with, may have 8192 characters: their addresses are longer.
+program that names itself at great length is answered its pixel, so one field may be long; not many of them. An address
+may be whatever the document allows: 8192 characters here and there, each up to twelve bytes as a URL spells it.
 """
 
 PAGES = (

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from api.app import OPERATIONS
+from api.app import OPERATIONS, SERVED
 from tests.api.client import Client
 
 PAGE = Path(__file__).parent.parent.parent / "api" / "page" / "docs.js"
@@ -133,10 +133,24 @@ async def test_a_method_of_an_address_that_looks_alike_is_refused(admin: Client,
     "path", ["/v1/account/shop/message/{}", "/v1/account/shop/attachment/{}", "/v1/oauth2/start/{}"]
 )
 async def test_what_is_too_long_is_said_in_the_shape_of_all_errors(admin: Client, path: str) -> None:
-    for size in (500, 8192, 20_000):
-        response = await admin.open("GET", path.format("A" * size))
+    for word in ("A" * 500, "A" * 8192, "A" * 200_000, "😀" * 8192):
+        response = await admin.open("GET", path.format(word))
         assert response.status in (400, 404, 410)
         assert response.headers["X-Request-Id"]
+
+
+async def test_no_address_that_the_document_allows_is_too_long_to_be_read(document: Any) -> None:
+    """Beyond that, the HTTP library answers in plain text before anything of ours is asked."""
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            longest = sum(_longest(one) for one in operation["parameters"] if one["in"] != "header")
+            assert longest < SERVED["max_line_size"] - 1000, path
+
+
+def _longest(parameter: Any) -> int:
+    """Bytes that it may take in an address: twelve for an emoji; numbers, words of a list and patterns are short."""
+    kinds = parameter["schema"].get("anyOf", [parameter["schema"]])
+    return len(parameter["name"]) + max(12 * kind.get("maxLength", 50) for kind in kinds)
 
 
 async def test_pages_for_people_are_pages_when_something_is_wrong_too(document: Any, nobody: Client) -> None:

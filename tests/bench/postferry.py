@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import http.client
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -99,6 +102,18 @@ class Postferry:
             if process.poll() is not None:
                 end = self.log(name).read_text(errors="replace")[-3000:]
                 raise RuntimeError(f"{name} ended with exit code {process.returncode}:\n{end}")
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """What the API answers, which has to be a 200."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.api_port, timeout=60)
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        response = connection.getresponse()
+        answer = json.load(response)
+        connection.close()
+        if response.status != 200:
+            raise RuntimeError(f"{method} {path}: {response.status} {answer}")
+        return answer
 
     def database(self, name: str) -> str:
         """A new, migrated database in the same cluster."""

@@ -1,27 +1,82 @@
 """`make profile`: where each role's time goes under load, and PostgreSQL's, as tables.
 
-Needs py-spy (pip install py-spy), and to be allowed to look at other processes.
+Needs py-spy, Dovecot for the mailbox's table, and to be allowed to look at other processes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
+import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
 
 from tests.bench import drive, profile, proof, report
 from tests.bench.figures import ACCEPTS, CONNECTIONS, FLOWS, Load, Stage
-from tests.bench.postferry import Postferry
+from tests.bench.ports import free_port
+from tests.bench.postferry import TRACKED, Postferry
+from tests.dovecot import Dovecot
 
 TOP = 10
 LOADS: dict[str, Load] = {load.name: load for load in (*ACCEPTS, *FLOWS)}
-ROLES = {"smtp": "relay", "worker": "relay", "scheduler": "relay", "api": "api"}
-"""Each role, and the load during which it is looked at."""
 OURS = re.compile(r"\((relay|workers|api)/")
-FRAME = re.compile(r"relay/(role|processes|smtpd)\.py|__main__\.py|serve \(")  # in everything: says nothing
+FRAME = re.compile(r"relay/(role|processes|smtpd)\.py|__main__\.py|serve \(|(<module>|main) \(workers/")
+"""In everything: says nothing."""
 
 Stacks = Counter[tuple[str, ...]]
+
+
+@contextlib.contextmanager
+def as_it_is(system: Postferry) -> Iterator[None]:
+    """The role has work anyway."""
+    yield
+
+
+@contextlib.contextmanager
+def subscribed(system: Postferry) -> Iterator[None]:
+    """An endpoint on this machine, which answers 204, is told of each delivery."""
+    port = free_port()
+    receiver = subprocess.Popen([sys.executable, "-m", "tests.bench.webhooks", "--receive", str(port)])
+    hook = {"url": f"http://127.0.0.1:{port}/", "events": ["messageSent"]}
+    try:
+        id = system.ask("POST", "/v1/webhooks", hook)["id"]
+        system.start("notify")
+        yield
+        system.stop("notify")
+        system.ask("DELETE", f"/v1/webhooks/{id}")
+    finally:
+        receiver.kill()
+        receiver.wait()
+
+
+@contextlib.contextmanager
+def filed(system: Postferry) -> Iterator[None]:
+    """The account has a mailbox, in whose Sent folder each message is put."""
+    server = Dovecot(free_port(), free_port())
+    imap = server.imap("ann")
+    login = {"user": imap.user, "pass": imap.password}
+    mailbox = {"host": imap.host, "port": imap.port, "secure": False, "tls": {"mode": "none"}, "auth": login}
+    try:
+        system.ask("PUT", f"/v1/account/{TRACKED}", {"imap": mailbox})
+        system.start("mailbox")
+        yield
+        system.stop("mailbox")
+        system.ask("PUT", f"/v1/account/{TRACKED}", {"imap": None})
+    finally:
+        server.stop()
+
+
+Setting = Callable[[Postferry], contextlib.AbstractContextManager[None]]
+ROLES: dict[str, tuple[str, Setting]] = {
+    "smtp": ("relay", as_it_is),
+    "worker": ("relay", as_it_is),
+    "scheduler": ("relay", as_it_is),
+    "api": ("api", as_it_is),
+    "notify": ("relay", subscribed),
+    "mailbox": ("relay", filed),
+}
+"""Each role, the load during which it is looked at, and what gives it work then."""
 
 
 def table(role: str, load: str, stacks: Stacks) -> proof.Table:
@@ -59,7 +114,7 @@ def main() -> int:
     parser = proof.parser("profiles", __doc__)
     given = parser.parse_args()
     if not profile.spy():
-        print("Install py-spy first: pip install py-spy", file=sys.stderr)
+        print("py-spy is not here: `make profile` installs it", file=sys.stderr)
         return 1
     progress = report.Progress()
     with proof.workplace(given.dir, given.keep) as folder, contextlib.ExitStack() as stack:
@@ -68,9 +123,13 @@ def main() -> int:
         system = stack.enter_context(Postferry(folder / "postferry", sink.port, CONNECTIONS, counting_statements=True))
         stage = Stage(system, None, sink, progress)
         with system.delivering():
-            for role, load in ROLES.items():
+            for role, (load, setting) in ROLES.items():
+                if role == "mailbox" and Dovecot.missing():
+                    found.faults.append(f"mailbox was not looked at: {Dovecot.missing()}")
+                    continue
                 progress(f"looking at {role}\n")
-                stacks = profile.stacks(stage, role, LOADS[load])
+                with setting(system):
+                    stacks = profile.stacks(stage, role, LOADS[load])
                 if not stacks:
                     found.faults.append(f"py-spy saw nothing of {role}: may it look at other processes here?")
                     continue

@@ -120,7 +120,7 @@ class Limits(Body):
     per_minute: int | None = Field(None, description="Deliveries in any 60 seconds.")
     per_hour: int | None = Field(None, description="Deliveries in any 60 minutes.")
     per_day: int | None = Field(None, description="Deliveries in any 24 hours.")
-    connections: int | None = Field(None, description="Connections to its server at once. Default 5.")
+    connections: int | None = Field(None, description="Connections to its server that send at once. Default 5.")
     messages_per_connection: int | None = Field(
         None, description="Messages before a connection is made anew. Default 100."
     )

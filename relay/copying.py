@@ -101,7 +101,7 @@ class Copying:
             expected=max(1, owed.taken),
             last=owed.looks >= len(self._settings.copy_looks),
         )
-        async with self._memory.hold(3 * owed.size if owed.size > SMALL else 0):
+        async with self._memory.hold(3 * owed.size if owed.size > SMALL else 0, self._account.id):
             async with db.connection(self._pool) as conn:
                 content = (await messages.bodies(conn, [owed.message])).get(owed.message)
             if content is None:

@@ -20,8 +20,9 @@ from relay.core.tenant import AccountState
 from relay.core.vault import Vault
 from relay.hands import Hand, Hands, Parcel
 from relay.memory import Memory
-from relay.net.smtp import Envelope, Result, UpstreamError
-from relay.net.transaction import Withheld
+from relay.net.envelope import Envelope
+from relay.net.smtp import UpstreamError
+from relay.net.transaction import Result, Withheld
 from relay.record import Recorder
 from relay.settings import Settings
 from relay.store import db, messages
@@ -34,15 +35,10 @@ log = logging.getLogger("postferry.deliver")
 
 TOGETHER = 100  # recipients of one transaction, where their copies are identical (RFC 5321 4.5.3.1.8)
 FETCHED = 1 << 20  # bytes of content fetched at once; a larger message comes alone
-LARGE = (
-    256 << 20
-)  # bytes of larger messages that all leases of a process hold together; small mail never waits for them
+LARGE = 256 << 20  # bytes of larger messages that the leases of a process hold together; small mail waits for none
 GRACE = 6.0  # s that transactions under way have when the process stops
-FAULT = (
-    Verdict(Outcome.DEFERRED, "internal", "A fault of ours, told in the worker's log. It is tried again."),
-    Reply(451, "4.3.0", "Internal error"),
-    Stage.LEASE,
-)
+FAULT = Verdict(Outcome.DEFERRED, "internal", "A fault of ours, told in the worker's log. It is tried again.")
+INTERNAL = Reply(451, "4.3.0", "Internal error")
 
 
 class Deliverer:
@@ -82,12 +78,15 @@ class Deliverer:
             await (self._trouble.obstacle(hand) if hand.obstacle else self._work(hand))
         except StoreAway as error:
             log.warning("lease %s ends early: %s", lease, error, extra={"account": hand.account.id})
-        except asyncio.CancelledError:
+        except BaseException:  # a fault of ours, or we were cut short: given back, it might be here again at once
             self._hands.abandon(hand)
             raise
         finally:
             if hand.connection is not None:
                 self._upstreams.give_back(hand.account, hand.connection)
+        if hand.in_doubt:
+            self._hands.abandon(hand)
+            return
         if hand.pauses:
             await self._hands.pause(PAUSE)
         await self._hands.end(hand)
@@ -114,7 +113,7 @@ class Deliverer:
         while place < len(hand.rows) and not self._hands.spent(hand):
             wanted = _next_content(hand.rows[place:])
             size = sum(wanted.values())
-            async with self._memory.hold(size if size > FETCHED else 0):
+            async with self._memory.hold(size if size > FETCHED else 0, hand.account.id):
                 content = await self._bodies(wanted)
                 here = takewhile(lambda row: row.message in wanted, hand.rows[place:])  # noqa: B023 (used up at once)
                 for rows, after in pairwise([*groups(here, 1 if hand.account.mailgun else TOGETHER), ()]):
@@ -135,15 +134,15 @@ class Deliverer:
 
         What was on its way to upstream then may have been sent, and is told so.
         """
-        hand.sending = False
         try:
             await self._group(hand, rows, after, content)
         except StoreAway:
             raise
         except Exception:
             log.exception("a delivery failed by a fault of ours", extra={"account": hand.account.id})
-            fault = (reading.LOST, FAULT[1], Stage.DOT) if hand.sending else FAULT
-            await self._recorder.record(hand, rows, [self._report(hand, row, *fault, 0.0) for row in rows])
+            verdict, stage = (reading.LOST, Stage.DOT) if hand.in_doubt else (FAULT, Stage.LEASE)
+            reports = [self._report(hand, row, verdict, INTERNAL, stage, 0.0) for row in rows]
+            await self._recorder.record(hand, rows, reports)
 
     async def _group(
         self, hand: Hand, rows: Sequence[Leased], after: Sequence[Leased], content: dict[UUID, bytes]
@@ -177,6 +176,7 @@ class Deliverer:
             for row, verdict, result in zip(rows, verdicts, results, strict=True)
         ]
         await self._recorder.record(hand, rows, reports)
+        await self._let_in(hand)
         for verdict, result in zip(verdicts, results, strict=True):
             await self._trouble.heed(hand, verdict, result.reply)
 
@@ -199,48 +199,50 @@ class Deliverer:
             return None
 
     async def _transact(self, hand: Hand, parcel: Parcel) -> Sequence[Result]:
-        """Sends on the lease's connection. One that proves dead before it said anything is replaced once."""
+        """Sends on the lease's connection. One that proves stale is replaced once."""
         connection = hand.connection
         if (
             connection is None
             or not connection.takes(parcel.envelope)
             or self._upstreams.served(hand.account, connection.used)
         ):
-            self._leave(hand)
+            await self._leave(hand)
             connection = hand.connection = await self._upstreams.take(hand.account)
         first = await self._send(hand, connection, parcel)
         if not any(result.stale for result in first):
             return first
-        self._leave(hand)
+        hand.in_doubt = False
+        await self._leave(hand)
         connection = hand.connection = await self._upstreams.fresh(hand.account)
         return await self._send(hand, connection, parcel)
 
     async def _send(self, hand: Hand, connection: Connection, parcel: Parcel) -> Sequence[Result]:
-        """The account's trouble is over once upstream has let us in: SMTP before any mail, Mailgun with the first."""
-        if hand.troubled and connection.greeted:
-            await self._trouble.over(hand)
+        await self._let_in(hand)
         last = self._hands.spent(hand) or self._upstreams.served(hand.account, connection.used + 1)
-        hand.sending = True
-        results = await connection.transact(
+        ahead = None if last or self._upstreams.in_turns(hand.account) else hand.ahead
+        hand.in_doubt = True
+        return await connection.transact(
             parcel.envelope,
             parcel.content,
             wanted=lambda: self._hands.ours(hand),
-            following=None if last or hand.ahead is None else hand.ahead.envelope,
+            following=ahead.envelope if ahead else None,
         )
-        if hand.troubled and connection.greeted:
+
+    async def _let_in(self, hand: Hand) -> None:
+        """The account's trouble is over once upstream has let us in: SMTP before any mail, Mailgun with the first."""
+        if hand.troubled and hand.connection is not None and hand.connection.greeted:
             await self._trouble.over(hand)
-        return results
 
     def _lost(self, hand: Hand) -> None:
         """Somebody else may have it by now: what upstream took from us would be sent twice, beyond every limit."""
-        hand.over = True
+        hand.over, hand.in_doubt = True, False
         metrics.LEASES.labels("lost").inc()
         log.warning("a lease was lost before its mail was handed over", extra={"account": hand.account.id})
 
-    def _leave(self, hand: Hand) -> None:
+    async def _leave(self, hand: Hand) -> None:
         if hand.connection is not None:
-            self._upstreams.drop(hand.account, hand.connection)
-            hand.connection = None
+            connection, hand.connection = hand.connection, None
+            await self._upstreams.leave(hand.account, connection)
 
     async def _unreachable(self, hand: Hand, rows: Sequence[Leased], error: UpstreamError, seconds: float) -> None:
         """No connection: the trouble is not these recipients'. One try is spent, and the account or the lease rests."""
@@ -261,7 +263,7 @@ class Deliverer:
             reply,
             stage,
             seconds=seconds,
-            upstream=hand.account.upstream.label,
+            upstream="" if stage is Stage.LEASE else hand.account.upstream.label,  # who was told nothing of it
             now=datetime.now(UTC),
             limited=bool(hand.account.limits.windows),
             settings=self._settings,

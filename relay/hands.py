@@ -13,7 +13,7 @@ from relay.core.errors import StoreAway
 from relay.core.model import Leased
 from relay.core.tenant import Account
 from relay.core.vault import Vault, VaultError
-from relay.net.smtp import Envelope
+from relay.net.envelope import Envelope
 from relay.settings import Settings
 from relay.store import accounts, db, leases
 from relay.upstreams import Connection
@@ -47,7 +47,7 @@ class Hand:
     stop_at: float  # what is not reached by then is given back
     connection: Connection | None = None
     ahead: Parcel | None = None  # what its connection sends next, ready before its turn
-    sending: bool = False  # what is worked on went to upstream, as far as we know
+    in_doubt: bool = False  # upstream may have what is worked on, and the store does not know
     over: bool = False  # nothing more of it is to be sent
     pauses: bool = False  # it is not given back at once: it would be here again at once
 

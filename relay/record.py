@@ -29,7 +29,10 @@ class Recorder:
         self._batcher: Batcher[Report, bool] = Batcher(self._commit, lanes=LANES, few=FEW)
 
     async def record(self, hand: Hand, rows: Sequence[Leased], reports: Sequence[Report]) -> None:
-        """Commits outcomes, waiting for PostgreSQL as long as it takes: what was sent must be known as sent."""
+        """Commits outcomes, waiting for PostgreSQL as long as it takes: what was sent must be known as sent.
+
+        Only when we stop is it left to the recovery of the lease, which stays in doubt.
+        """
         while True:
             try:
                 kept = await asyncio.gather(*map(self._batcher.add, reports))
@@ -41,13 +44,15 @@ class Recorder:
                     hand.over = True
                     return
                 await asyncio.sleep(AGAIN)
+        hand.in_doubt = False
         if not all(kept):
             hand.over = True
             metrics.LEASES.labels("lost").inc()
             log.warning("a lease was lost before its outcomes were recorded", extra=_lease(hand))
-        for row, report in zip(rows, reports, strict=True):
-            _count(hand.account.id, row, report)
-            _tell(hand.account.id, row, report)
+        for row, report, ours in zip(rows, reports, kept, strict=True):
+            if ours:
+                _count(hand.account.id, row, report)
+                _tell(hand.account.id, row, report)
 
     async def close(self) -> None:
         """Lets what is running end."""

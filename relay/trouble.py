@@ -73,10 +73,9 @@ class Trouble:
 
     async def over(self, hand: Hand) -> None:
         """The first connection after trouble ends the trouble."""
-        if hand.troubled:
-            hand.troubled = False
-            async with db.connection(self._pool) as conn:
-                await health.well(conn, hand.account.id)
+        hand.troubled = False
+        async with db.connection(self._pool) as conn:
+            await health.well(conn, hand.account.id)
 
     async def _rest(self, account: Account, why: str, reply: Reply | None) -> None:
         first = self._settings.upstream_retry

@@ -72,22 +72,20 @@ class Upstreams:
             case Mailgun() as domain:
                 return await mailgun.connect(domain, allowed=self._settings.allow_networks, timeouts=self._timeouts)
             case Smtp() as server:
-                connection = await smtp.connect(
+                return await smtp.connect(
                     server,
                     hostname=self._settings.hostname,
                     allowed=self._settings.allow_networks,
                     sandbox_port=self._settings.sandbox_port,
                     timeouts=self._timeouts,
                 )
-                connection.eager = self._in_turns.get((account.id, server.label), 0.0) < self._clock()
-                return connection
             case None:
                 raise AssertionError("mail of an account without upstream is not worked on")
 
     def give_back(self, account: Account, connection: Connection) -> None:
         """Keeps the connection for the account's next lease, or closes it when it has served."""
         if not connection.usable or self.served(account, connection.used) or self._count >= MOST_IDLE:
-            self.drop(account, connection)
+            self._drop(account, connection)
             return
         key = _key(account)
         timer = asyncio.get_running_loop().call_later(self._settings.idle_seconds, self._expire, key, connection)
@@ -98,6 +96,12 @@ class Upstreams:
         """Whether so many transactions are as many as the account wants of one connection."""
         return used >= account.limits.messages_per_connection
 
+    def in_turns(self, account: Account) -> bool:
+        """Whether its upstream is to be told one thing at a time, since it balked at an envelope behind a dot."""
+        if not self._in_turns or account.upstream is None:
+            return False
+        return self._in_turns.get((account.id, account.upstream.label), 0.0) > self._clock()
+
     async def close(self) -> None:
         for waiting in list(self._idle.values()):
             for connection, timer in waiting:
@@ -107,12 +111,16 @@ class Upstreams:
         if self._closing:
             await asyncio.wait(self._closing)
 
-    def drop(self, account: Account, connection: Connection) -> None:
-        """Closes a connection that is of no more use, without being waited for."""
+    async def leave(self, account: Account, connection: Connection) -> None:
+        """Closes a connection that is of no more use: the next one is opened when it is gone."""
+        await asyncio.wait({self._drop(account, connection)})
+
+    def _drop(self, account: Account, connection: Connection) -> asyncio.Task[None]:
+        """Begins to close it, and remembers whether upstream balked."""
         if connection.balked and account.upstream is not None:
             self._in_turns = {pair: until for pair, until in self._in_turns.items() if until > self._clock()}
             self._in_turns[account.id, account.upstream.label] = self._clock() + IN_TURNS
-        self._close(connection)
+        return self._close(connection)
 
     def _expire(self, key: Key, connection: Connection) -> None:
         kept = self._idle.get(key, [])
@@ -129,11 +137,12 @@ class Upstreams:
         if not self._idle[key]:
             del self._idle[key]
 
-    def _close(self, connection: Connection) -> None:
+    def _close(self, connection: Connection) -> asyncio.Task[None]:
         metrics.CONNECTIONS.labels("worker", "out").dec()
         task = asyncio.get_running_loop().create_task(connection.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+        return task
 
 
 def _key(account: Account) -> Key:

@@ -188,7 +188,7 @@ def signed_in_as(id_token: str) -> frozenset[str]:
     parts = id_token.split(".")
     claims = _object(_unpadded(parts[1])) if len(parts) == 3 else None
     names = [(claims or {}).get(name) for name in ("email", "preferred_username", "upn")]
-    return frozenset(name.strip().lower() for name in names if isinstance(name, str) and name.strip())
+    return frozenset(spoken(name).lower() for name in names if isinstance(name, str) and spoken(name))
 
 
 def somebody_else(wanted: str, names: frozenset[str]) -> str:

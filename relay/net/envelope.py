@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from relay.core.address import ascii_domain
 from relay.core.reply import Reply, Stage
 
+LONGEST_SIZE = 20  # digits that SIZE may have (RFC 1870 5)
 UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f<>\u2028\u2029]")
 
 
@@ -55,7 +56,7 @@ class Words:
 
     def _mail(self) -> bytes:
         limit, size = self._extensions.get("size", ""), self.envelope.size
-        if limit.isdecimal() and 0 < int(limit) < size:
+        if limit.isdecimal() and len(limit) <= LONGEST_SIZE and 0 < int(limit) < size:
             self._refuse_all(Reply(552, "5.3.4", f"message size {size} is over upstream's limit of {limit} bytes"))
         try:
             command = b"MAIL FROM:<" + _path(self.envelope.sender, utf8=self._utf8) + b">"

@@ -18,9 +18,10 @@ from relay.core.reply import Reply, Stage
 from relay.core.tenant import Mailgun
 from relay.net import dial, exchange, guard, tls
 from relay.net.dial import Passed, unwatched
+from relay.net.envelope import Envelope
 from relay.net.exchange import Line, Unanswered, Unsent
 from relay.net.smtp import UNREACHED, UpstreamError
-from relay.net.transaction import Envelope, Result, Timeouts, Withheld, always
+from relay.net.transaction import Result, Timeouts, Withheld, always
 
 SMALL = 256 * 1024  # bytes of a mail that go in one write
 

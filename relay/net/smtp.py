@@ -28,7 +28,6 @@ from relay.net import dial, guard, tls
 from relay.net.dial import Passed, unwatched
 from relay.net.login import login
 from relay.net.transaction import Connection as Connection
-from relay.net.transaction import Envelope as Envelope
 from relay.net.transaction import Result as Result
 from relay.net.transaction import Timeouts as Timeouts
 from relay.net.wire import Wire
@@ -158,7 +157,7 @@ def _faults(stage: Stage, host: str) -> Iterator[None]:
 def _said(fault: aiosmtplib.SMTPResponseException, host: str) -> Reply:
     if 200 <= fault.code < 600:
         return compose(fault.code, fault.message.split("\n"))
-    return Reply(451, "4.5.0", f"{host} does not speak SMTP: {fault.message[:80]}")
+    return compose(451, [f"4.5.0 {host} does not speak SMTP: {fault.message[:80]}"])
 
 
 def _broken(stage: Stage, cause: BaseException, host: str) -> UpstreamError:

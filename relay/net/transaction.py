@@ -8,8 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from relay.core.reply import Reply, Stage
-from relay.net.envelope import Envelope as Envelope
-from relay.net.envelope import Words
+from relay.net.envelope import Envelope, Words
 from relay.net.stuffing import CHUNK, dot_stuffed, final_dot
 from relay.net.wire import Lost, Wire
 
@@ -30,8 +29,8 @@ class Timeouts:
 class Result:
     """What became of one recipient.
 
-    `lost`: the content was handed over and no reply came: it may have been sent. `stale`: the kept connection was dead
-    or out of step before upstream had any content: trying again on a new one repeats nothing.
+    `lost`: the content was handed over and no reply to it came: it may have been sent. `stale`: the kept connection was
+    dead, or out of step, before upstream had all of the content: trying again on a new one repeats nothing.
     """
 
     recipient: str
@@ -42,7 +41,7 @@ class Result:
 
 
 class Withheld(Exception):
-    """It was wanted no more when it was about to be handed over: upstream has nothing of it."""
+    """It was wanted no more when its final dot was about to be written: upstream sends nothing of it."""
 
 
 def always() -> bool:
@@ -53,7 +52,6 @@ class Connection:
     """An upstream that is greeted and logged in to. One mail at a time, and behind its dot the envelope of the next."""
 
     greeted = True  # upstream has let us in
-    eager = True  # says the next envelope behind a mail's dot
 
     def __init__(self, wire: Wire, extensions: Mapping[str, str], timeouts: Timeouts) -> None:
         self.extensions = extensions
@@ -63,7 +61,7 @@ class Connection:
         self._pipelining = "pipelining" in extensions
         self._busy = False
         self._ahead: Words | None = None  # the envelope that was said behind the last mail's dot
-        self._since = 0.0  # when it was; of time.monotonic()
+        self._since = 0.0  # when that mail was answered; of time.monotonic()
         self._risked = self._proven = False  # one was said so; upstream took one said so
 
     @property
@@ -74,7 +72,7 @@ class Connection:
     @property
     def told(self) -> bool:
         """Whether upstream waits for the content of an envelope that it was told of."""
-        return self._ahead is not None
+        return self._ahead is not None and self._waits
 
     def takes(self, envelope: Envelope) -> bool:
         """Whether this one may be: as `usable`, or it is the one that upstream was told of, and not long ago."""
@@ -124,7 +122,7 @@ class Connection:
             pipelining=self._pipelining,
             reused=self.used > 0,
             wanted=wanted,
-            following=Words(following, self.extensions) if following and self.eager and self._pipelining else None,
+            following=Words(following, self.extensions) if following and self._pipelining else None,
         )
         self.used += 1
         results = await transaction.run(content)
@@ -188,7 +186,7 @@ class _Transaction:
                 await self._exchange(content)
                 await self._reset()
             except Lost as lost:
-                stale = self.reused and not self.answered
+                stale = not self.dotted and (self.told or (self.reused and not self.answered))
                 self._settle(self.stage, lost.reply, lost=self.dotted, stale=stale)
             except _OutOfStep as fault:
                 self._forget(fault)
@@ -219,8 +217,8 @@ class _Transaction:
         self.answered = reply.code != 421
         if _good(reply):
             return
-        if self.told and not self.proven and self.answered:
-            raise _OutOfStep(reply)  # it may have lost MAIL, and mean what came after
+        if reply.code < 400 or (self.told and not self.proven and self.answered):
+            raise _OutOfStep(reply)  # it may have lost MAIL, and mean what comes after
         self._settle(Stage.MAIL, reply, stale=self.reused and not self.answered)
 
     async def _recipients(self, commands: Mapping[int, bytes]) -> None:
@@ -228,6 +226,8 @@ class _Transaction:
         for place, command in commands.items():
             if self.pipelining or self.pending:
                 reply = await self._ask(command)
+                if 300 <= reply.code < 400 or (self.told and not self.proven and _of_order(reply)):
+                    raise _OutOfStep(reply)
                 if not _good(reply):
                     self._refuse(place, reply)
 
@@ -235,11 +235,9 @@ class _Transaction:
         self.stage = Stage.DATA
         reply = await self._ask(b"DATA\r\n")
         if reply.code != 354:
-            if self.told and (reply.code < 400 or (self.pending and not self.proven)):
+            if reply.code < 400 or (self.told and self.pending and not self.proven):
                 raise _OutOfStep(reply)
             self._settle(Stage.DATA, reply)
-            if reply.code < 400:
-                self.wire.abort("upstream is out of step")
             return
         self.proven = self.proven or self.told
         if self.pending:
@@ -266,7 +264,13 @@ class _Transaction:
             self.wire.send(end + self.ahead.together, 1 + self.ahead.count)
         else:
             self.wire.send(end, 1)
-        self._settle(Stage.DOT, await self.wire.reply(self.timeouts.data))
+        reply = await self.wire.reply(self.timeouts.data)
+        if 300 <= reply.code < 400:
+            self.wire.abort("upstream is out of step")
+        if reply.code == 421:  # it leaves, as it would have without what is behind the dot
+            self.ahead = None
+            self.wire.abort("upstream said 421")
+        self._settle(Stage.DOT, reply, lost=300 <= reply.code < 400)
 
     async def _reset(self) -> None:
         """After a transaction that broke off, upstream forgets what it has of it. If not, the connection is no use."""
@@ -304,3 +308,8 @@ class _Transaction:
 
 def _good(reply: Reply) -> bool:
     return 200 <= reply.code < 300
+
+
+def _of_order(reply: Reply) -> bool:
+    """Whether it may speak of the order of the commands, and not of what this one said (RFC 5321 4.2.4, 3463 3.6)."""
+    return reply.code == 503 or reply.enhanced in ("5.5.0", "5.5.1")

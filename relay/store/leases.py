@@ -80,9 +80,9 @@ async def release(conn: Connection, leases: Collection[int]) -> int:
 
 
 # Of a lease that was started, what came first may have been sent: one delivery, or all recipients of a message whose
-# copies are identical, since those share a transaction. That is an attempt with an unknown outcome; when it was the
-# last one, the delivery is a dead letter, and from the second on it waits: a message that kills its worker must neither
-# come back for ever nor at once.
+# copies are identical, since those share a transaction (but for Mailgun's, where nobody does). That is an attempt with
+# an unknown outcome; when it was the last one, the delivery is a dead letter, and from the second on it waits: what
+# kills its worker must neither come back for ever nor at once.
 RECOVER = f"""
 with dead as (
     delete from leases where id = any(array(
@@ -90,8 +90,10 @@ with dead as (
         order by id limit %(most)s for update skip locked))
     returning id, account_id, started_at
 ), first as (
-    select distinct on (d.lease_id) d.lease_id, d.id, d.message_id, m.splice is null as shared
+    select distinct on (d.lease_id) d.lease_id, d.id, d.message_id,
+        m.splice is null and a.config #> '{{mailgun,domain}}' is null as shared
     from dead join deliveries d on d.lease_id = dead.id and d.state = 'leased' join messages m on m.id = d.message_id
+    join accounts a on a.id = dead.account_id
     where dead.started_at is not null
     order by d.lease_id, d.priority, d.due_at, d.id
 ), doubtful as (

@@ -79,7 +79,7 @@ async def commit(conn: Connection, reports: Sequence[Report]) -> list[bool]:
     """
     try:
         return await _commit(conn, reports)
-    except psycopg.DataError:
+    except (psycopg.DataError, UnicodeError):
         if len(reports) == 1:
             return await _commit(conn, [replace(reports[0], reply="(unreadable)", enhanced="", event=None, data=None)])
     return [(await commit(conn, [report]))[0] for report in reports]

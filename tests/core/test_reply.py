@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.core.reply import MOST_TEXT, NotAReply, Reply, is_last, parse
+from relay.core.reply import MOST_TEXT, NotAReply, Reply, compose, is_last, parse
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,11 @@ def test_a_reply_is_code_enhanced_code_and_one_line_of_text(lines: list[bytes], 
 def test_what_is_not_a_reply_is_said_to_be_none(lines: list[bytes]) -> None:
     with pytest.raises(NotAReply):
         parse(lines)
+
+
+def test_a_reply_can_be_stored_whatever_its_bytes_were() -> None:
+    text = b"5.7.8 refus\xe9".decode("utf-8", "surrogateescape")
+    assert compose(535, [text]) == Reply(535, "5.7.8", "refus")
 
 
 def test_the_text_is_bounded() -> None:

@@ -23,6 +23,7 @@ greeting), AUTH (the end of the login), CONTENT (while the content is read) and 
     upstream.when("MAIL").huge()                                  # a line without end
     upstream.when("MAIL").drip(0.01)                              # a line of a reply every so many seconds, for ever
     upstream.when("EHLO").say("250-fake\\r\\n250 AUTH=LOGIN")       # raw text, several lines
+    upstream.when("CONNECT").say("421 d\\udce9pass\\udce9")          # raw bytes, by surrogateescape
 
 Out of turn: `upstream.speak("421 4.3.2 bye")`, `upstream.drop()` (every open connection). `upstream.commands` has each
 line as (connection, text), `await upstream.heard("MAIL")` waits for one; `upstream.connections` counts those that came,
@@ -293,7 +294,7 @@ class _Session:
             match step, value:
                 case "say", str():
                     usual = value
-                    await self._write(value.encode() + b"\r\n")
+                    await self._write(value.encode("utf-8", "surrogateescape") + b"\r\n")
                 case "wait", asyncio.Event():
                     await value.wait()
                 case "close", _:

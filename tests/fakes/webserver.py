@@ -175,8 +175,8 @@ class Webserver:
         await event.wait()
 
     async def _drop(self, writer: Writer, _: object) -> None:
-        await writer.drain()
         writer.close()
+        await writer.wait_closed()  # what was said before is on its way, however slowly it is read
         raise ConnectionAbortedError
 
     async def _endless(self, writer: Writer, size: int) -> None:

@@ -54,6 +54,58 @@ async def test_a_lease_of_an_account_that_was_paused_meanwhile_is_given_back(lin
     assert await line.rows("state::text, attempts") == [("queued", 0)]
 
 
+async def test_what_was_sent_as_we_stopped_without_postgresql_is_left_in_doubt(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given back, once PostgreSQL answers again, it would be sent twice and nobody told."""
+
+    async def away(*_: Any) -> None:
+        line.deliverer.stop()
+        raise StoreAway("gone")
+
+    monkeypatch.setattr("relay.store.outcomes.commit", away)
+    async with Upstream() as upstream:
+        await line.account(upstream)
+        await line.accept("one@x.example")
+        await line.deliver()
+        assert len(upstream.taken) == 1
+    assert await line.rows("state::text, attempts") == [("leased", 0)]
+    assert await line.recovered() == ["unknown"]
+
+
+async def test_a_lease_whose_content_cannot_be_read_is_left_to_its_recovery(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Renewed for ever, it would keep its mail and its connection from everybody."""
+
+    async def broken(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("relay.deliver.messages.bodies", broken)
+    async with Upstream() as upstream:
+        await line.account(upstream)
+        await line.accept("one@x.example")
+        with pytest.raises(MemoryError):
+            await line.deliver()
+    assert await line.recovered() == ["unknown"]
+
+
+async def test_a_fault_after_an_outcome_is_stored_changes_nothing_of_it(
+    line: Line, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(line.deliverer._trouble, "heed", broken)
+    async with Upstream() as upstream:
+        await line.account(upstream)
+        await line.accept("one@x.example")
+        with caplog.at_level("INFO", "postferry.deliver"):
+            await line.deliver()
+    assert await line.rows() == [("sent", 1, "sent")]
+    assert [record.message for record in caplog.records if hasattr(record, "outcome")] == ["sent"]
+
+
 async def test_a_lease_that_was_begun_as_postgresql_went_is_given_back(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:

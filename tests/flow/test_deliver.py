@@ -33,13 +33,13 @@ class Line:
         self.pool, self.settings = pool, settings
         self.deliverer = Deliverer(pool, settings, Vault(settings.secret_keys))
 
-    async def account(self, upstream: Upstream, **limits: int) -> None:
+    async def account(self, upstream: Upstream, id: str = "a", **limits: int) -> None:
         config = {
             "smtp": {"host": upstream.host, "port": upstream.port, "secure": False, "tls": {"mode": "none"}},
             "limits": limits,
         }
         async with db.connection(self.pool) as conn:
-            await conn.execute("insert into accounts (id, config) values ('a', %s)", (Jsonb(config),))
+            await conn.execute("insert into accounts (id, config) values (%s, %s)", (id, Jsonb(config)))
 
     async def login(self, password: str) -> None:
         """The account logs in as ann with this password."""
@@ -66,10 +66,10 @@ class Line:
         assert lease is not None, "nothing may be leased"
         return asyncio.create_task(self.deliverer.deliver(lease))
 
-    async def lease_one(self) -> int:
+    async def lease_one(self, account: str = "a") -> int:
         """A lease of one delivery."""
         async with db.connection(self.pool) as conn:
-            return (await granted(conn, "a", size=1))[0].id
+            return (await granted(conn, account, size=1))[0].id
 
     async def deliver(self) -> None:
         """One lease, from claim to end."""
@@ -84,6 +84,14 @@ class Line:
     async def events(self) -> list[str]:
         async with db.connection(self.pool) as conn:
             return [row[0] for row in await (await conn.execute("select type from events order by id")).fetchall()]
+
+    async def recovered(self) -> list[str]:
+        """Outcomes of all tries, once the leases that nobody renews any more have been taken back."""
+        assert not self.deliverer._hands._held
+        async with db.connection(self.pool) as conn:
+            await conn.execute("update leases set expires_at = now() - interval '1 s'")
+            await leases.recover(conn)
+            return [row[0] for row in await (await conn.execute("select outcome::text from attempts")).fetchall()]
 
     async def account_is(self) -> tuple[str, int]:
         async with db.connection(self.pool) as conn:
@@ -155,6 +163,17 @@ async def test_a_connection_serves_as_many_messages_as_the_account_wants(line: L
             await line.deliver()
         per_connection = [sum(mail.connection == number for mail in upstream.taken) for number in (1, 2, 3)]
     assert per_connection == [2, 2, 2]
+
+
+async def test_the_next_connection_is_made_when_the_last_one_is_gone(line: Line) -> None:
+    """However long upstream takes over QUIT: `connections` is what it lets us have at once."""
+    async with Upstream() as upstream:
+        upstream.when("QUIT").pause(0.1).say("221 bye").close()
+        await line.account(upstream, messagesPerConnection=1, connections=1)
+        for name in ("one", "two", "three"):
+            await line.accept(f"{name}@x.example")
+        await line.deliver()
+        assert (upstream.connections, upstream.most_open) == (3, 1)
 
 
 async def test_a_kept_connection_that_died_is_replaced_at_no_attempt(line: Line) -> None:
@@ -231,6 +250,26 @@ async def test_a_refused_login_stops_the_account_and_spends_no_attempt(line: Lin
         await line.deliver()
         assert (await line.account_is()) == ("active", 0)
         assert "accountResumed" in await line.events()
+
+
+async def test_a_refusal_in_bytes_that_are_no_text_is_read_as_any_other(line: Line) -> None:
+    async with Upstream(auth=("PLAIN",)) as upstream:
+        upstream.when("AUTH").say("535 5.7.8 mot de passe refus\udce9")
+        await line.account(upstream)
+        await line.login("secret")
+        await line.accept("one@x.example")
+        await line.deliver()
+        assert await line.rows("state::text, attempts") == [("queued", 0)]
+        assert (await line.account_is())[0] == "refused"
+
+
+async def test_a_greeting_in_bytes_that_are_no_text_is_read_as_any_other(line: Line) -> None:
+    async with Upstream() as upstream:
+        upstream.when("CONNECT").say("421 4.7.0 d\udce9pass\udce9").close()
+        await line.account(upstream)
+        await line.accept("one@x.example")
+        await line.deliver()
+        assert await line.rows("state::text, attempts, reply") == [("deferred", 1, "d pass")]
 
 
 async def test_an_upstream_that_is_down_costs_one_try_and_the_account_rests(line: Line) -> None:

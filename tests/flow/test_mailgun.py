@@ -12,9 +12,10 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from relay.core import splice
+from relay.core.errors import StoreAway
 from relay.core.vault import Vault
 from relay.settings import Settings
-from relay.store import db
+from relay.store import db, leases
 from tests.conftest import MakeTenant
 from tests.fakes.mailgun import KEY, MailgunServer
 from tests.fakes.upstream import Upstream
@@ -70,6 +71,35 @@ async def test_each_recipient_gets_a_copy_of_their_own_over_one_connection(line:
     assert await line.events() == ["messageSent"] * 2
 
 
+async def test_what_mailgun_took_is_stored_before_the_account_is_well_again(
+    line: Post, server: MailgunServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> None:
+        raise StoreAway("gone")
+
+    monkeypatch.setattr("relay.trouble.health.well", away)
+    await line.mailgun(server)
+    await line.accept("one@x.example")
+    async with db.connection(line.pool) as conn:
+        await conn.execute("update accounts set failures = 1")
+    await line.deliver()
+    assert len(server.taken) == 1
+    assert await line.rows() == [("sent", 1, "sent")]
+
+
+async def test_a_worker_that_is_lost_leaves_one_of_mailguns_requests_in_doubt(
+    line: Post, server: MailgunServer
+) -> None:
+    await line.mailgun(server)
+    await line.accept("one@x.example", "two@x.example", "three@x.example")
+    lease = await line.lease()
+    async with db.connection(line.pool) as conn:
+        assert lease is not None
+        await leases.start(conn, lease, seconds=60)
+    assert await line.recovered() == ["unknown"]
+    assert await line.rows("state::text, attempts") == [("queued", 1), ("queued", 0), ("queued", 0)]
+
+
 async def test_copies_that_are_the_same_are_requests_of_their_own_too(line: Post, server: MailgunServer) -> None:
     server.when("two@x.example").say(400, {"message": "'to' parameter is not a valid address. please check"})
     await line.mailgun(server)
@@ -113,7 +143,7 @@ async def test_a_refused_key_pauses_the_account_and_a_good_one_resumes_it(line: 
     await line.deliver()
     assert await line.account_is() == ("active", 0)
     assert await line.rows() == [("sent", 1, "sent")]
-    assert (await line.events())[3:] == ["accountResumed", "messageSent"]
+    assert (await line.events())[3:] == ["messageSent", "accountResumed"]
 
 
 async def test_a_probe_that_is_refused_again_tells_nothing_new(line: Post, server: MailgunServer) -> None:

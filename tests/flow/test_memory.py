@@ -1,4 +1,4 @@
-"""Memory is lent in the order asked, and never more than there is."""
+"""Memory is lent in the order asked, never more than there is, and never all of it to one account."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from relay.memory import Memory
 class Borrower:
     """A task that holds some memory until it is told to give it back."""
 
-    def __init__(self, memory: Memory, size: int, got: list[int]) -> None:
+    def __init__(self, memory: Memory, size: int, got: list[int], account: str = "") -> None:
         self.back = asyncio.Event()
-        self.task = asyncio.create_task(self._hold(memory, size, got))
+        self.task = asyncio.create_task(self._hold(memory, size, got, account or str(size)))
 
-    async def _hold(self, memory: Memory, size: int, got: list[int]) -> None:
-        async with memory.hold(size):
+    async def _hold(self, memory: Memory, size: int, got: list[int], account: str) -> None:
+        async with memory.hold(size, account):
             got.append(size)
             await self.back.wait()
 
@@ -23,6 +23,12 @@ class Borrower:
 async def settled() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
+
+
+async def ended(*borrowers: Borrower) -> None:
+    for one in borrowers:
+        one.back.set()
+    await asyncio.gather(*(one.task for one in borrowers))
 
 
 async def test_a_large_request_is_not_overtaken_by_small_ones() -> None:
@@ -33,9 +39,7 @@ async def test_a_large_request_is_not_overtaken_by_small_ones() -> None:
     first.back.set()
     await settled()
     assert got == [6, 8, 1]
-    large.back.set()
-    small.back.set()
-    await asyncio.gather(first.task, large.task, small.task)
+    await ended(first, large, small)
 
 
 async def test_more_than_there_is_waits_for_all_of_it() -> None:
@@ -46,8 +50,7 @@ async def test_more_than_there_is_waits_for_all_of_it() -> None:
     some.back.set()
     await settled()
     assert got == [1, 99]
-    huge.back.set()
-    await asyncio.gather(some.task, huge.task)
+    await ended(some, huge)
 
 
 async def test_nothing_is_free_at_once() -> None:
@@ -55,6 +58,15 @@ async def test_nothing_is_free_at_once() -> None:
     all_of_it, nothing = Borrower(memory, 10, got), Borrower(memory, 0, got)
     await settled()
     assert got == [10, 0]
-    for one in (all_of_it, nothing):
-        one.back.set()
-        await one.task
+    await ended(all_of_it, nothing)
+
+
+async def test_an_account_that_has_its_share_waits_for_itself_and_others_do_not() -> None:
+    memory, got = Memory(40), []
+    first, more, other = (Borrower(memory, size, got, who) for size, who in ((7, "a"), (6, "a"), (8, "b")))
+    await settled()
+    assert got == [7, 8]
+    first.back.set()
+    await settled()
+    assert got == [7, 8, 6]
+    await ended(first, more, other)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from relay.core.tenant import Smtp, Tls
-from relay.net.smtp import Connection, Envelope, Result, Timeouts, connect
+from relay.net.envelope import Envelope
+from relay.net.smtp import Connection, Result, Timeouts, connect
 
 TIMEOUTS = Timeouts(connect=10, command=10, data=10)
 

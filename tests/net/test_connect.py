@@ -15,7 +15,8 @@ import pytest
 from relay.core.reply import Stage
 from relay.core.tenant import Smtp, Tls
 from relay.net import tls
-from relay.net.smtp import Connection, Envelope, Timeouts, UpstreamError, connect
+from relay.net.envelope import Envelope
+from relay.net.smtp import Connection, Timeouts, UpstreamError, connect
 from tests.fakes.resolver import Fickle, answering
 from tests.fakes.upstream import Upstream, certificate
 

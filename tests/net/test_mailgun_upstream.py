@@ -18,7 +18,8 @@ from relay.core.model import Outcome
 from relay.core.reply import Stage
 from relay.core.tenant import Mailgun
 from relay.net import exchange, mailgun
-from relay.net.smtp import Envelope, UpstreamError
+from relay.net.envelope import Envelope
+from relay.net.smtp import UpstreamError
 from relay.net.transaction import Result, Timeouts
 from tests.fakes.mailgun import DOMAIN, KEY, MailgunServer
 from tests.stack import until

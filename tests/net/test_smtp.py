@@ -10,7 +10,8 @@ import pytest
 
 from relay.core.reply import Stage
 from relay.core.tenant import Smtp, Tls
-from relay.net.smtp import Connection, Envelope, Result, Timeouts, connect
+from relay.net.envelope import Envelope
+from relay.net.smtp import Connection, Result, Timeouts, connect
 from tests.fakes.upstream import Upstream
 
 LOCAL = [ip_network("127.0.0.0/8")]
@@ -216,6 +217,16 @@ async def test_a_421_is_the_last_that_is_asked_of_a_connection(upstream: Upstrea
     assert (result.stage, result.reply.code, result.lost, connection.usable) == (Stage.DOT, 421, False, False)
 
 
+@pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DOT"])
+async def test_an_answer_that_asks_for_content_out_of_turn_ends_the_connection(
+    upstream: Upstream, connection: Connection, verb: str
+) -> None:
+    """After the dot nobody knows whether it was taken."""
+    upstream.when(verb).say("354 go on")
+    [result] = await send(connection, "ann@example.org")
+    assert (result.lost, result.stale, connection.usable) == (verb == "DOT", verb != "DOT", False)
+
+
 # What upstream offers.
 
 
@@ -231,6 +242,16 @@ async def test_nothing_is_said_that_is_not_offered() -> None:
         await connection.close()
     assert upstream.taken[0].parameters == ""
     assert upstream.taken[0].content == "grüße\r\n".encode()
+
+
+async def test_a_limit_of_absurd_length_is_none() -> None:
+    async with Upstream() as upstream:
+        upstream.when("EHLO").say("250-fake\r\n250 SIZE " + "9" * 400)
+        connection = await reach(upstream)
+        connection.extensions = {"size": "9" * 5000}
+        [result] = await send(connection, "ann@example.org")
+        assert result.reply.code == 250
+        await connection.close()
 
 
 async def test_a_mail_over_upstreams_limit_is_not_sent() -> None:
@@ -515,6 +536,9 @@ async def test_one_that_took_such_an_envelope_before_has_just_left() -> None:
     [
         ("MAIL", "503 5.5.1 nested MAIL command"),  # or it lost MAIL, and this is said of RCPT
         ("MAIL", "554 5.5.0 improper command pipelining"),
+        ("RCPT", "503 5.5.1 need MAIL first"),
+        ("RCPT", "554 5.5.0 improper command pipelining"),
+        ("RCPT", "354 go on"),
         ("DATA", "250 2.1.5 ok"),  # one reply too many somewhere: this was RCPT's
         ("DATA", "503 5.5.1 no valid recipients"),  # though it took them
     ],
@@ -562,10 +586,33 @@ async def test_a_dot_is_not_written_to_a_connection_that_has_ended() -> None:
         assert (result.stage, result.lost) == (Stage.DATA, False)
 
 
-async def test_who_is_not_eager_is_told_nothing_ahead() -> None:
+@pytest.mark.parametrize("verb", ["RCPT", "DATA"])
+async def test_what_was_told_of_repeats_nothing_when_the_connection_ends_before_its_content(verb: str) -> None:
+    """Though upstream had begun to answer it."""
     async with Upstream() as upstream:
         connection = await reach(upstream)
-        connection.eager = False
-        await send(connection, "ann@example.org", following=to("bob@example.org"))
-        assert (connection.usable, upstream.said("RCPT")) == (True, ["RCPT TO:<ann@example.org>"])
-        await connection.close()
+        gate = asyncio.Event()
+        upstream.when("DOT", times=1).wait(gate).say("250 ok")
+        sending = asyncio.create_task(send(connection, "ann@example.org", following=to("bob@example.org")))
+        await upstream.heard("DATA")
+        upstream.when(verb, times=1).drop()
+        gate.set()
+        await sending
+        [result] = await send(connection, "bob@example.org")
+        assert (result.stale, result.lost) == (True, False)
+
+
+async def test_a_connection_that_has_ended_was_told_of_nothing() -> None:
+    async with Upstream() as upstream:
+        upstream.when("DOT").drop()
+        connection = await reach(upstream)
+        [result] = await send(connection, "ann@example.org", following=to("bob@example.org"))
+        assert (result.lost, connection.told) == (True, False)
+
+
+async def test_an_upstream_that_answers_a_dot_with_421_has_not_balked() -> None:
+    async with Upstream() as upstream:
+        upstream.when("DOT").say("421 4.7.0 too many messages").close()
+        connection = await reach(upstream)
+        [result] = await send(connection, "ann@example.org", following=to("bob@example.org"))
+        assert (result.reply.code, result.lost, connection.balked, connection.usable) == (421, False, False, False)

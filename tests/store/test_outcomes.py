@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from relay.core.model import EventType, Outcome, State
 from relay.store import db, leases, outcomes
 from relay.store.outcomes import Report
@@ -78,11 +80,12 @@ async def test_what_counts_takes_a_slot(pool: db.Pool) -> None:
         assert await (await conn.execute("select account_id, n from slots")).fetchall() == [("a", 1)]
 
 
-async def test_an_outcome_is_never_lost_to_what_upstream_said(pool: db.Pool) -> None:
+@pytest.mark.parametrize("said", ["nul \x00", "half a character \ud800"])
+async def test_an_outcome_is_never_lost_to_what_upstream_said(pool: db.Pool, said: str) -> None:
     async with db.connection(pool) as conn:
         lease, (one, two) = await begun(conn, "a@x", "b@x")
         reports = [
-            Report(one, lease, State.SENT, Outcome.SENT, "dot", 0.1, reply="nul \x00"),
+            Report(one, lease, State.SENT, Outcome.SENT, "dot", 0.1, reply=said),
             Report(two, lease, State.SENT, Outcome.SENT, "dot", 0.1, reply="fine"),
         ]
         assert await outcomes.commit(conn, reports) == [True, True]

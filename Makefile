@@ -62,7 +62,7 @@ soak: $(STAMP) ## half an hour at 70 % of what is possible: memory, latency and 
 profile: $(PROFILE)/installed ## where each role's time goes under load, as tables; must be allowed to look at processes
 	PATH="$(PROFILE)/bin:$$PATH" $(BIN)/python -m tests.bench.profiles
 
-chaos: $(STAMP) ## two minutes of storms, then both ledgers are reconciled; CHAOS_SECONDS, CHAOS_SEED
+chaos: $(STAMP) ## two minutes of storms, then peace, until both ledgers can be reconciled; CHAOS_SECONDS, CHAOS_SEED
 	$(BIN)/python -m tests.chaos
 
 hosts: $(STAMP) ## two hosts in network namespaces, one is cut off and returns; then what two carry; HOSTS_SECONDS
@@ -71,7 +71,7 @@ hosts: $(STAMP) ## two hosts in network namespaces, one is cut off and returns; 
 matrix: $(STAMP) ## each role killed at each point of the natural path; a table of what came of it; ONLY=word
 	$(BIN)/python -m tests.matrix
 
-fuzz: $(FUZZ)/installed ## coverage-guided fuzzing, Linux on x86_64; FUZZ_SECONDS for all targets, ONLY=word
+fuzz: $(FUZZ)/installed ## coverage-guided fuzzing, Linux on x86_64; FUZZ_SECONDS (40 at least) for all targets, ONLY=word
 	@$(FUZZ)/bin/python -m tests.fuzz
 
 contract: $(FUZZ)/installed ## every call of the API held to its OpenAPI document; CONTRACT_SECONDS, CONTRACT_SEED

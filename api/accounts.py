@@ -142,7 +142,7 @@ async def page(call: Call, query: Search) -> Accounts:
     async with db.connection(call.house.pool) as conn:
         total, rows = await accounts.page(
             conn,
-            account=call.narrowed(),
+            account=await call.narrowed(),
             query=query.query,
             state=query.state,
             after=at[2] if at else "",

@@ -72,10 +72,14 @@ class Call:
         """A connection for what may take long: when it is the tenant's turn."""
         return self.house.turns.of(self.token.account or self.token.id)
 
-    def narrowed(self, account: str | None = None) -> str | None:
-        """The one account a list is about: the one asked for, or the token's own; None is all. 403 for another's."""
+    async def narrowed(self, account: str | None = None) -> str | None:
+        """The one account a list is about: the one asked for, or the token's own; None is all.
+
+        403 for another's, 404 for one that is not there: a slip of the pen would look like a list without entries.
+        """
         if account is not None:
             self.check_account(account)
+            await self.account(account)
         return account or self.token.account
 
     def check_account(self, account: str) -> None:

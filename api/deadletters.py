@@ -80,7 +80,7 @@ async def page(call: Call, query: Search) -> DeadLetters:
     """Failed deliveries, the last to fail first."""
     at = query.after(tuple[datetime, int])
     wanted = Filter(
-        account=call.narrowed(query.account),
+        account=await call.narrowed(query.account),
         queue_id=UUID(query.queue_id) if query.queue_id else None,
         reason=query.reason,
         since=_time(query.since, "from"),
@@ -103,7 +103,7 @@ async def replay(call: Call, body: Replay) -> Replayed:
             400, 'Say which dead letters: ids, account, queueId, reason, from, to, or "all": true', code="NoFilter"
         )
     wanted = Filter(
-        account=call.narrowed(body.account),
+        account=await call.narrowed(body.account),
         ids=sorted(set(body.ids)) if body.ids is not None else None,
         queue_id=UUID(body.queue_id) if body.queue_id else None,
         reason=body.reason or "",

@@ -55,7 +55,7 @@ async def recent(call: Call, query: RecentSearch) -> Opens:
     async with call.turn() as conn:
         found, more, back_to = await tracking.recent(
             conn,
-            call.narrowed(query.account),
+            await call.narrowed(query.account),
             [query.opener] if query.opener else counts,
             after=after,
             size=query.limit,

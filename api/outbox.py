@@ -129,7 +129,7 @@ async def page(call: Call, query: Search) -> Outbox:
     async with call.turn() as conn:
         total, entries = await outbox.page(
             conn,
-            account=call.narrowed(query.account),
+            account=await call.narrowed(query.account),
             after=at[2] if at else None,
             skip=query.skip,
             size=query.page_size,

@@ -196,6 +196,8 @@ def _words(fault: Any, later: Mapping[str, str]) -> str:
     """Pydantic's fault in the words of our errors: they follow the field's name."""
     if fault["type"] == "extra_forbidden":
         return later.get(str(fault["loc"][0]), "is not a known field")
+    if fault["type"] == "model_type" and fault["ctx"]["class_name"] == "Address":
+        return 'must be an object such as {"address": "ada@example.com"}'
     if fault["type"] in WORDS:
         return WORDS[fault["type"]]
     if fault["type"] == "string_pattern_mismatch":

@@ -42,7 +42,7 @@ class Flow(Answer):
 
 async def status(call: Call) -> Status:
     """All queues together; a token that is bound to an account sees that account's."""
-    return await _status(call, call.narrowed(), None)
+    return await _status(call, await call.narrowed(), None)
 
 
 async def account_status(call: Call, account: AccountId) -> Status:

@@ -117,7 +117,7 @@ async def page(call: Call, query: Search) -> Recipients:
     place = query.place(Annotated[int, Field(ge=0, le=roster.DEEPEST)] if ranked else Mark)
     wanted = roster.Filter(
         now=datetime.now(UTC),
-        account=call.narrowed(query.account),
+        account=await call.narrowed(query.account),
         search=query.search,
         silent=query.likely_fake,
         machine=query.machine,

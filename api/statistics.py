@@ -163,7 +163,7 @@ async def of_account(call: Call, account: AccountId, query: Search) -> Statistic
 
 async def of_all(call: Call, query: SearchAll) -> Statistics:
     """Figures of all accounts together; a token that is bound to an account sees that account's."""
-    return await _statistics(call, call.narrowed(query.account), query)
+    return await _statistics(call, await call.narrowed(query.account), query)
 
 
 async def begin(call: Call, conn: db.Connection, account: str | None, days: int | str, tz: str) -> Begun:

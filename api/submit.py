@@ -56,6 +56,8 @@ _log = logging.getLogger("postferry.api")
 
 
 def _as_list(value: Any) -> Any:
+    if isinstance(value, str):
+        raise ValueError('must be {"address": "ada@example.com"}, or a list of such')
     return [value] if isinstance(value, dict) else value
 
 

@@ -101,7 +101,7 @@ class Lifted(Answer):
 async def page(call: Call, query: Search) -> Suppressions:
     """Addresses that are sent to no longer: by account, the newest first; those of a search by address."""
     at = query.after(tuple[str, datetime, str])
-    wanted = Filter(call.narrowed(query.account), query.reason, query.search)
+    wanted = Filter(await call.narrowed(query.account), query.reason, query.search)
     async with call.turn() as conn:
         total, found = await suppressions.page(
             conn, wanted, after=at[2] if at else None, skip=query.skip, size=query.page_size, count=at is None
@@ -118,7 +118,7 @@ async def add(call: Call, query: Whose, body: New) -> Added:
     It may be asked again: what is suppressed stays so, with its first reason and time. A complaint or an
     unsubscription takes the place of a bounce.
     """
-    account, faults = _whose(call, body.account or query.account), []
+    account, faults = await _whose(call, body.account or query.account), []
     entries = []
     for key, one in _given(body):
         try:
@@ -134,7 +134,7 @@ async def load(call: Call, query: Whose, table: bytes) -> Added:
     """CSV in UTF-8, at most 16 MiB and 200,000 lines: the first line names the columns, of which `address` must be
     one, and `reason` and `detail` may be. All lines are taken or, where one cannot be, none.
     """
-    account = _whose(call, query.account)
+    account = await _whose(call, query.account)
     read = await asyncio.to_thread(roll.read, table)
     if read.faults:
         raise _refused([(f"line {number}", why) for number, why in read.faults], "line", len(read.entries))
@@ -149,8 +149,8 @@ async def lift(call: Call, account: AccountId, address: Address) -> Lifted:
     return Lifted(account=account, address=suppressions.spelling(address), lifted=True)
 
 
-def _whose(call: Call, account: str | None) -> str:
-    whose = call.narrowed(account)
+async def _whose(call: Call, account: str | None) -> str:
+    whose = await call.narrowed(account)
     if whose is None:
         raise Problem(400, "Say whose list it is", code="InvalidFields", fields=[("account", "is missing")])
     return whose

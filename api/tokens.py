@@ -52,7 +52,7 @@ async def page(call: Call, query: Search) -> Tokens:
     async with db.connection(call.house.pool) as conn:
         total, found = await tokens.page(
             conn,
-            account=call.narrowed(query.account),
+            account=await call.narrowed(query.account),
             after=at[2] if at else 0,
             skip=query.skip,
             size=query.page_size,

@@ -116,7 +116,7 @@ async def page(call: Call, query: Search) -> Endpoints:
         total, found = await endpoints.page(
             conn,
             call.house.vault,
-            account=call.narrowed(query.account),
+            account=await call.narrowed(query.account),
             after=at[2] if at else 0,
             skip=query.skip,
             size=query.page_size,
@@ -130,7 +130,7 @@ async def create(call: Call, body: New) -> Made:
 
     An account has at most 20 of them, and there are as many for all accounts.
     """
-    house, account = call.house, call.narrowed(body.account)
+    house, account = call.house, await call.narrowed(body.account)
     async with call.turn() as conn:
         one = await subscribe.add(conn, house.vault, house.settings, account, body.given(), body.secret or "")
     return Made(**_facts(one), secret=one.secret)

@@ -102,10 +102,13 @@ async def test_every_part_of_a_path_is_described(document: Any) -> None:
             assert "200" in operation["responses"]
 
 
-async def test_an_account_in_the_query_may_be_one_that_there_is_not(document: Any, admin: Client) -> None:
-    status, error = await admin.ask("GET", "/v1/stats?account=nobody")
-    assert (status, error["code"]) == (404, "AccountNotFound")
-    assert "404" in document["paths"]["/v1/stats"]["get"]["responses"]
+async def test_a_list_of_an_account_that_is_not_there_is_no_empty_list(document: Any, admin: Client) -> None:
+    for path, methods in document["paths"].items():
+        asked = [(one["in"], one["name"]) for one in methods.get("get", {"parameters": ()})["parameters"]]
+        if ("query", "account") in asked:
+            status, error = await admin.ask("GET", f"{path}?account=nobody")
+            assert (status, error["code"]) == (404, "AccountNotFound"), path
+            assert "404" in methods["get"]["responses"], path
 
 
 async def test_what_the_body_takes_is_what_the_document_says(document: Any) -> None:

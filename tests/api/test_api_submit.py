@@ -254,6 +254,9 @@ async def test_a_paused_account_is_accepted_and_held(admin: Client, shop: str) -
 
 
 FAULTS: list[tuple[dict[str, Any], str, str]] = [
+    ({"to": "ada@example.com"}, "to", '{"address": "ada@example.com"}'),
+    ({"to": ["ada@example.com"]}, "to[0]", '{"address": "ada@example.com"}'),
+    ({"from": "ada@example.com"}, "from", '{"address": "ada@example.com"}'),
     ({"text": "x"}, "to", "nobody"),
     ({"to": []}, "to", "nobody"),
     ({"to": [ADA, {"address": "not an address"}]}, "to[1].address", "address"),

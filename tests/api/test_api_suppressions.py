@@ -103,7 +103,6 @@ async def test_the_list_is_narrowed_and_goes_on_by_cursor(admin: Client, shop: s
     await suppress(pool, Suppression("ada@example.com", "complaint"))
     assert await listed(admin, "reason=complaint") == {"ada@example.com": "complaint"}
     assert list(await listed(admin, "search=B")) == [f"b{n}@example.com" for n in range(3)]
-    assert await listed(admin, "account=other") == {}
     first = await admin.ok("GET", f"{LIST}?pageSize=3")
     second = await admin.ok("GET", f"{LIST}?pageSize=3&cursor={first['cursor']}")
     assert [one["address"] for one in first["items"] + second["items"]] == [

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 from api.shapes import PATTERNS, Answer
 from relay import metrics
 from relay.core.account import Faulty
-from relay.core.errors import Conflict, MailboxAway, Refused, StoreAway
+from relay.core.errors import Conflict, Doubtful, MailboxAway, Refused, StoreAway
 from relay.core.suppression import AllSuppressed
 
 _log = logging.getLogger("postferry.api")
@@ -121,6 +121,9 @@ def translate(error: Exception) -> Problem:
         case Refused():
             fields = [(error.key, error.message)] if error.key else []
             return Problem(error.status, error.message, code=error.code or "Refused", fields=fields)
+        case Doubtful():
+            text = "The store went away while this was stored: it may have been. Ask again with an Idempotency-Key"
+            return Problem(503, text, code="StoreAway", headers={"Retry-After": str(RETRY_AFTER)})
         case StoreAway():
             headers = {"Retry-After": str(RETRY_AFTER)}
             return Problem(503, "The store is away; nothing was done, try again", code="StoreAway", headers=headers)

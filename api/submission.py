@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import datetime
-from email.parser import BytesHeaderParser
 from typing import TYPE_CHECKING, TypeVar
 
 from api.problems import Problem
@@ -22,6 +21,7 @@ from relay.core.address import Mailbox
 from relay.core.compose import Draft
 from relay.core.errors import Refused
 from relay.core.model import Mail, Options, Priority, Submission
+from relay.core.options import read_options
 from relay.core.tenant import Account
 from relay.reference import NOTHING, Referred
 from relay.settings import Settings
@@ -120,7 +120,7 @@ class _Reader:
         """What the control headers of a raw message ask for, where no field of the body says it."""
         asked = Options()
         with self._at("raw"):
-            asked = mime.read_options(mail.controls, self.now)
+            asked = read_options(mail.controls, self.now)
             if mail.controls.get("account", self.account.id) != self.account.id:
                 raise Refused("The raw message has an X-Account that names another account", key="raw")
         said = {option.name for option in fields(options) if getattr(options, option.name) is not None}
@@ -208,7 +208,7 @@ class _Reader:
         if envelope and envelope.to is not None:
             named = [(f"envelope.to[{at}]", one) for at, one in enumerate(envelope.to)]
         elif self.body.raw is not None:
-            named = [("raw", one) for one in (*_addressed(raw), *mail.bcc)]
+            named = [("raw", one) for one in (*mime.addressed(raw), *mail.bcc)]
         else:
             hidden = [one.address for one in self.body.bcc or ()]
             lists = (
@@ -224,10 +224,3 @@ class _Reader:
         if not named:
             self.faults.append(("to", "is missing: nobody would receive this"))
         return tuple(found)
-
-
-def _addressed(raw: bytes) -> list[str]:
-    """The addresses in To and Cc of a raw message, as they are spelt there."""
-    head = BytesHeaderParser().parsebytes(raw[: mime.MOST_HEADER])
-    fields = [str(value) for name in ("To", "Cc") for value in head.get_all(name, ())]
-    return [one.address for field in fields for one in address.parse_list(" ".join(field.splitlines()))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -11,14 +12,16 @@ from uuid import UUID
 
 from relay import metrics
 from relay.batch import Batcher
-from relay.core.errors import Conflict, StoreAway
+from relay.core.errors import Conflict, Doubtful, StoreAway
 from relay.core.model import Accepted, Prepared, Submission
-from relay.prepare import prepare as prepare
+from relay.prepare import prepare
 from relay.settings import Settings
 from relay.store import db, messages, suppressions
 from relay.store.suppressions import Pair, Suppression
 from relay.wake import Waker
 
+PATIENCE = 15.0  # s that we ask on whether a COMMIT came through, when PostgreSQL went in the middle of it
+AGAIN = 0.2  # s between two looks
 SOON = timedelta(seconds=1)  # what is due later is found when its hour comes
 
 
@@ -44,10 +47,9 @@ class Acceptor:
                 retry_after=1,
             )
         self._keys_in_flight.add(place)
-        try:
-            return await self._accept(submission)
-        finally:
-            self._keys_in_flight.discard(place)
+        storing = asyncio.create_task(self._accept(submission))
+        storing.add_done_callback(lambda _: self._keys_in_flight.discard(place))
+        return await asyncio.shield(storing)  # whoever asked may go: the key stays in flight until it is stored
 
     async def _accept(self, submission: Submission) -> Accepted:
         begun = time.perf_counter()
@@ -77,25 +79,33 @@ class Acceptor:
         return [_judged(item, found) if item.suppresses and found else item for item in batch]
 
     async def _commit(self, batch: list[Prepared]) -> Sequence[Accepted | Exception]:
-        """Stores a group. When the connection breaks, another is asked: the COMMIT may have come through, ids tell."""
+        """Stores a group."""
         metrics.COMMIT_SIZE.labels("accept").observe(len(batch))
         try:
             judged = await self.judge(batch)
         except StoreAway:
             judged = await self.judge(batch)
-        try:
-            return await self._store(judged)
-        except StoreAway:
-            return await self._store(judged)
+        return await self._store(judged)
 
     async def _store(self, batch: Sequence[Prepared]) -> Sequence[Accepted | Exception]:
-        async with db.connection(self._pool) as conn:
-            return await messages.insert(
-                conn,
-                batch,
-                attempts=self._settings.delivery_attempts,
-                lifetime=self._settings.delivery_lifetime,
-            )
+        """When the connection breaks, others are asked, for a while: the COMMIT may have come through, ids tell."""
+        until = 0.0
+        while True:
+            try:
+                async with db.connection(self._pool) as conn:
+                    until = until or time.monotonic() + PATIENCE
+                    return await messages.insert(
+                        conn,
+                        batch,
+                        attempts=self._settings.delivery_attempts,
+                        lifetime=self._settings.delivery_lifetime,
+                    )
+            except StoreAway as error:
+                if not until:
+                    raise
+                if time.monotonic() >= until:
+                    raise Doubtful(str(error)) from error
+            await asyncio.sleep(AGAIN)
 
 
 def _judged(item: Prepared, found: Mapping[Pair, Suppression]) -> Prepared:

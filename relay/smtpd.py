@@ -34,6 +34,7 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     await stopping.wait()
     await door.close(GRACE)
     await acceptor.close()
+    await door.part()
     await pool.close()
 
 

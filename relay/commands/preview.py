@@ -16,6 +16,7 @@ from relay.commands.terminal import DATA, USAGE, Stop, describe
 from relay.core import address, mime, pixel, splice
 from relay.core.errors import Refused
 from relay.core.model import Submission
+from relay.core.options import read_options
 from relay.core.tenant import Account, AccountState, Limits, Smtp
 from relay.prepare import prepare
 
@@ -42,7 +43,7 @@ def _preview(args: argparse.Namespace) -> int:
     raw, now = content(args.file), datetime.now(UTC)
     try:
         mail = mime.tidy(raw, now=now, domain=given.hostname, unique=secrets.token_hex(16))
-        options = mime.read_options(mail.controls, now)
+        options = read_options(mail.controls, now)
         submission = Submission(
             account=_account(mail.sender),
             ingress="smtp",

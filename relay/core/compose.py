@@ -45,7 +45,6 @@ _OWN_FIELDS = {
     "message-id": "messageId",
 }
 _MAILBOX_FIELDS = frozenset(("sender", "reply-to", "to", "cc"))
-_ONCE = frozenset((*_OWN_FIELDS, "sender", "date", "in-reply-to", "references"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,10 @@ class StoreAway(Exception):
     """PostgreSQL cannot be reached: nothing was accepted; the sender should try again (451 4.3.0, 503)."""
 
 
+class Doubtful(StoreAway):
+    """It went in the middle and stays away: what was to be stored may have been."""
+
+
 class MailboxAway(Exception):
     """An account's mailbox does not do as asked, now. `theirs`: its server was there and refused, or somebody must do
     something about the settings (502); else it is away, and may be back soon (503). The text is public.

@@ -11,6 +11,7 @@ from relay.core.address import CONTROLS, Mailbox
 from relay.core.errors import Refused
 
 LINE = 76  # characters after which a line is folded
+LONGEST_VALUE = 32_768  # characters of a field whose meaning we do not know
 LONG_LINE = 998  # octets that no line may exceed (RFC 5322 2.1.1)
 
 _PLAIN = re.compile(r"[!-~]{1,900}(?: [!-~]{1,900})*")
@@ -40,6 +41,8 @@ def text(name: str, value: str, key: str) -> bytes:
 
 def custom(name: str, value: str, key: str) -> bytes:
     """A field whose meaning we do not know: ASCII stays as it is, so that URLs and encoded words survive."""
+    if len(value) > LONGEST_VALUE:
+        raise Refused(f"{key} is longer than {LONGEST_VALUE} characters", key=key)
     value = checked(value, key).strip()
     return fold(name, value, key) if value.isascii() else text(name, value, key)
 

@@ -12,12 +12,10 @@ from relay.core import words
 from relay.core.address import CONTROLS, Mailbox, parse_list
 from relay.core.errors import Refused
 from relay.core.model import Mail
-from relay.core.options import read_options
-
-__all__ = ["Mail", "read_options", "tidy"]
 
 MOST_HEADER = 1 << 20  # bytes
 MOST_RECEIVED = 50  # more hops than that are a loop (RFC 5321 6.3)
+MOST_LIST = 128 << 10  # bytes of a list of addresses that are read for their names: judging them takes its time
 LONGEST = 998  # characters of a subject or a Message-ID
 
 _CONTROL_NAMES = {
@@ -67,6 +65,13 @@ def tidy(raw: bytes, *, now: datetime, domain: str, unique: str) -> Mail:
         eightbit=not (head.isascii() and rest.isascii()),
         smtputf8=not head.isascii(),
     )
+
+
+def addressed(raw: bytes) -> list[str]:
+    """The addresses of all To and Cc fields, as `tidy` and upstreams read them."""
+    head, _ = _divide(raw)
+    fields = (match[2] for match in _FIELD.finditer(head) if match[1].lower() in (b"to", b"cc"))
+    return [box.address for value in fields for box in parse_list(_text(value))]
 
 
 def _judge(raw: bytes) -> None:
@@ -161,7 +166,7 @@ def _subject(fields: dict[bytes, bytes]) -> str:
 
 
 def _mailboxes(fields: dict[bytes, bytes], *names: bytes) -> list[Mailbox]:
-    return [box for name in names if name in fields for box in parse_list(_text(fields[name]))]
+    return [box for name in names if name in fields for box in parse_list(_text(fields[name][:MOST_LIST]))]
 
 
 def _text(value: bytes) -> str:

@@ -19,6 +19,7 @@ LONGEST = 255  # characters of a label
 LONGEST_KEY = 1024  # bytes of an idempotency key
 FORMS = "2030-01-31T09:30:00Z (ISO 8601), Thu, 31 Jan 2030 09:30:00 +0000 (RFC 5322) or 1896082200 (epoch seconds)"
 
+_ZONE = re.compile(r":\d\d\s*[A-Za-z]")  # a word behind the time: PM, or a zone by its name
 _EPOCH = re.compile(r"\d{9,20}(?:\.\d{1,9})?", re.ASCII)  # shorter numbers are years and dates: none means the 1970s
 _TRUTH = dict.fromkeys(("true", "yes", "y", "on", "1"), True) | dict.fromkeys(("false", "no", "n", "off", "0"), False)
 T = TypeVar("T")
@@ -59,7 +60,7 @@ def send_at(text: str, now: datetime) -> datetime | None:
 
 def moment(text: str) -> datetime:
     """An instant in one of the FORMS, in UTC; without a zone it is taken as UTC. Raises ValueError."""
-    for reader in (_epoch, datetime.fromisoformat, parsedate_to_datetime) if len(text) <= LONGEST_MOMENT else ():
+    for reader in (_epoch, datetime.fromisoformat, _spoken) if len(text) <= LONGEST_MOMENT else ():
         try:
             found = reader(text.strip())
             return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
@@ -106,7 +107,17 @@ def _epoch(text: str) -> datetime:
     if not _EPOCH.fullmatch(text):
         raise ValueError
     number = float(text)
+    if MILLISECONDS < number < 10 * MILLISECONDS:  # the last century in milliseconds: more likely 203001310930
+        raise ValueError
     return datetime.fromtimestamp(number / 1000 if number > MILLISECONDS else number, UTC)
+
+
+def _spoken(text: str) -> datetime:
+    """As RFC 5322 has it; a zone whose name says nothing would be taken as UTC."""
+    found = parsedate_to_datetime(text)
+    if found.tzinfo is None and _ZONE.search(text):
+        raise ValueError
+    return found
 
 
 def _short(text: str) -> str:

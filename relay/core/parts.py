@@ -70,6 +70,11 @@ class Head:
         value = self._value(b"disposition").partition(b";")[0].strip().lower()
         return value not in (b"", b"inline")
 
+    @property
+    def named(self) -> bool:
+        """Whether it has a file's name."""
+        return bool(parameters.read(self._value(b"disposition")).get(b"filename") or self.parameter(b"name"))
+
 
 @dataclass(slots=True)
 class Leaf:
@@ -78,6 +83,12 @@ class Leaf:
     head: Head
     start: int
     end: int
+    alone: bool  # it is the whole message
+
+    @property
+    def file(self) -> bool:
+        """Whether it goes with the message, and is not what it says: many programs show files as `inline` too."""
+        return self.head.attachment or (not self.alone and self.head.named)
 
 
 @dataclass(slots=True)
@@ -163,7 +174,7 @@ def _leaves(walk: _Walk) -> Iterator[Leaf]:
         entered = walk.enter(head)
         begin, end, level, closes = walk.delimiter(start - 2)
         if not entered:
-            yield Leaf(head, start, begin)
+            yield Leaf(head, start, begin, alone=not walk.kinds)
         while closes and begin < len(walk.content):
             walk.leave(level)
             begin, end, level, closes = walk.delimiter(end)

@@ -1,6 +1,6 @@
 """Where one recipient's pixel goes, found once at accept; and one recipient's copy: two slices and the pixel between.
 
-Exactly one leaf changes: the first text/html that is not an attachment, and in it nothing but the <img> that is put in,
+Exactly one leaf changes: the first text/html that is no file, and in it nothing but the <img> that is put in,
 in that part's own transfer encoding and charset. Where it is not certain that every reader still finds the original
 around it, there is no splice: a pixel is worth less than a message.
 """
@@ -18,6 +18,7 @@ from relay.core.parts import IDENTITY, Leaf, leaves
 
 LINE = 76  # most characters of an encoded line (RFC 2045 6.7, 6.8)
 LONG_LINE = 998  # most octets of any line (RFC 5322 2.1.1)
+MOST_HTML = 2 << 20  # bytes, encoded: mail programs show no more, and finding the place in it keeps others waiting
 MOST_LINES = 1_000_000  # of a base64 part: 76 MB in full lines
 HELD_BACK = 6  # characters of a full quoted-printable line that move behind a soft line break
 
@@ -30,8 +31,10 @@ _QP_BODY = re.compile(
 def find(content: bytes) -> Splice | None:
     """The splice of a tidied message; None: every recipient gets the same bytes. Never raises; linear time."""
     for leaf in leaves(content):
-        if leaf.head.kind == b"text/html" and not leaf.head.attachment:
-            return _in_leaf(content, leaf) if _has_body(content, leaf) else None
+        if leaf.head.kind == b"text/html" and not leaf.file:
+            if leaf.end - leaf.start > MOST_HTML or not _has_body(content, leaf):
+                return None
+            return _in_leaf(content, leaf)
     return None
 
 

@@ -26,6 +26,7 @@ LONGEST_LINE = 12_288  # bytes: what RFC 4954, section 4 wants for AUTH is plent
 ENDLESS_LINE = 65_536  # bytes of one line that we drop before we hang up
 INBOX = 131_072  # bytes received and not read, twice of which pauses the client
 MOST_BAD = 20  # bad commands between two accepted messages
+AT_ONCE = 50  # commands of one client that are carried out before others have their turn
 STRANGER_SECONDS = 60.0  # for a client we do not know to log in
 PROXY_SECONDS = 10.0  # a load balancer speaks first, and at once
 LONGEST_REPLY = 510  # bytes of one line, without its CRLF (RFC 5321 4.5.3.1.5)
@@ -55,6 +56,8 @@ class Connection(SMTP):
         self.origin: Address | None = None  # the client, for its share of our connections
         self.secure = False  # inside TLS
         self.bad = 0
+        self.holds_message = False  # one is being stored: whoever closes waits for its answer
+        self._turns = 0
         self._implicit_tls = implicit_tls
         self._outbox = bytearray()
         self._deadline = math.inf  # of the client's next line or content; never while it waits for us
@@ -187,12 +190,17 @@ class Connection(SMTP):
     # ---- one connection from end to end
 
     async def _welcome(self) -> None:
-        peer = _address(str(cast(asyncio.Transport, self.transport).get_extra_info("peername")[0]))
+        name = cast(asyncio.Transport, self.transport).get_extra_info("peername")
+        if name is None:  # it has gone already
+            raise EOFError
+        peer = _address(str(name[0]))
         self.client = str(peer)
         client = await self._proxied() if self.door.proxies(peer) else peer
         self.client = str(client or f"unknown, through {peer}")
         self.trusted = self.known = client is not None and self.door.trusts(client)
         if client is not None and not self.trusted and not self.door.shares(self, client):
+            if self._implicit_tls:  # words in the clear would be no TLS
+                raise EOFError
             self.hang_up("421 4.7.0 Too many connections from your address")
         if self._implicit_tls:
             await self.begin_tls(self.inbox.take())
@@ -228,6 +236,9 @@ class Connection(SMTP):
             self.say(refused.reply())
         finally:
             self._waits_for_command = False
+        self._turns += 1
+        if self._turns % AT_ONCE == 0:
+            await asyncio.sleep(0)
 
     def _until(self) -> float:
         """Until when the next line may take. Strangers have a minute in all to say who they are."""

@@ -41,6 +41,11 @@ class Content:
         return rest
 
     @property
+    def held(self) -> int:
+        """Bytes that it keeps."""
+        return len(self._kept)
+
+    @property
     def too_large(self) -> bool:
         return self.received > self._most + len(b".\r\n")
 

@@ -17,7 +17,28 @@ from relay.ingress.session import Session
 from relay.settings import Network, Settings
 
 BACKLOG = 1024
+LINGER = 1.5  # s for last words to be read
+ARRIVING = 40  # largest messages' worth of content that may be arriving at once: what is kept of it is in memory
 SHARE, SMALLEST_SHARE = 0.2, 10  # of the connections, for one address that is not trusted
+
+
+class Arriving:
+    """How much of one message has arrived: its part of what all sessions hold."""
+
+    def __init__(self, door: Door) -> None:
+        self._door, self._held = door, 0
+
+    def __enter__(self) -> Arriving:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._door.held -= self._held
+
+    def holds(self, size: int) -> bool:
+        """Whether there is room for so much of it."""
+        self._door.held += size - self._held
+        self._held = size
+        return self._door.held <= ARRIVING * self._door.settings.max_message_size
 
 
 class Door:
@@ -30,6 +51,7 @@ class Door:
         self.loop = asyncio.get_running_loop()
         self.tls = tls_context(settings)
         self.closing = False
+        self.held = 0  # bytes of content that has begun to arrive
         self._servers: list[asyncio.Server] = []
         self._inside: set[Connection] = set()
         self._strangers: Counter[Address] = Counter()
@@ -43,7 +65,10 @@ class Door:
                 self._servers.append(await self.loop.create_server(factory, sock=bound, backlog=BACKLOG))
 
     async def close(self, grace: float) -> None:
-        """Admits nobody, lets who is sending a message finish within `grace` seconds, then closes on the rest."""
+        """Admits nobody, lets who is sending a message finish within `grace` seconds, then closes on the rest.
+
+        But for those whose message is being stored: `part`, once it is.
+        """
         self.closing = True
         for server in self._servers:
             server.close()
@@ -51,8 +76,17 @@ class Door:
             connection.retire()
         if not await self.emptied(grace):
             for connection in list(self._inside):
-                connection.give_up()
-            await self.emptied(1.5)
+                if not connection.holds_message:
+                    connection.give_up()
+            await self.emptied(LINGER)
+
+    async def part(self) -> None:
+        """Lets those who waited for their message's answer have it."""
+        await self.emptied(LINGER)
+
+    def arriving(self) -> Arriving:
+        """For one message, while its content arrives."""
+        return Arriving(self)
 
     def admit(self, connection: Connection) -> bool:
         if self.closing or len(self._inside) >= self.settings.smtp_connections:

@@ -12,7 +12,7 @@ from typing import Protocol
 from relay.core import mime, suppression
 from relay.core.errors import Refused, StoreAway
 from relay.core.model import Accepted, Mail, Submission
-from relay.core.options import spelled
+from relay.core.options import read_options, spelled
 from relay.core.tenant import Account
 from relay.ingress.envelope import Envelope
 from relay.ingress.login import Directory, Login
@@ -27,7 +27,7 @@ class Acceptor(Protocol):
 
 
 class Intake:
-    """Takes messages in: one call a message, and its answer is the reply line."""
+    """Takes messages in: one call a message, and its answer is the reply, of one line or several."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Intake:
         sender = envelope.sender or ""
         mail = mime.tidy(content, now=now, domain=self._domain, unique=secrets.token_hex(16))
         account = await self._account(mail, sender, login)
-        options = mime.read_options(mail.controls, now)
+        options = read_options(mail.controls, now)
         return Submission(
             account=account,
             ingress="smtp",

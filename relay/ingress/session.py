@@ -18,6 +18,7 @@ MOST_IDLE = 100  # commands that do nothing, between two accepted messages
 SLOWEST_LOGIN = 30.0  # seconds
 PACE = 1000  # bytes a second: who is slower runs out of time, however steadily it drips
 TOO_LARGE = "552 5.3.4"
+TOO_MUCH = "452 4.3.1 Too much mail is arriving at once, try again later: closing"
 FALSE_END = "550 5.6.11 A message ends with CRLF.CRLF, and yours ended otherwise: closing"
 HTTP = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH"})
 
@@ -29,6 +30,7 @@ class Session(Connection):
     login: Login | None = None
     failed_logins: int = 0
     idle: int = 0
+    astray: int = 0
     transaction: Envelope
 
     def _set_rset_state(self) -> None:
@@ -147,7 +149,7 @@ class Session(Connection):
 
     async def smtp_RCPT(self, argument: str) -> None:
         if self.transaction.sender is None:
-            raise Refused("MAIL comes first", smtp="503 5.5.1")
+            self._astray("MAIL comes first", smtp="503 5.5.1")
         recipient = self.transaction.rcpt(argument, most=self.door.settings.max_recipients)
         await self._leave_out_suppressed(recipient)
         self.say("250 2.1.5 OK")
@@ -164,17 +166,19 @@ class Session(Connection):
 
     async def smtp_DATA(self, argument: str) -> None:
         if self.transaction.sender is None:
-            raise Refused("MAIL comes first", smtp="503 5.5.1")
+            self._astray("MAIL comes first", smtp="503 5.5.1")
         if not self.transaction.recipients:
-            raise Refused("No valid recipients", smtp="554 5.5.1")
+            self._astray("No valid recipients", smtp="554 5.5.1")
         _nothing(argument, "DATA")
         envelope = self.transaction
         self._set_rset_state()
         self.say("354 End data with <CR><LF>.<CR><LF>")
         content = await self._receive()
+        self.holds_message = True
         reply = await self.door.intake.take(envelope, content, self.login, self.client)
+        self.holds_message = False
         if reply.startswith("250"):
-            self.bad = self.idle = 0
+            self.bad = self.idle = self.astray = 0
         else:
             _count(reply)
         for line in reply.split("\n"):
@@ -184,12 +188,15 @@ class Session(Connection):
         """The content, up to its end. Raises Refused when it was too large, and hangs up when there is no end to it."""
         settings, started = self.door.settings, self.door.loop.time()
         content = Content(settings.max_message_size)
-        while (rest := content.feed(self.inbox.take())) is None:
-            if content.ends_falsely:
-                self._refuse_and_hang_up(FALSE_END)
-            if content.received > 2 * settings.max_message_size:
-                self._refuse_and_hang_up(f"{TOO_LARGE} Too large: {settings.max_message_size} bytes at most, closing")
-            await self.listen(self._patience(started, content.received))
+        with self.door.arriving() as arriving:
+            while (rest := content.feed(self.inbox.take())) is None:
+                if content.ends_falsely:
+                    self._refuse_and_hang_up(FALSE_END)
+                if content.received > 2 * settings.max_message_size:
+                    self._refuse_and_hang_up(f"{TOO_LARGE} Too large: at most {settings.max_message_size}, closing")
+                if not arriving.holds(content.held):
+                    self._refuse_and_hang_up(TOO_MUCH)
+                await self.listen(self._patience(started, content.received))
         self.inbox.give_back(rest)
         if content.too_large:
             _count(TOO_LARGE)
@@ -238,6 +245,13 @@ class Session(Connection):
         if self.idle > MOST_IDLE:
             self.hang_up("421 4.7.0 Too many commands without a message")
 
+    def _astray(self, message: str, *, smtp: str) -> NoReturn:
+        """What was pipelined behind a refused MAIL has no place: that is nobody's fault, and has an end."""
+        self.astray += 1
+        if self.astray > MOST_IDLE + self.door.settings.max_recipients:
+            self.hang_up("421 4.7.0 Too many commands out of order")
+        raise Refused(message, smtp=smtp)
+
     async def smtp_QUIT(self, argument: str) -> None:
         self.hang_up("221 2.0.0 Bye")
 
@@ -247,7 +261,7 @@ VERBS = {name.removeprefix("smtp_"): getattr(Session, name) for name in dir(Sess
 
 def _count(reply: str) -> None:
     """A submission was refused: counted by the enhanced status code of the reply."""
-    metrics.REFUSED.labels("smtp", reply.split(" ", 2)[1]).inc()
+    metrics.REFUSED.labels("smtp", reply[4:].split(" ", 1)[0]).inc()
 
 
 def _nothing(argument: str, verb: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -19,7 +19,8 @@ from relay.store.db import Connection
 
 IDEMPOTENCY = timedelta(hours=24)
 
-# One statement, so that a group of submissions is one round trip and one commit.
+# One statement, so that a group of submissions is one round trip and one commit. Where an account is gone it divides by
+# zero, and stores nothing.
 INSERT = """
 with m as (
     insert into messages (id, account_id, ingress, message_id, sender, subject, size, priority, splice, smtputf8,
@@ -41,7 +42,7 @@ with m as (
     from unnest(%b::uuid[], %b::text[], %b::text[], %b::text[], %b::int2[], %b::int2[], %b::timestamptz[], %b::float8[])
       as t(message, account, recipient, name, priority, max_attempts, send_at, lifetime)
 )
-select now()
+select now(), 1 / (select (count(*) = %b)::int from accounts where id = any(%b::text[]))
 """
 
 # A key of more than a day ago may be used anew; a key in use stays as it is, and is told apart by its queue_id.
@@ -71,9 +72,12 @@ async def insert(
         return await _insert(conn, batch, attempts, lifetime)
     except psycopg.errors.UniqueViolation:
         return await _insert_missing(conn, batch, attempts, lifetime)
-    except psycopg.DataError as error:
+    except psycopg.errors.DivisionByZero:
         if len(batch) == 1:
-            return [Refused(f"The message cannot be stored: {error.diag.message_primary or error}", smtp="554 5.6.0")]
+            return [unknown(batch[0].account)]
+    except (psycopg.DataError, UnicodeError) as error:
+        if len(batch) == 1:
+            return [Refused(f"The message cannot be stored: {_why(error)}", smtp="554 5.6.0")]
     return [(await insert(conn, [item], attempts=attempts, lifetime=lifetime))[0] for item in batch]
 
 
@@ -87,7 +91,7 @@ async def _insert_missing(
     stored = {row[0]: row[1] for row in await cursor.fetchall()}
     missing = [item for item in batch if item.id not in stored]
     answers = {item.id: _accepted(item, stored[item.id]) for item in batch if item.id in stored}
-    fresh = await _insert(conn, missing, attempts, lifetime) if missing else []
+    fresh = await insert(conn, missing, attempts=attempts, lifetime=lifetime) if missing else []
     by_id: dict[UUID, Accepted | Exception] = {
         **answers,
         **dict(zip((item.id for item in missing), fresh, strict=True)),
@@ -153,10 +157,15 @@ async def _write(conn: Connection, batch: Sequence[Prepared], attempts: int, lif
         [item.send_at for item, _ in each],
         [lifetime] * len(each),
     )
-    cursor = await conn.execute(INSERT, (*columns, *bodies, *rows))
-    (now,) = await cursor.fetchone() or (None,)
+    accounts = list({item.account for item in batch})
+    cursor = await conn.execute(INSERT, (*columns, *bodies, *rows, len(accounts), accounts))
+    (now, _) = await cursor.fetchone() or (None, 0)
     assert isinstance(now, datetime)
     return now
+
+
+def _why(error: Exception) -> str:
+    return (isinstance(error, psycopg.Error) and error.diag.message_primary) or str(error)
 
 
 def _later(item: Prepared) -> str | None:
@@ -209,7 +218,14 @@ async def _first_answer(conn: Connection, item: Prepared) -> Accepted | Exceptio
     if found is None:
         return None
     body_hash, accepted = found
+    if accepted.queue_id == item.queue_id:  # its own COMMIT, whose answer was lost
+        return replace(accepted, duplicate=False)
     return accepted if body_hash == item.body_hash else different_body()
+
+
+def unknown(account: str) -> Refused:
+    """The answer where an account was removed a moment ago."""
+    return Refused(f"There is no account {account}", smtp="550 5.1.8", status=404, code="AccountNotFound")
 
 
 def different_body() -> Conflict:

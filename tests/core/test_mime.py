@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.core.errors import Refused
-from relay.core.mime import MOST_HEADER, date, is_control, tidy
+from relay.core.mime import MOST_HEADER, addressed, date, is_control, tidy
 
 NOW = datetime(2030, 1, 31, 9, 30, tzinfo=UTC)
 ADDED = b"Message-ID: <u1@example.com>\r\nDate: Thu, 31 Jan 2030 09:30:00 +0000\r\nMIME-Version: 1.0\r\n"
@@ -306,3 +306,18 @@ def test_control_headers_are_known_by_name():
     assert is_control("x-account")
     assert is_control("x-ee-send-at")
     assert not is_control("x-mailer")
+
+
+@pytest.mark.parametrize(
+    ("head", "found"),
+    [
+        (b"To: a@x.example\r\nthis is no field\r\nCc: b@x.example", ["a@x.example", "b@x.example"]),
+        (b"To: a@x.example\r\nCc : b@x.example", ["a@x.example", "b@x.example"]),
+        (b"To: a@x.example\r\nto: b@x.example", ["a@x.example", "b@x.example"]),
+        (b"To: A <a@x.example>,\r\n B <b@x.example>", ["a@x.example", "b@x.example"]),
+        ("To: jörg@x.example".encode(), ["jörg@x.example"]),
+        (b"Subject: To: a@x.example\r\nResent-To: b@x.example", []),
+    ],
+)
+def test_whom_a_message_is_addressed_to_is_read_as_upstreams_read_it(head: bytes, found: list[str]) -> None:
+    assert addressed(head + b"\r\n\r\nTo: body@x.example\r\n") == found

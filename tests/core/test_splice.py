@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from relay.core.model import Splice
-from relay.core.splice import dump, find, load, render
+from relay.core.splice import MOST_HTML, dump, find, load, render
 
 TAG = '<img src="https://mail.example.com/t/AbCdEfGhIjKlMnOpQrStUvWxYz012345.gif" width="1" height="1" alt="">'
 IMG = re.compile(r"<img\s[^>]*\.gif[^>]*>")
@@ -141,6 +141,7 @@ def test_a_plus_in_the_tag_is_no_shift_in_utf_7():
         message("<p>x</body>\r\n", "7bit", more="Content-Disposition: attachment\r\n"),
         message("<p>x</body>\r\n", "7bit", more='Content-Disposition: ATTACHMENT; filename="a"\r\n'),
         message("<p>x</body>\r\n", "7bit", more="Content-Disposition: form-data\r\n"),
+        message("<p>x</body>\r\n" + "<p>y</p>\r\n" * (MOST_HTML // 10 + 1), "7bit"),
         message("", "7bit"),
         b"Content-Type: text/html\r\n",
         b"Content-Type: text/plain\r\n\r\n<p>x</body>\r\n",
@@ -296,6 +297,14 @@ def test_an_enclosed_message_stays_as_it_is():
 
 def test_a_signature_of_the_senders_own_server_is_no_reason():
     assert find(b"DKIM-Signature: v=1; a=x\r\n" + message(PAGE)) is not None
+
+
+@pytest.mark.parametrize("more", ["Content-Disposition: inline; filename=contract.html\r\n", ""])
+def test_an_html_file_beside_the_text_is_passed_over(more):
+    """Many programs say `inline` of files, or nothing but their name."""
+    file = message(PAGE, more=more)
+    file = file if more else file.replace(b"text/html", b"text/html; name=contract.html")
+    assert find(multipart(TEXT, file)) is None
 
 
 def test_an_attached_html_is_passed_over():

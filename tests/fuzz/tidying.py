@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from relay.core import mime
 from relay.core.errors import Refused
 from relay.core.model import Mail
+from relay.core.options import read_options
 from tests.fuzz.target import Target, one_line
 
 NOW = datetime(2030, 1, 31, 9, 30, tzinfo=UTC)
@@ -84,7 +85,7 @@ def readable(mail: Mail) -> None:
     for word in words:
         one_line(word)
     try:
-        mime.read_options(mail.controls, NOW)
+        read_options(mail.controls, NOW)
     except Refused as refused:
         one_line(refused.reply())
 

@@ -11,6 +11,7 @@ import pytest
 
 from relay.ingress.session import MOST_IDLE
 from tests.fakes.ingress import MESSAGE, Client, opened
+from tests.stack import until
 
 HEAD = b"X-Account: a1\r\nFrom: a@one.example\r\n\r\nbody"
 TAIL = b"MAIL FROM:<x@one.example>\r\nRCPT TO:<victim@two.example>\r\nDATA\r\nX-Account: a1\r\n\r\nx\r\n.\r\n"
@@ -285,6 +286,86 @@ async def test_a_closing_door_does_not_wait_for_ever() -> None:
         await house.door.close(0.1)
         assert (await client.reply()).startswith("421 4.3.2")
         assert not house.door._inside
+
+
+async def test_a_closing_door_sends_nobody_away_whose_message_is_being_stored() -> None:
+    """It would come again, though it is stored."""
+    async with opened() as house:
+        house.acceptor.gate = asyncio.Event()
+        client = await house.ready()
+        await client.begin()
+        await client.send(MESSAGE + b".\r\n")
+        await house.acceptor.asked.wait()
+        await house.door.close(0.05)
+        house.acceptor.gate.set()
+        await house.door.part()
+        assert (await client.reply()).startswith("250 2.0.0")
+        assert not house.door._inside
+
+
+# ---- greed
+
+
+async def test_commands_that_are_refused_for_ever_end_the_session() -> None:
+    async with opened(max_recipients=10) as house:
+        client = await house.ready()
+        await client.send(b"RCPT TO:<b@two.example>\r\n" * 200)
+        replies = [await client.reply() for _ in range(111)]
+        assert {reply[:9] for reply in replies[:110]} == {"503 5.5.1"}
+        assert replies[110].startswith("421 4.7.0")
+        assert await client.closed()
+
+
+async def test_a_client_with_much_to_say_lets_others_speak() -> None:
+    """All its commands are here at once; still the loop comes round between them."""
+    async with opened() as house:
+        client = await house.ready()
+        rounds = 0
+
+        def another() -> None:
+            nonlocal rounds
+            rounds += 1
+            asyncio.get_running_loop().call_soon(another)
+
+        await client.begin()
+        await client.ask(".")
+        await client.send(b"RCPT TO:<b@two.example>\r\n" * 500)
+        await client.reply()
+        another()
+        before = rounds
+        for _ in range(499):
+            await client.reply()
+        assert rounds - before >= 499 // 50 - 1
+
+
+async def test_content_that_arrives_from_everywhere_at_once_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.ingress.door.ARRIVING", 1)
+    async with opened(max_message_size=100_000) as house:
+        first, second = await house.ready(), await house.ready()
+        for client in (first, second):
+            await client.begin()
+        await first.send(MESSAGE + b"x" * 90_000)
+        await until(lambda: house.door.held > 90_000)
+        await second.send(MESSAGE + b"x" * 90_000)
+        assert (await second.reply()).startswith("452 4.3.1")
+        assert await second.closed()
+        assert (await first.ask(b"\r\n.")).startswith("250 2.0.0")
+        assert house.door.held == 0
+
+
+async def test_a_client_that_is_gone_before_it_is_looked_at_is_nobodys_fault(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Given a reset right after the connection was made: its address is not known any more."""
+    monkeypatch.setattr(
+        "asyncio.selector_events._SelectorSocketTransport.get_extra_info",
+        lambda self, name, default=None: default,
+        raising=False,
+    )
+    async with opened() as house:
+        client = await house.client()
+        assert await client.closed()
+    assert "broke off" not in caplog.text
 
 
 async def pour(client: Client, chunk: bytes, times: int) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from relay import metrics
 from relay.core import suppression
 from relay.core.model import Reason, Suppressed
 from relay.core.suppression import AllSuppressed
@@ -89,6 +90,15 @@ async def test_all_of_them_are_told_in_one_reply() -> None:
             "550 5.7.1 Nobody is left to send to; DELETE /v1/suppressions/a1/b@two.example lifts it",
         ]
         assert await client.ask("NOOP") == "250 2.0.0 OK"
+
+
+async def test_what_is_counted_names_nobody() -> None:
+    async with opened() as house:
+        house.acceptor.error = AllSuppressed("a1", [one("b@two.example"), one("c@two.example")])
+        client = await house.ready()
+        counted = metrics.REFUSED.labels("smtp", "5.7.1")._value.get()
+        assert (await client.submit()).startswith("550-5.7.1 <b@two.example>")
+        assert metrics.REFUSED.labels("smtp", "5.7.1")._value.get() == counted + 1
 
 
 async def test_of_very_many_the_first_are_named() -> None:

@@ -50,7 +50,9 @@ def prepared(
 
 
 async def stored(conn: Connection, *batch: Prepared, attempts: int = 3, lifetime: float = 3600) -> list[Accepted]:
-    """Stores them and returns their answers, none of which may be a refusal."""
+    """Stores them, and their accounts where there are none, and returns their answers: no refusal may be one."""
+    for item in batch:
+        await conn.execute("insert into accounts (id) values (%s) on conflict do nothing", (item.account,))
     answers = await messages.insert(conn, batch, attempts=attempts, lifetime=lifetime)
     assert not [answer for answer in answers if isinstance(answer, Exception)], answers
     return [answer for answer in answers if isinstance(answer, Accepted)]

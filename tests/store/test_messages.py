@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import psycopg
+import pytest
 
 from relay.core.errors import Conflict, Refused
 from relay.store import db, messages, retention
@@ -47,14 +48,47 @@ async def test_content_of_any_bytes_comes_back_as_it_went(pool: db.Pool) -> None
         assert (await messages.bodies(conn, [item.id]))[item.id] == content
 
 
-async def test_what_cannot_be_stored_costs_its_own_sender_alone(pool: db.Pool) -> None:
-    good, bad = prepared(), prepared(subject="nul \x00 inside")
+@pytest.mark.parametrize("subject", ["nul \x00 inside", "half a character \ud800"])
+async def test_what_cannot_be_stored_costs_its_own_sender_alone(pool: db.Pool, subject: str) -> None:
+    good, bad = prepared(), prepared(subject=subject)
     async with db.connection(pool) as conn:
+        await account(conn)
         answers = await messages.insert(conn, [good, bad], attempts=3, lifetime=60)
         count = await (await conn.execute("select count(*) from messages")).fetchone()
     assert isinstance(answers[1], Refused)
     assert not isinstance(answers[0], Exception)
     assert count == (1,)
+
+
+async def test_mail_of_an_account_that_was_removed_meanwhile_is_refused_and_others_is_stored(pool: db.Pool) -> None:
+    batch = [prepared(), prepared(account="gone"), prepared(account="gone", idempotency_key="k", body_hash=b"1")]
+    async with db.connection(pool) as conn:
+        await account(conn)
+        answers = await messages.insert(conn, batch, attempts=3, lifetime=60)
+        count = await (
+            await conn.execute("select (select count(*) from messages), count(*) from idempotency")
+        ).fetchone()
+    assert [getattr(answer, "code", None) for answer in answers] == [None, *["AccountNotFound"] * 2]
+    assert count == (1, 0)
+
+
+async def test_a_group_given_again_of_which_something_cannot_be_stored(pool: db.Pool) -> None:
+    one, bad, two = prepared(), prepared(subject="nul \x00 inside"), prepared()
+    async with db.connection(pool) as conn:
+        (first,) = await stored(conn, one)
+        answers = await messages.insert(conn, [one, bad, two], attempts=3, lifetime=60)
+    assert answers[0] == first
+    assert isinstance(answers[1], Refused)
+    assert not isinstance(answers[2], Exception)
+
+
+async def test_a_keyed_message_whose_answer_was_lost_is_no_duplicate_of_itself(pool: db.Pool) -> None:
+    keyed = prepared(idempotency_key="k", body_hash=b"1")
+    async with db.connection(pool) as conn:
+        await stored(conn, keyed)
+        (again,) = await stored(conn, keyed)
+        (other,) = await stored(conn, prepared(idempotency_key="k", body_hash=b"1"))
+    assert (again.duplicate, other.duplicate) == (False, True)
 
 
 async def test_a_group_given_again_is_stored_once_and_answered_the_same(pool: db.Pool) -> None:

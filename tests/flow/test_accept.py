@@ -1,0 +1,126 @@
+"""What accept answers when PostgreSQL goes in the middle, when callers leave, and when an account is removed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from relay import accept, enrol
+from relay.accept import Acceptor
+from relay.core import mime
+from relay.core.errors import Conflict, Doubtful, Refused, StoreAway
+from relay.core.model import Options, Submission
+from relay.core.tenant import Account, AccountState, Limits, Smtp
+from relay.core.vault import Vault
+from relay.settings import Settings
+from relay.store import db, messages
+from tests.store.mail import account
+
+ANN = Account("a", "", "", AccountState.ACTIVE, Smtp("sandbox", 25), Limits(), track_opens=False)
+
+
+def submission(**options: Any) -> Submission:
+    mail = mime.tidy(b"Subject: x\r\n\r\nx\r\n", now=datetime.now(UTC), domain="here.example", unique="1")
+    return Submission(ANN, "api", "a@here.example", ("b@there.example",), mail, Options(**options), body_hash=b"1")
+
+
+@pytest.fixture
+async def acceptor(pool: db.Pool, settings: Settings) -> AsyncIterator[Acceptor]:
+    acceptor = Acceptor(pool, settings)
+    async with db.connection(pool) as conn:
+        await account(conn)
+    yield acceptor
+    await acceptor.close()
+
+
+async def stored(pool: db.Pool) -> int:
+    async with db.connection(pool) as conn:
+        row = await (await conn.execute("select count(*) from messages")).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def test_a_commit_whose_answer_was_lost_is_asked_for_until_postgresql_is_back(
+    acceptor: Acceptor, pool: db.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused, it would come again, and be there twice."""
+    insert, tries = messages.insert, 0
+
+    async def loses_answers(*given: Any, **more: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        answers = await insert(*given, **more) if tries in (1, 4) else None
+        if tries < 4:
+            raise StoreAway("gone")
+        return answers
+
+    monkeypatch.setattr(messages, "insert", loses_answers)
+    monkeypatch.setattr(accept, "AGAIN", 0.001)
+    accepted = await acceptor.accept(submission())
+    assert (accepted.duplicate, tries, await stored(pool)) == (False, 4, 1)
+
+
+async def test_one_that_nobody_can_tell_of_is_said_to_be_doubtful(
+    acceptor: Acceptor, pool: db.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert = messages.insert
+
+    async def loses_answers(*given: Any, **more: Any) -> Any:
+        await insert(*given, **more)
+        raise StoreAway("gone")
+
+    monkeypatch.setattr(messages, "insert", loses_answers)
+    monkeypatch.setattr(accept, "PATIENCE", 0.0)
+    with pytest.raises(Doubtful):
+        await acceptor.accept(submission())
+
+
+async def test_a_key_stays_in_flight_when_whoever_asked_leaves(
+    acceptor: Acceptor, pool: db.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it might come twice in one statement, which would cost all others of the group their answer."""
+    insert, asked, gate = messages.insert, asyncio.Event(), asyncio.Event()
+
+    async def slowly(*given: Any, **more: Any) -> Any:
+        asked.set()
+        await gate.wait()
+        return await insert(*given, **more)
+
+    monkeypatch.setattr(messages, "insert", slowly)
+    leaving = asyncio.create_task(acceptor.accept(submission(idempotency_key="k")))
+    await asked.wait()
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    with pytest.raises(Conflict):
+        await acceptor.accept(submission(idempotency_key="k"))
+    gate.set()
+    await acceptor.close()
+    assert (await acceptor.accept(submission(idempotency_key="k"))).duplicate
+    assert await stored(pool) == 1
+
+
+async def test_mail_of_an_account_that_was_removed_a_moment_ago_is_refused(acceptor: Acceptor, pool: db.Pool) -> None:
+    """Though the directory of this process still knows the account."""
+    await enrol.delete(pool, "a")
+    with pytest.raises(Refused) as refused:
+        await acceptor.accept(submission())
+    assert (refused.value.status, refused.value.smtp) == (404, "550 5.1.8")
+    assert await stored(pool) == 0
+
+
+async def test_whoever_is_given_the_id_of_a_removed_account_sees_nothing_of_it(
+    acceptor: Acceptor, pool: db.Pool, settings: Settings
+) -> None:
+    """Given mail that came in at the very moment when the account was removed."""
+    await acceptor.accept(submission())
+    async with db.connection(pool) as conn:
+        await conn.execute("delete from accounts")
+    assert await stored(pool) == 1
+    sandbox = replace(settings, sandbox_port=25)
+    await enrol.save(pool, Vault(settings.secret_keys), sandbox, "a", {"smtp": {"host": "sandbox"}})
+    assert await stored(pool) == 0

@@ -130,7 +130,7 @@ def _unauthorised(message: str, detail: str = "") -> Problem:
 def client(request: web.Request, settings: Settings) -> str:
     """The address that asks; behind a load balancer of `proxy_networks`, the one that it passes on."""
     peer = request.remote or ""
-    told = request.headers.get("X-Forwarded-For", "").split(",")[-MOST_HOPS:]
+    told = ",".join(request.headers.getall("X-Forwarded-For", ())).split(",")[-MOST_HOPS:]
     hops = [hop.strip() for hop in told if hop.strip()]
     while hops and _within(peer, settings):
         peer = hops.pop()

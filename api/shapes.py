@@ -95,6 +95,8 @@ def read_cursor(cursor: str, *kinds: Any) -> tuple[Any, ...]:
     """What it holds, each value of its kind. Raises Refused: anybody may send anything."""
     try:
         parts = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if b"\\u0000" in json.dumps(parts, ensure_ascii=False).encode():  # what PostgreSQL cannot hold, we never wrote
+            raise ValueError
         found: tuple[Any, ...] = TypeAdapter(tuple[kinds]).validate_python(parts)  # type: ignore[valid-type]
     except (binascii.Error, ValueError, TypeError, RecursionError):
         raise Refused("The cursor is not one of ours; start again without it", key="cursor") from None

@@ -103,6 +103,9 @@ class Books:
                 metrics.STORE_ERRORS.inc()
                 _log.warning("the books wait for PostgreSQL: %s", error)
                 await self._pause(AGAIN)
+            except Exception:  # the webhooks of this role must not end with it
+                _log.exception("the books are put off by a fault of ours")
+                await self._pause(seconds)
             else:
                 await self._pause(seconds)
 

@@ -1,7 +1,8 @@
 """Leave one clean copy of what was sent in each account's Sent folder: a room of the mailbox role.
 
-Any number of processes may run it side by side: an account's copies are worked on one after the other, over one
-connection. A mailbox that cannot be used is tried ever more rarely, and all its copies wait for it.
+Any number of processes may run it side by side: in each, an account's copies are worked on one after the other, over
+one connection; no copy is in two hands. A mailbox that cannot be used is tried ever more rarely, and all its copies
+wait for it.
 """
 
 from __future__ import annotations

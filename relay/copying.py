@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from relay import answered, metrics
 from relay.copyclearing import CopyError
 from relay.core import filers, sentcopy
+from relay.core.errors import StoreAway
 from relay.core.model import Answered
 from relay.core.sentcopy import Wanted
 from relay.core.sentfolders import lay_out
@@ -49,6 +50,11 @@ class Copying:
                 await self._carefully(one)
             except Lost:
                 continue
+            except (MailboxError, StoreAway):
+                raise
+            except Exception:  # one that cannot be worked on must not come first again for ever
+                log.exception("a Sent copy failed by a fault of ours", extra={"account": self._account.id})
+                await self._failed(one, "A fault of ours, told in the log of the mailbox role")
             if not self._mailbox.alive:
                 raise MailboxError("copy", "lost", f"the connection to {self._mailbox.host} was lost")
 

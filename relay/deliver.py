@@ -265,7 +265,6 @@ class Deliverer:
             seconds=seconds,
             upstream="" if stage is Stage.LEASE else hand.account.upstream.label,  # who was told nothing of it
             now=datetime.now(UTC),
-            limited=bool(hand.account.limits.windows),
             settings=self._settings,
         )
 

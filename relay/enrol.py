@@ -38,8 +38,6 @@ async def save(pool: db.Pool, vault: Vault, settings: Settings, id: str, given: 
     Raises account.Faulty with every fault; then nothing was changed. What is left out stays as it is, null removes.
     """
     async with db.connection(pool) as conn:
-        if await accounts.find(conn, id) is None:
-            await _forget_mail(conn, id)  # that came in as an account of the same id was removed
         return await accounts.save(conn, vault, id, lambda old: settings_of.change(old, given, rules(settings)))
 
 
@@ -51,14 +49,10 @@ async def delete(pool: db.Pool, id: str) -> bool:
     async with db.connection(pool) as conn:
         if await accounts.find(conn, id) is None:
             return False
-        await _forget_mail(conn, id)
+        while await retention.forget_mail(conn, id, FORGET_AT_ONCE):
+            pass
+        while await retention.forget_recipients(conn, id, FORGET_AT_ONCE):
+            pass
+        while await accounts.forget_events(conn, id, FORGET_AT_ONCE):
+            pass
         return await accounts.delete(conn, id)
-
-
-async def _forget_mail(conn: db.Connection, id: str) -> None:
-    while await retention.forget_mail(conn, id, FORGET_AT_ONCE):
-        pass
-    while await retention.forget_recipients(conn, id, FORGET_AT_ONCE):
-        pass
-    while await accounts.forget_events(conn, id, FORGET_AT_ONCE):
-        pass

@@ -31,13 +31,9 @@ def report(
     seconds: float,
     upstream: str,
     now: datetime,
-    limited: bool,
     settings: Settings,
 ) -> Report:
-    """What to commit for one try. A temporary failure is final when attempts or lifetime are exhausted.
-
-    `limited`: the account has sliding limits, so what upstream saw is counted.
-    """
+    """What to commit for one try. A temporary failure is final when attempts or lifetime are exhausted."""
     state, wait, why = _next(row, verdict, now, settings)
     return Report(
         delivery=row.delivery,
@@ -52,7 +48,7 @@ def report(
         category=verdict.category,
         upstream=upstream,
         wait=wait,
-        counts=limited and stage in (Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT),
+        counts=stage in (Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT),
         tried=verdict.outcome is not Outcome.HELD,
         event=_EVENTS[state],
         data=_data(row, state, verdict, reply, wait, why, now),

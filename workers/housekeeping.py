@@ -30,6 +30,8 @@ class Housekeeper:
                 async with db.connection(self._pool) as conn:
                     await outcomes.forget_slots(conn)
                     await messages.forget_keys(conn)
+                    for account in await retention.orphaned(conn):
+                        await retention.forget_mail(conn, account, self._batch)
                 if self._days:
                     await self._purge(until)
             except Exception as error:
@@ -38,8 +40,8 @@ class Housekeeper:
 
     async def _purge(self, until: float) -> None:
         """Old mail, batch after batch, until there is no more of it or the other chores come round."""
-        more = True
+        more, last = True, retention.FIRST
         while more and (begun := self._clock()) < until:
             async with db.connection(self._pool) as conn:
-                _, more = await retention.purge(conn, self._days, most=self._batch)
+                _, more, last = await retention.purge(conn, self._days, after=last, most=self._batch)
             await asyncio.sleep((self._clock() - begun) * (1 / SHARE - 1))

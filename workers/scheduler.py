@@ -25,7 +25,7 @@ log = logging.getLogger("postferry.scheduler")
 TURN = 100  # accounts whose turn comes in one database transaction
 GATHER = 0.03  # s; between two turns, so that what comes meanwhile shares a lease
 LOOK_AGAIN = 1.0  # s; a hold is believed so long at most, since the limit itself may be changed
-SHARE, LEAST = 4, 5  # an account has one in so many of a worker's leases, or so many, whatever connections it asks for
+SHARE, LEAST = 4, 5  # an account may have one in so many of the free leases, or so many, whatever it asks for
 MOST_WAITING = 400  # leases that no worker has begun: more would only grow old in the broker
 FORGOTTEN = 5.0  # s after which a lease that was not begun is enqueued again
 RECONNECT = 3.0  # s that a worker takes at most to notice that PostgreSQL is back
@@ -126,7 +126,7 @@ class Scheduler:
             return 0
         async with conn.transaction():
             turn = await turns.take_turn(conn, accounts)
-            size, share = self._settings.lease_size, max(LEAST, self._settings.worker_leases // SHARE)
+            size, share = self._settings.lease_size, await self._share(conn)
             usages = await turns.usage(conn, turn, size=size, share=share) if turn else []
             rooms = {usage.account: limits.room(usage) for usage in usages}
             open_rooms = {account: room for account, room in rooms.items() if room > 0}
@@ -139,6 +139,12 @@ class Scheduler:
         full = {lease.account for lease in granted if lease.size >= rooms[lease.account]}
         self._more |= full
         return len(granted)
+
+    async def _share(self, conn: db.Connection) -> int:
+        """Leases that any one account may have. The fuller a worker's hands would be, the fewer: some stay free for
+        those that have none, though several accounts have servers that hang.
+        """
+        return max(LEAST, (self._settings.worker_leases - await leases.count(conn)) // SHARE)
 
     async def _hold(self, conn: db.Connection, usage: limits.Usage) -> None:
         """Remembers until when a window holds the account; what is in flight ends its own hold by a wake-up."""
@@ -161,7 +167,7 @@ class Scheduler:
             raise
 
     async def _recover(self, conn: db.Connection) -> None:
-        for lost in await leases.recover(conn, begun=self._trusts()):
+        for lost in await leases.recover(conn) if self._trusts() else ():
             metrics.LEASES.labels("recovered").inc()
             if lost.unknown:
                 metrics.UNKNOWN.labels(metrics.account_label(lost.account)).inc(lost.unknown)
@@ -187,7 +193,7 @@ class Scheduler:
 
     async def _rest(self, busy: bool) -> None:
         """Until something is due: named by a wake-up, known by its hour, or found by the next pulse."""
-        if self._more:
+        if self._more and busy:
             return
         if busy:
             await asyncio.sleep(GATHER)

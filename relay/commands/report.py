@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 from relay.commands.terminal import USAGE, Stop, describe
 from relay.core import letter, report
 from relay.core.report import Report
+
+UNSHOWN = re.compile(r"[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What would move a terminal's cursor or turn its lines around: whoever wrote the report may have written it."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +33,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def _report(args: argparse.Namespace) -> int:
     for file in args.files:
-        print(json.dumps({"file": file, **shown(report.read(_content(file)))}, ensure_ascii=False))
+        text = json.dumps({"file": file, **shown(report.read(_content(file)))}, ensure_ascii=False)
+        print(UNSHOWN.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
     return 0
 
 

@@ -114,10 +114,19 @@ def _server(server: str, old: Fields, new: Fields, given: Fields, rules: Rules) 
             f"is {hosts.an(reason)}, refused unless the operator allows it with POSTFERRY_ALLOW_NETWORKS",
         )
     # A secret stays with the host it was given for: else whoever may change the host could have it sent to his own.
-    if old.get(f"{server}.host", host) != host:
-        for key in secrets:
-            if given.get(key, MASK) == MASK:
+    for key in secrets:
+        if key in old and given.get(key, MASK) == MASK:
+            if old.get(f"{server}.host") != host:
                 yield key, f"must be given again, since {server}.host changes"
+            elif _protected(server, old) and not _protected(server, new):
+                yield key, f"must be given again, since {server} would do without TLS, or without a certificate"
+
+
+def _protected(server: str, fields: Fields) -> bool:
+    """Whether what is said to it is encrypted, to nobody but the host that the certificate names."""
+    secure = fields.get(f"{server}.secure", server == "imap" and fields.get(f"{server}.port", 993) == 993)
+    encrypted = secure or fields.get(f"{server}.tls.mode") == "required"
+    return bool(encrypted and fields.get(f"{server}.tls.rejectUnauthorized", True))
 
 
 def build(account: str, state: AccountState, reason: str, fields: Fields) -> Account:

@@ -54,6 +54,9 @@ _PICTURE = re.compile(r"data:image/(?:png|jpe?g|gif|webp)[;,]", re.IGNORECASE)
 _PROPERTY = re.compile(r"\A[\s]*[\w-]+")
 _LEFT_OUT = dict.fromkeys(map(ord, "\t\n\r"))
 _AROUND = "".join(map(chr, range(0x21)))
+_MOVES = re.compile(
+    r"\s*(?:margin|text-indent|letter-spacing|word-spacing)\b[^:]*:.*-\s*[\d.]", re.IGNORECASE | re.DOTALL
+)
 _FETCHES = re.compile(r"url|image|expression|\\|@", re.IGNORECASE)  # a backslash spells any of them
 
 
@@ -86,8 +89,8 @@ def clean(html: str, replaced: Replaced = lambda url: url) -> str:
 
 
 def _declared(style: str) -> str:
-    """Without what fetches something; names in lower case, as `STYLES` has them."""
-    kept = (part for part in style.split(";") if not _FETCHES.search(part))
+    """Without what fetches something, or lies over what stands before it; names in lower case, as `STYLES` has them."""
+    kept = (part for part in style.split(";") if not _FETCHES.search(part) and not _MOVES.match(part))
     return ";".join(_PROPERTY.sub(lambda name: name[0].lower(), part) for part in kept)
 
 

@@ -111,6 +111,7 @@ def _json(text: str) -> dict[str, Any]:
         told, _ = json.JSONDecoder(strict=False).raw_decode(text, at)
         if isinstance(told, dict) and isinstance(told.get("Message"), str):
             told = json.loads(told["Message"], strict=False)
+        json.dumps(told, ensure_ascii=False).encode()  # half a character is told by nobody we know
     except (ValueError, RecursionError):
         return {}
     return told if isinstance(told, dict) else {}

@@ -228,17 +228,22 @@ class Connection(SMTP):
             self._waits_for_command = False
             await self.obey(command)
         except Bad as bad:
-            self.bad += 1
-            if self.bad >= MOST_BAD:
-                self.hang_up("421 4.7.0 Too many bad commands")
+            self._misbehaved()
             self.say(bad.reply())
         except Refused as refused:
+            if not self.known:
+                self._misbehaved()
             self.say(refused.reply())
         finally:
             self._waits_for_command = False
         self._turns += 1
         if self._turns % AT_ONCE == 0:
             await asyncio.sleep(0)
+
+    def _misbehaved(self) -> None:
+        self.bad += 1
+        if self.bad >= MOST_BAD:
+            self.hang_up("421 4.7.0 Too many bad commands")
 
     def _until(self) -> float:
         """Until when the next line may take. Strangers have a minute in all to say who they are."""

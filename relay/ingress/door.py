@@ -18,7 +18,7 @@ from relay.settings import Network, Settings
 
 BACKLOG = 1024
 LINGER = 1.5  # s for last words to be read
-ARRIVING = 40  # largest messages' worth of content that may be arriving at once: what is kept of it is in memory
+ARRIVING = 16  # largest messages' worth of content that may be arriving at once: what is kept of it is in memory
 SHARE, SMALLEST_SHARE = 0.2, 10  # of the connections, for one address that is not trusted
 
 

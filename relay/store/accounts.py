@@ -17,7 +17,7 @@ from relay.core.account import MASK, SECRETS, Fields
 from relay.core.model import EventType
 from relay.core.tenant import Account, AccountState
 from relay.core.vault import Vault, VaultError
-from relay.store import endpoints, facts, grants, mailboxes, rollups, sentcopies, verifications
+from relay.store import endpoints, facts, grants, mailboxes, retention, rollups, sentcopies, verifications
 from relay.store.db import Connection
 
 COLUMNS = (
@@ -132,6 +132,8 @@ async def save(conn: Connection, vault: Vault, id: str, change: Callable[[Fields
     """
     async with conn.transaction():
         made = await conn.execute("insert into accounts (id) values (%s) on conflict do nothing", (id,))
+        while made.rowcount == 1 and await retention.forget_mail(conn, id, 500):
+            pass  # that came in at the very moment when an account of the same id was removed
         row = await find(conn, id, lock=True)
         assert row is not None
         old = _openable(row, vault) if made.rowcount == 0 else {}

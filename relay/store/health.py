@@ -1,5 +1,7 @@
 """How an account's upstream fares: in trouble, nothing is leased before `retry_at`, and then one delivery alone.
 
+That holds for one whose login is refused too: a probe that meets another trouble rests the account anew.
+
 What is told of settings that were changed since (the account's `updated_at` is another) says nothing of the new ones.
 """
 
@@ -26,7 +28,7 @@ async def trouble(
         with hit as (
             update accounts set failures = failures + 1, reason = %(reason)s, retry_at = now() + interval '1 second'
                 * least(%(most)s, %(first)s * 2 ^ least(failures, 30)) * (0.75 + random() / 2)
-            where id = %(account)s and updated_at = %(seen)s and state = 'active'
+            where id = %(account)s and updated_at = %(seen)s and state <> 'paused'
                 and coalesce(retry_at <= now(), true) returning failures)
         insert into events (account_id, type, data)
         select %(account)s, %(event)s, %(data)s::jsonb from hit where failures = 1
@@ -61,7 +63,7 @@ async def throttled(conn: Connection, account: Account, reason: str, *, seconds:
         """
         update accounts set reason = %s, failures = greatest(failures, 1),
             retry_at = greatest(retry_at, now() + %s * interval '1 second')
-        where id = %s and updated_at = %s and state = 'active'
+        where id = %s and updated_at = %s and state <> 'paused'
         """,
         (reason, seconds, account.id, account.updated_at),
     )

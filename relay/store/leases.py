@@ -38,13 +38,22 @@ async def waiting(conn: Connection) -> int:
     return int(count)
 
 
+async def count(conn: Connection) -> int:
+    """Leases in all."""
+    (number,) = await (await conn.execute("select count(*) from leases")).fetchone() or (0,)
+    return int(number)
+
+
 async def forgotten(conn: Connection, *, seconds: float) -> list[Lease]:
-    """Leases that were enqueued and not started within `seconds`, doubled each time: the broker may have lost them."""
+    """Leases that were enqueued and not started within `seconds`, doubled each time up to a minute.
+
+    The broker may have lost them; where workers are behind, they are there twice, and begun once.
+    """
     cursor = await conn.execute(
         """
         update leases set enqueued_at = now() where id = any(array(
-            select id from leases where started_at is null and expires_at > now()
-            and enqueued_at < now() - greatest(%s * interval '1 second', enqueued_at - created_at)
+            select id from leases where started_at is null
+            and enqueued_at < now() - least(greatest(%s * interval '1 second', enqueued_at - created_at), '1 minute')
             for update skip locked))
         returning id, account_id, priority, size
         """,
@@ -82,23 +91,25 @@ async def release(conn: Connection, leases: Collection[int]) -> int:
 # Of a lease that was started, what came first may have been sent: one delivery, or all recipients of a message whose
 # copies are identical, since those share a transaction (but for Mailgun's, where nobody does). That is an attempt with
 # an unknown outcome; when it was the last one, the delivery is a dead letter, and from the second on it waits: what
-# kills its worker must neither come back for ever nor at once.
+# kills its worker must neither come back for ever nor at once. What is left of the lease is locked before it is looked
+# at: an outcome that is being committed stands.
 RECOVER = f"""
 with dead as (
     delete from leases where id = any(array(
-        select id from leases where expires_at < now() and (%(begun)s or started_at is null)
+        select id from leases where expires_at < now() and started_at is not null
         order by id limit %(most)s for update skip locked))
-    returning id, account_id, started_at
+    returning id, account_id
+), mine as materialized (
+    select d.id, d.account_id, d.message_id, d.lease_id, d.priority, d.due_at, d.attempts, d.max_attempts
+    from dead join deliveries d on d.lease_id = dead.id and d.state = 'leased' order by d.id for update of d
 ), first as (
     select distinct on (d.lease_id) d.lease_id, d.id, d.message_id,
         m.splice is null and a.config #> '{{mailgun,domain}}' is null as shared
-    from dead join deliveries d on d.lease_id = dead.id and d.state = 'leased' join messages m on m.id = d.message_id
-    join accounts a on a.id = dead.account_id
-    where dead.started_at is not null
+    from mine d join messages m on m.id = d.message_id join accounts a on a.id = d.account_id
     order by d.lease_id, d.priority, d.due_at, d.id
 ), doubtful as (
     select d.id, d.account_id, d.attempts, d.max_attempts, d.lease_id
-    from first join deliveries d on d.lease_id = first.lease_id and d.state = 'leased'
+    from first join mine d on d.lease_id = first.lease_id
         and (d.id = first.id or (first.shared and d.message_id = first.message_id))
 ), tried as (
     insert into attempts (delivery_id, account_id, number, seconds, outcome, stage, reply)
@@ -126,8 +137,7 @@ with dead as (
         attempts = d.attempts + (t.id is not null)::int,
         category = case when t.id is not null then 'unknown' else d.category end,
         reply = case when t.id is not null then 'The worker was lost: this may have been sent' else d.reply end
-    from dead join deliveries mine on mine.lease_id = dead.id and mine.state = 'leased'
-    left join doubtful t on t.id = mine.id
+    from mine left join doubtful t on t.id = mine.id
     where d.id = mine.id
     returning d.id, d.account_id, d.message_id, d.recipient, d.name, d.state, d.finished_at
 ), {rollups.FINISHED}
@@ -135,9 +145,9 @@ select dead.id, dead.account_id, (select count(*) from doubtful where lease_id =
 """  # noqa: S608 - the text is ours
 
 
-async def recover(conn: Connection, *, begun: bool = True, most: int = 100) -> list[Recovered]:
-    """Takes back leases whose worker is not heard of any more; without `begun`, only those that never had one."""
-    cursor = await conn.execute(RECOVER, {"begun": begun, "most": most})
+async def recover(conn: Connection, *, most: int = 100) -> list[Recovered]:
+    """Takes back leases whose worker is not heard of any more. Those that none has begun wait for one: `forgotten`."""
+    cursor = await conn.execute(RECOVER, {"most": most})
     return [Recovered(*row) for row in await cursor.fetchall()]
 
 

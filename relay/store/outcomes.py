@@ -30,7 +30,7 @@ class Report:
     category: str = ""
     upstream: str = ""
     wait: float = 0.0
-    counts: bool = False  # it takes a slot of the account's windows: it has some, and upstream saw the try
+    counts: bool = False  # upstream saw the try: it takes a slot of the account's windows, where it has some now
     tried: bool = True  # False: it failed without a try (its lifetime ended while it waited)
     event: EventType | None = None
     data: Mapping[str, Any] | None = None
@@ -57,7 +57,10 @@ with applied as (
     insert into attempts (delivery_id, account_id, number, seconds, outcome, stage, code, enhanced, reply, upstream)
     select id, account_id, attempts, seconds, outcome, stage, code, enhanced, reply, upstream from applied where tried
 ), counted as (
-    insert into slots (account_id, n) select account_id, count(*) from applied where counts group by account_id
+    insert into slots (account_id, n) select account_id, count(*) from applied
+    where counts and account_id = any(array(select id from accounts where id in (select account_id from applied)
+        and coalesce(per_minute, per_hour, per_day) is not null))
+    group by account_id
 ), facts as (
     insert into events (account_id, type, delivery_id, message_id, data)
     select account_id, event, id, message_id, data from applied where event is not null

@@ -10,11 +10,15 @@ from relay.store import states
 from relay.store.db import Connection
 from relay.store.rollups import COUNTS
 
+FIRST = UUID(int=0)  # comes before all ids
+MOST_DELIVERIES = 2000  # whose rows are locked at once
+
 OLD = """
 select id, (select count(*) from deliveries d where d.message_id = m.id) from messages m
-where id < %(horizon)s and not exists (
+where id < %(horizon)s and id > %(after)s and not exists (
     select from deliveries d where d.message_id = m.id
     and (d.finished_at is null or d.finished_at > now() - %(days)s * interval '1 day'))
+    and not exists (select from sent_copies s where s.message_id = m.id and s.due_at is not null)
 order by id limit %(most)s for update skip locked
 """
 
@@ -95,19 +99,22 @@ delete from messages where id in (select id from going)
 
 
 class Purged(NamedTuple):
-    """So many messages went; `more`: there are others that may go at once."""
+    """So many messages went; `more`: there are others that may go at once, after `last`."""
 
     messages: int
     more: bool
+    last: UUID
 
 
-async def purge(conn: Connection, days: float, *, most: int = 500, deliveries: int = 2000) -> Purged:
-    """Drops messages that ended more than `days` ago, with all that is theirs.
+async def purge(
+    conn: Connection, days: float, *, after: UUID = FIRST, most: int = 500, deliveries: int = MOST_DELIVERIES
+) -> Purged:
+    """Drops messages that ended more than `days` ago, with all that is theirs; those that came after `after`.
 
     At most `most`, and of those no more than have so many `deliveries` together: the rows of their recipients are
     locked meanwhile, and whoever records an outcome for one of them waits.
     """
-    given = {"horizon": await _horizon(conn, days), "days": days, "most": most}
+    given = {"horizon": await _horizon(conn, days), "days": days, "after": after, "most": most}
     return await _take(conn, OLD, PURGE, given, deliveries)
 
 
@@ -116,7 +123,26 @@ async def forget_mail(conn: Connection, account: str, most: int) -> int:
 
     Its figures are not put right: they go with the account (`rollups.forget`).
     """
-    return (await _take(conn, OF_ACCOUNT, FORGET, {"account": account, "most": most})).messages
+    return (await _take(conn, OF_ACCOUNT, FORGET, {"account": account, "most": most}, MOST_DELIVERIES)).messages
+
+
+async def orphaned(conn: Connection) -> list[str]:
+    """Ids that mail is kept for, and that are no accounts: it came in at the moment when they were removed."""
+    cursor = await conn.execute(
+        """
+        with recursive turn as (
+            (select account_id from deliveries where ready and state in ('queued', 'deferred')
+             order by account_id limit 1)
+            union all
+            select (select d.account_id from deliveries d where ready and state in ('queued', 'deferred')
+                    and d.account_id > turn.account_id order by d.account_id limit 1)
+            from turn where turn.account_id is not null
+        )
+        select account_id from turn
+        where account_id is not null and not exists (select from accounts where id = account_id)
+        """
+    )
+    return [row[0] for row in await cursor.fetchall()]
 
 
 async def forget_recipients(conn: Connection, account: str, most: int) -> int:
@@ -137,10 +163,10 @@ async def _take(
         found = await (await conn.execute(which.encode(), given)).fetchall()
         ids = _within(found, deliveries)
         if not ids:
-            return Purged(0, False)
+            return Purged(0, False, FIRST)
         await conn.execute(LOCK, {"ids": ids})
         gone = (await conn.execute(remove.encode(), {**given, "ids": ids})).rowcount
-    return Purged(gone, len(ids) < len(found) or len(found) == given["most"])
+    return Purged(gone, len(ids) < len(found) or len(found) == given["most"], ids[-1])
 
 
 def _within(found: Sequence[tuple[UUID, int]], deliveries: float) -> Sequence[UUID]:

@@ -57,7 +57,7 @@ async def next_due(conn: Connection) -> float | None:
 
 
 async def accounts_with_work(conn: Connection, after: str, *, most: int) -> list[str]:
-    """Accounts that have ready deliveries, in turn from `after` on: one index probe each, however much they have."""
+    """Accounts that have ready deliveries and may send, in turn from `after` on: two index probes each."""
     cursor = await conn.execute(
         """
         with recursive turn as (
@@ -70,7 +70,10 @@ async def accounts_with_work(conn: Connection, after: str, *, most: int) -> list
                     order by d.account_id limit 1)
             from turn where turn.account_id is not null
         )
-        select account_id from turn where account_id is not null limit %(most)s
+        select account_id from turn t where exists (
+            select from accounts a
+            where a.id = t.account_id and a.state <> 'paused' and coalesce(a.retry_at <= now(), true))
+        limit %(most)s
         """,
         {"after": after, "most": most},
     )
@@ -111,8 +114,10 @@ with picked as materialized (
     from unnest(%(accounts)s::text[], %(room)s::int[]) as room(account, n)
     cross join lateral (
         select id, priority from deliveries
-        where account_id = room.account and ready and state in ('queued', 'deferred')
-        order by priority, due_at, id limit room.n for update skip locked) d
+        where account_id = room.account and ready and state in ('queued', 'deferred') and priority = (
+            select priority from deliveries
+            where account_id = room.account and ready and state in ('queued', 'deferred') order by priority limit 1)
+        order by due_at, id limit room.n for update skip locked) d
 ), granted as (
     insert into leases (account_id, priority, size, expires_at)
     select account, min(priority), count(*), now() + %(seconds)s * interval '1 second' from picked group by account

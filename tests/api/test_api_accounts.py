@@ -199,6 +199,7 @@ async def test_accounts_come_in_pages_and_by_cursor(admin: Client) -> None:
         "cursor=!!!",
         "cursor=W10",
         "cursor=WzEsMCwiXHUwMDAwIl0",
+        "cursor=WzEsMCwiXHVkODAwIl0",
         "page=1&page=2",
     ],
 )

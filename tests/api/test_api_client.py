@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict
 
 from api.call import client
 
@@ -15,7 +16,8 @@ READER = "198.51.100.7"
 
 
 def asked(peer: str, told: str, *proxies: str) -> str:
-    request: Any = SimpleNamespace(remote=peer, headers={"X-Forwarded-For": told} if told else {})
+    lines = [("X-Forwarded-For", line) for line in told.split("|") if line]
+    request: Any = SimpleNamespace(remote=peer, headers=CIMultiDict(lines))
     settings: Any = SimpleNamespace(proxy_networks=tuple(map(ip_network, proxies)))
     return client(request, settings)
 
@@ -32,6 +34,7 @@ def asked(peer: str, told: str, *proxies: str) -> str:
         ("10.0.0.1", f"192.0.2.1, {READER}, 10.0.0.2", ("10.0.0.0/8",), READER),
         ("10.0.0.1", f"{READER}, , ", ("10.0.0.0/8",), READER),
         ("10.0.0.1", "nobody", ("10.0.0.0/8",), "nobody"),
+        ("10.0.0.1", f"192.0.2.1|{READER}", ("10.0.0.0/8",), READER),  # a proxy that adds a line of its own
         ("10.0.0.1", "192.0.2.1, nobody", ("10.0.0.0/8",), "nobody"),
     ],
 )

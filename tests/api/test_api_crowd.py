@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -137,3 +137,35 @@ async def test_a_header_that_drips_gets_no_more_time(settings: Settings, monkeyp
             caller.writer.write(b"X-A: b\r\n")
             await asyncio.wait([gone], timeout=0.05)
         await gone
+
+
+async def test_a_request_that_never_begins_is_bounded_as_a_whole(settings: Settings) -> None:
+    """Though each of its headers may be long."""
+    async with serving(settings) as call:
+        caller = await call(HALF)
+        for number in range(10):
+            caller.writer.write(b"X-%d: " % number + b"x" * 100_000 + b"\r\n")
+        text = (await asyncio.wait_for(caller.reader.read(), 10)).decode()
+        assert text.startswith("HTTP/1.1 431 ")
+        assert '"code": "HeadersTooLarge"' in text
+        assert await answered(call, 200)
+
+
+async def test_a_long_body_is_no_long_head(settings: Settings) -> None:
+    async with serving(settings) as call:
+        size = 2 * crowd.MOST_HEAD
+        caller = await call(b"POST /v1/accounts HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
+        caller.writer.write(b"x" * size)
+        assert await caller.status() != 431
+
+
+async def test_who_reads_no_answers_is_sent_away(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given more answers than the kernel holds, on a connection that has been forgotten about."""
+    monkeypatch.setattr(crowd, "UNREAD", 0.2)
+    async with serving(settings, api_connections=12) as call:
+        await until(lambda: answered(call, 200))
+        for _ in range(12):
+            caller = await call(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 200)
+            cast(asyncio.ReadTransport, caller.writer.transport).pause_reading()
+        await until(lambda: answered(call, 503))
+        await until(lambda: answered(call, 200))

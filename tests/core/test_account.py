@@ -44,6 +44,25 @@ def test_a_secret_stays_with_its_host() -> None:
     assert moved["smtp.auth.pass"] == "new"
 
 
+def test_a_secret_does_not_wait_for_the_next_host() -> None:
+    """Given a mailbox that is switched off and loses its host, when it is given another one."""
+    old = {"imap.host": "mail.example.com", "imap.auth.user": "ann", "imap.auth.pass": "s3cret"}
+    off = change(old, {"imap": {"host": None, "disabled": True}}, RULES)
+    assert faults({"imap": {"host": "theirs.example.com", "disabled": False}}, off) == ["imap.auth.pass"]
+
+
+def test_a_secret_is_given_again_before_it_goes_in_the_clear() -> None:
+    old = OLD | {"smtp.secure": True}
+    for weaker in (
+        {"secure": False},
+        {"tls": {"rejectUnauthorized": False}},
+        {"secure": False, "tls": {"mode": "none"}},
+    ):
+        assert faults({"smtp": weaker}, old) == ["smtp.auth.pass"], weaker
+        change(old, {"smtp": {**weaker, "auth": {"pass": "again"}}}, RULES)
+    change(old, {"smtp": {"secure": False, "port": 587, "tls": {"mode": "required"}}}, RULES)
+
+
 def test_a_private_host_is_refused_unless_it_is_allowed() -> None:
     given = {"smtp": {"host": "10.1.2.3"}}
     assert faults(given) == ["smtp.host"]

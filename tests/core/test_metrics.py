@@ -143,7 +143,7 @@ async def live(does):
         does()
 child = os.fork()
 if child == 0:
-    sum(range(3_000_000))
+    sum(range(20_000_000))
     asyncio.run(live(lambda: None))
     os._exit(0)
 os.waitpid(child, 0)
@@ -156,7 +156,7 @@ def test_a_process_tells_of_itself_and_its_processor_time_outlives_it(tmp_path: 
 
     assert 'postferry_processes{role="worker"} 1.0' in shown
     assert 'postferry_process_resident_bytes{role="worker"}' in shown
-    alone = run(LIVE.replace("sum(range(3_000_000))", "pass"), tmp_path / "alone")
+    alone = run(LIVE.replace("sum(range(20_000_000))", "pass"), tmp_path / "alone")
     spent, less = (float(re.search(r'cpu_seconds_total{role="worker"} (\S+)', text)[1]) for text in (shown, alone))
     assert spent > less > 0
 

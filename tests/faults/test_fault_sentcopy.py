@@ -612,3 +612,25 @@ async def test_a_connection_lost_at_any_command_ends_with_one(pool: db.Pool, set
         for step, server in enumerate(servers):
             assert b"Bcc: eve@example.net" in the_one(server, path).content, f"after command {step}: {server.verbs}"
             assert not kind.startswith("gmail") or server.mails(TRASH) == [], f"after command {step}: {server.verbs}"
+
+
+async def test_a_copy_that_meets_a_fault_of_ours_keeps_no_others_waiting(
+    pool: db.Pool, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = copytext.write
+
+    def broken(content: bytes, *given: Any) -> Any:
+        if b"poison@" in content:
+            raise ZeroDivisionError
+        return write(content, *given)
+
+    monkeypatch.setattr(copytext, "write", broken)
+    async with at_work(MailboxServer(), pool, settings) as (server, desk):
+        await desk.send(message("poison@example.com"))
+        await desk.rows("update sent_copies set due_at = now() - interval '1 minute' returning 1")
+        for number in range(3):
+            await desk.send(message(f"{number}@example.com"))
+        await desk.work()
+        assert len(server.mails("Sent")) == 3
+        ((tries, error),) = await desk.rows("select tries, error from sent_copies where state <> 'done'")
+    assert (tries, "fault of ours" in error) == (1, True)

@@ -99,10 +99,15 @@ class Line:
         assert row is not None
         return row[0], row[1]
 
-    async def now(self) -> None:
-        """Everything that waits is due now."""
+    async def ready(self) -> None:
+        """Mail that waits is due now; the account rests as it did."""
         async with db.connection(self.pool) as conn:
             await conn.execute("update deliveries set due_at = now() where state = 'deferred'")
+
+    async def now(self) -> None:
+        """Everything that waits is due now."""
+        await self.ready()
+        async with db.connection(self.pool) as conn:
             await conn.execute("update accounts set retry_at = now()")
 
 
@@ -250,6 +255,28 @@ async def test_a_refused_login_stops_the_account_and_spends_no_attempt(line: Lin
         await line.deliver()
         assert (await line.account_is()) == ("active", 0)
         assert "accountResumed" in await line.events()
+
+
+@pytest.mark.parametrize("how", ["454 4.7.0 Too many login attempts", "421 4.7.0 busy", "gone", "no key"])
+async def test_a_refused_account_whose_probe_meets_another_trouble_rests_again(line: Line, how: str) -> None:
+    """Else it would be probed at once, and again, and each probe take a try: a provider that throttles is hammered."""
+    async with Upstream(auth=("PLAIN",), users={"ann": "secret"}) as upstream:
+        await line.account(upstream)
+        await line.login("wrong")
+        await line.accept("one@x.example", "two@x.example")
+        await line.deliver()
+        await line.now()
+        if how == "gone":
+            await upstream.stop()
+        elif how == "no key":
+            async with db.connection(line.pool) as conn:
+                await conn.execute('update accounts set secrets = \'{"smtp.auth.pass": "lost"}\'')
+        else:
+            upstream.when("CONNECT" if how.startswith("421") else "AUTH").say(how).close()
+        await line.deliver()
+        assert (await line.account_is())[0] == "refused"
+        await line.ready()
+        assert await line.lease() is None
 
 
 async def test_a_refusal_in_bytes_that_are_no_text_is_read_as_any_other(line: Line) -> None:

@@ -73,4 +73,36 @@ async def test_a_batch_is_bounded_by_its_deliveries(pool: db.Pool, deliveries: i
     """Who records an outcome for a recipient of theirs waits as long as the batch takes."""
     async with db.connection(pool) as conn:
         await mail(conn, [40, 41, 42, 43, 44], recipients=3)
-        assert await retention.purge(conn, 30, most=10, deliveries=deliveries) == (messages, messages < 5)
+        gone = await retention.purge(conn, 30, most=10, deliveries=deliveries)
+        assert (gone.messages, gone.more) == (messages, messages < 5)
+
+
+async def test_mail_whose_sent_copy_is_still_owed_stays(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await mail(conn, [40, 41], recipients=1)
+        await conn.execute("insert into sent_copies (message_id, account_id) select id, 'tidy' from messages limit 1")
+        assert (await retention.purge(conn, 30)).messages == 1
+        await conn.execute("update sent_copies set due_at = null")
+        assert (await retention.purge(conn, 30)).messages == 1
+
+
+async def test_what_cannot_go_is_passed_over_once(pool: db.Pool) -> None:
+    """Given old mail that is not sent yet, before old mail that may go: each batch begins where the last one ended."""
+    async with db.connection(pool) as conn:
+        await mail(conn, [44, 43, 42, 41], recipients=1)
+        await conn.execute("update deliveries set finished_at = null where id <= 1")
+        first = await retention.purge(conn, 30, most=1)
+        second = await retention.purge(conn, 30, most=1, after=first.last)
+        assert (first.messages, second.messages) == (1, 1)
+        assert second.last > first.last
+        assert await left(conn) == 2
+
+
+async def test_mail_of_an_account_that_is_not_there_leaves(pool: db.Pool, settings: Settings) -> None:
+    """Given mail that came in at the very moment when its account was removed."""
+    async with db.connection(pool) as conn:
+        await mail(conn, [1], recipients=2)
+        await conn.execute("update deliveries set state = 'queued', ready = true, finished_at = null")
+        assert await retention.orphaned(conn) == ["tidy"]
+        async with housekeeping(pool, settings, every=0.01):
+            await until(lambda: gone(conn, 0))

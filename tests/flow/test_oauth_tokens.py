@@ -344,7 +344,7 @@ async def test_a_new_token_leaves_connections_alone_and_new_settings_do_not(benc
         upstreams.give_back(account, second := await upstreams.take(account))
         await bench.save(oauth2={"refreshToken": bench.issuer.grant()})
         account = await bench.account()
-        upstreams.drop(account, third := await upstreams.take(account))
+        await upstreams.leave(account, third := await upstreams.take(account))
         await upstreams.close()
     assert first is second
     assert third is not first
@@ -358,7 +358,7 @@ async def test_a_token_that_upstream_refuses_is_replaced_once(bench: Bench) -> N
         await bench.connected(smtp=plain(upstream))
         upstreams = Upstreams(bench.settings, tokens)
         account = await bench.account()
-        upstreams.drop(account, await upstreams.take(account))
+        await upstreams.leave(account, await upstreams.take(account))
         await upstreams.close()
         assert len(upstream.said("AUTH")) == 2
     assert len(bench.issuer.asked) == 2

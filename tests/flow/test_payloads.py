@@ -255,7 +255,7 @@ class Life:
         reports = [
             reading.report(
                 *(row, lease.id, classify(reply, stage), reply, stage),
-                **{"seconds": 0.1, "upstream": "mx:25", "limited": False},
+                **{"seconds": 0.1, "upstream": "mx:25"},
                 now=datetime.now(UTC),
                 settings=self.settings,
             )

@@ -48,9 +48,7 @@ def defaults() -> Settings:
 def told(reply: Reply, stage: Stage, settings: Settings) -> tuple[EventType | None, dict[str, Any], State]:
     """The event of a try that was answered like this."""
     verdict = classify(reply, stage)
-    found = reading.report(
-        ROW, 3, verdict, reply, stage, seconds=0.1, upstream="mx:25", now=NOW, limited=False, settings=settings
-    )
+    found = reading.report(ROW, 3, verdict, reply, stage, seconds=0.1, upstream="mx:25", now=NOW, settings=settings)
     return found.event, dict(found.data or {}), found.state
 
 

@@ -316,6 +316,16 @@ async def test_commands_that_are_refused_for_ever_end_the_session() -> None:
         assert await client.closed()
 
 
+@pytest.mark.parametrize("line", [b"RCPT TO:<b@two.example>", b"AUTH PLAIN AAAA", b"DATA"])
+async def test_a_stranger_is_refused_so_often_and_no_more(line: bytes) -> None:
+    async with opened(trusted_networks="192.0.2.0/24") as house:
+        client = await house.ready()
+        await client.send((line + b"\r\n") * 100)
+        replies = await rest(client)
+    assert len(replies) <= 20
+    assert replies[-1].startswith("421 4.7.0")
+
+
 async def test_a_client_with_much_to_say_lets_others_speak() -> None:
     """All its commands are here at once; still the loop comes round between them."""
     async with opened() as house:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import pytest
 
 from relay.core.limits import room
 from relay.core.model import Outcome, Priority, State
+from relay.settings import Settings
 from relay.store import db, leases, outcomes, turns
 from relay.store.db import Connection
 from relay.store.leases import Lease
 from relay.store.outcomes import Report
+from tests.stack import until
 from tests.store.mail import account, prepared, stored
+from workers.scheduler import Scheduler
 
 
 async def granted(conn: Connection, *accounts: str, size: int = 50) -> list[Lease]:
@@ -42,6 +47,9 @@ async def test_only_accounts_with_ready_work_are_found_in_turn(pool: db.Pool) ->
         await stored(conn, prepared(account="bb", send_at=datetime.now(UTC) + timedelta(days=1)))
         assert await turns.accounts_with_work(conn, "", most=3) == ["a", "b", "c"]
         assert await turns.accounts_with_work(conn, "c", most=3) == ["d"]
+        await conn.execute("update accounts set state = 'paused' where id = 'a'")
+        await conn.execute("update accounts set retry_at = now() + interval '1 minute' where id = 'b'")
+        assert await turns.accounts_with_work(conn, "", most=1) == ["c"]
 
 
 async def test_future_mail_is_promoted_when_its_hour_comes(pool: db.Pool) -> None:
@@ -55,16 +63,23 @@ async def test_future_mail_is_promoted_when_its_hour_comes(pool: db.Pool) -> Non
 
 
 async def test_priority_goes_before_age_and_age_before_the_rest(pool: db.Pool) -> None:
+    """A lease is of one class: its lane in the broker is that of all its mail."""
     async with db.connection(pool) as conn:
         await account(conn)
         await stored(conn, prepared("bulk@x", priority=Priority.BULK))
         await stored(conn, prepared("first@x"))
         await stored(conn, prepared("second@x"), prepared("high@x", priority=Priority.HIGH))
-        (lease,) = await granted(conn, "a", size=3)
-        begun = await leases.start(conn, lease.id, seconds=60)
-    assert begun is not None
-    assert [row.recipient for row in begun.deliveries] == ["high@x", "first@x", "second@x"]
-    assert lease.priority is Priority.HIGH
+        found = []
+        for _ in range(3):
+            (lease,) = await granted(conn, "a", size=3)
+            begun = await leases.start(conn, lease.id, seconds=60)
+            assert begun is not None
+            found.append((lease.priority, [row.recipient for row in begun.deliveries]))
+    assert found == [
+        (Priority.HIGH, ["high@x"]),
+        (Priority.NORMAL, ["first@x", "second@x"]),
+        (Priority.BULK, ["bulk@x"]),
+    ]
 
 
 @pytest.mark.parametrize("state", ["paused"])
@@ -102,6 +117,22 @@ async def test_no_account_has_more_than_its_share_however_many_connections_it_as
             (usage,) = await turns.usage(conn, ["a"], size=1, share=2)
             assert usage.connections == free
             await granted(conn, "a", size=1)
+
+
+async def test_the_more_leases_there_are_the_fewer_any_one_account_may_have(pool: db.Pool, settings: Settings) -> None:
+    """Several accounts whose servers hang leave room for those that have none."""
+    scheduler = Scheduler(pool, cast(Any, None), dataclasses.replace(settings, worker_leases=40))
+    async with db.connection(pool) as conn:
+        for name in "abcdefgh":
+            await account(conn, name, connections=1000)
+            await stored(conn, prepared(*(f"r{n}@x" for n in range(50)), account=name))
+            share = await scheduler._share(conn)
+            while (await turns.usage(conn, [name], size=1, share=share))[0].connections > 0:
+                await granted(conn, name, size=1)
+        held = await (
+            await conn.execute("select count(*) from leases group by account_id order by account_id")
+        ).fetchall()
+    assert [row[0] for row in held] == [10, 7, 5, 5, 5, 5, 5, 5]
 
 
 async def test_what_is_in_flight_holds_a_slot_and_what_is_sent_keeps_it_for_the_window(pool: db.Pool) -> None:
@@ -209,26 +240,49 @@ async def test_identical_copies_share_a_transaction_and_so_its_doubt(pool: db.Po
         assert await states(conn) == [("queued", 1), ("queued", 1), ("queued", 0)]
 
 
-async def test_a_lease_that_was_never_begun_is_taken_back_without_doubt(pool: db.Pool) -> None:
+async def test_a_lease_that_was_never_begun_keeps_its_place_however_long_it_waits(pool: db.Pool) -> None:
+    """Taken back it would begin at the end again, and where workers are behind, never come to the front."""
     async with db.connection(pool) as conn:
         await account(conn)
         await stored(conn, prepared())
-        await granted(conn, "a")
-        await conn.execute("update leases set expires_at = now() - interval '1 s'")
-        (lost,) = await leases.recover(conn)
-        assert lost.unknown == 0
-        assert await states(conn) == [("queued", 0)]
+        (lease,) = await granted(conn, "a")
+        ago = "created_at = now() - interval '1 hour', enqueued_at = now() - interval '61 s'"
+        await conn.execute(f"update leases set expires_at = now() - interval '1 s', {ago}".encode())
+        assert await leases.recover(conn) == []
+        assert [one.id for one in await leases.forgotten(conn, seconds=5)] == [lease.id]
+        assert await leases.start(conn, lease.id, seconds=60) is not None
 
 
-async def test_begun_leases_can_be_left_to_their_workers(pool: db.Pool) -> None:
+async def test_an_outcome_that_is_committed_as_its_lease_is_recovered_stands(pool: db.Pool) -> None:
+    """Given a worker whose commit holds the row when the recovery comes to it."""
+    async with db.connection(pool) as worker, db.connection(pool) as scheduler:
+        await account(worker)
+        await stored(worker, prepared())
+        (lease,) = await granted(worker, "a")
+        begun = await leases.start(worker, lease.id, seconds=60)
+        assert begun is not None
+        await worker.execute("update leases set expires_at = now() - interval '1 s'")
+        async with worker.transaction():
+            assert await outcomes.commit(worker, [sent(begun.deliveries[0].delivery, lease.id)]) == [True]
+            recovering = asyncio.create_task(leases.recover(scheduler))
+            await _waits_for_a_lock(pool)
+        assert [lost.unknown for lost in await recovering] == [0]
+        assert await states(worker) == [("sent", 1)]
+
+
+async def _waits_for_a_lock(pool: db.Pool) -> None:
     async with db.connection(pool) as conn:
-        await account(conn)
-        await stored(conn, prepared("a@x"), prepared("b@x"))
-        (begun,), (waiting,) = [await granted(conn, "a", size=1) for _ in range(2)]
-        await leases.start(conn, begun.id, seconds=60)
-        await conn.execute("update leases set expires_at = now() - interval '1 s'")
-        assert [lost.id for lost in await leases.recover(conn, begun=False)] == [waiting.id]
-        assert await leases.renew(conn, [begun.id], seconds=60) == {begun.id}
+
+        async def so() -> bool:
+            row = await (
+                await conn.execute(
+                    "select count(*) from pg_stat_activity"
+                    " where wait_event_type = 'Lock' and datname = current_database()"
+                )
+            ).fetchone()
+            return row is not None and row[0] > 0
+
+        await until(so)
 
 
 async def test_mail_that_loses_its_worker_at_every_attempt_becomes_a_dead_letter(pool: db.Pool) -> None:

@@ -67,6 +67,15 @@ async def test_each_outcome_is_recorded_with_its_attempt_and_event(pool: db.Pool
         assert 59 < due[0] <= 60
 
 
+async def test_a_limit_that_is_set_while_mail_is_in_hand_counts_it(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        lease, (one, two) = await begun(conn, "a@x", "b@x")
+        await outcomes.commit(conn, [Report(one, lease, State.SENT, Outcome.SENT, "dot", 0.1, counts=True)])
+        await conn.execute("update accounts set config = jsonb_set(config, '{limits}', '{\"perDay\": 9}')")
+        await outcomes.commit(conn, [Report(two, lease, State.SENT, Outcome.SENT, "dot", 0.1, counts=True)])
+        assert await (await conn.execute("select account_id, n from slots")).fetchall() == [("a", 1)]
+
+
 async def test_what_counts_takes_a_slot(pool: db.Pool) -> None:
     async with db.connection(pool) as conn:
         lease, (one, two) = await begun(conn, "a@x", "b@x", perDay=9)

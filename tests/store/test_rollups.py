@@ -372,7 +372,7 @@ async def test_what_retention_took_is_remembered(pool: db.Pool) -> None:
         await conn.execute("update deliveries set finished_at = finished_at - interval '9 days'")
         await conn.execute("delete from tallies")
         await mend(conn)
-        assert await retention.purge(conn, KEEP) == (3, False)
+        assert (await retention.purge(conn, KEEP))[:2] == (3, False)
         gone = await rows(conn, "select gone - 'at' from recipients where address = 'eve@z.example'")
         assert await differences(conn) == []
     assert gone == [

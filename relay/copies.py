@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
-from relay import metrics
+from relay import ending, metrics
 from relay.copying import CLAIM, Copying, about, needless
 from relay.core.errors import StoreAway
 from relay.core.vault import Vault, VaultError
@@ -55,9 +55,10 @@ class Copier:
             while not stopping.is_set():
                 await _until(stopping, await self._round())
         finally:
-            tasks = [renewing, *self._running.values()]
+            tasks = list(self._running.values())
             for task in tasks:
                 task.cancel()
+            await ending.end([renewing])
             await asyncio.gather(*tasks, return_exceptions=True)
             with suppress(StoreAway):
                 async with db.connection(self._pool) as conn:

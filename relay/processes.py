@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
 
@@ -18,6 +19,8 @@ log = logging.getLogger("postferry.processes")
 
 GRACE = 10.0  # s that a process has to end in good order
 QUICK = 1.0  # s; one that dies sooner is not started again at once
+LAST = 5.0  # s that what failed has to let go of what it holds
+START = 5.0  # s; who fails so soon would fail again, and whoever started the role waits to hear of it
 
 Main = Callable[[asyncio.Event], Awaitable[None]]
 
@@ -30,9 +33,17 @@ def run(count: int, main: Main) -> int:
 
 
 def _serve(main: Main, parent: int | None) -> int:
-    """One process: `stopping` is set by a signal, or by the end of the parent (its end of the pipe `parent` closes)."""
+    """One process: `stopping` is set by a signal, or by the end of the parent (its end of the pipe `parent` closes).
+
+    Returns 1 for a `main` that failed. That is told, and the process ends, whatever it left behind: a task that heeds
+    no cancel (a pool's may not) would keep the loop for ever, and no signal would be listened to any more.
+    """
+    code = 0
+    giving_up = threading.Timer(LAST, os._exit, (1,))
+    giving_up.daemon = True
 
     async def serve() -> None:
+        nonlocal code
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
 
@@ -44,10 +55,16 @@ def _serve(main: Main, parent: int | None) -> int:
             loop.add_signal_handler(number, stopping.set)
         if parent is not None:
             loop.add_reader(parent, orphaned)
-        await main(stopping)
+        try:
+            await main(stopping)
+        except Exception as error:
+            code = 1
+            log.critical("stopped by an unexpected error: %s", error, exc_info=True)
+            giving_up.start()
 
     uvloop.run(serve())
-    return 0
+    giving_up.cancel()
+    return code
 
 
 class _Parent:
@@ -57,6 +74,8 @@ class _Parent:
         self._alive, self._held = os.pipe()
         self._stopping = False
         self._count = count
+        self._code = 0
+        self._trusts_from = time.monotonic() + START
 
     def run(self) -> int:
         wake, waker = os.pipe()
@@ -77,7 +96,7 @@ class _Parent:
             if self._stopping:
                 until = min(until, time.monotonic() + GRACE)
                 self._tell(signal.SIGTERM if time.monotonic() < until else signal.SIGKILL)
-        return 0
+        return self._code
 
     def _start(self) -> None:
         pid = os.fork()
@@ -107,7 +126,9 @@ class _Parent:
                 if pid == 0:
                     return
                 born = self._born.pop(pid, 0.0)
-                if not self._stopping:
+                if not self._stopping and os.WIFEXITED(status) and time.monotonic() < self._trusts_from:
+                    self._code, self._stopping = os.WEXITSTATUS(status), True
+                elif not self._stopping:
                     log.error("process %s ended with status %s and is started again", pid, status)
                     if time.monotonic() - born < QUICK:
                         time.sleep(QUICK)

@@ -23,19 +23,18 @@ _log = logging.getLogger("postferry.smtp")
 
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """One process: takes mail until `stopping`, then finishes what is being taken."""
-    pool = await db.open_pool(settings, most=CONNECTIONS, generic=True)
-    acceptor = Acceptor(pool, settings)
-    door = Door(settings, Directory(pool, settings), acceptor)
-    plain, implicit_tls = sockets(settings)
-    await door.open(plain, implicit_tls)
-    for listening in plain + implicit_tls:
-        _log.info("listening", extra={"ingress": "smtp", "port": listening.getsockname()[1]})
-    ready.announce()
-    await stopping.wait()
-    await door.close(GRACE)
-    await acceptor.close()
-    await door.part()
-    await pool.close()
+    async with db.pooled(settings, most=CONNECTIONS, generic=True) as pool:
+        acceptor = Acceptor(pool, settings)
+        door = Door(settings, Directory(pool, settings), acceptor)
+        plain, implicit_tls = sockets(settings)
+        await door.open(plain, implicit_tls)
+        for listening in plain + implicit_tls:
+            _log.info("listening", extra={"ingress": "smtp", "port": listening.getsockname()[1]})
+        ready.announce()
+        await stopping.wait()
+        await door.close(GRACE)
+        await acceptor.close()
+        await door.part()
 
 
 def sockets(settings: Settings) -> tuple[list[socket.socket], list[socket.socket]]:

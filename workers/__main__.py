@@ -22,17 +22,16 @@ PICK_UP = 25  # ms; dramatiq's longest pause between two looks at an empty queue
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """One process: until `stopping`, then the transactions under way end and the rest is given back."""
     loop = asyncio.get_running_loop()
-    pool = await db.open_pool(settings, most=CONNECTIONS, generic=True)
-    deliverer = Deliverer(pool, settings, Vault(settings.secret_keys))
-    source = broker.connect(settings)
-    actors.declare(source, lambda lease: asyncio.run_coroutine_threadsafe(deliverer.take(lease), loop).result())
-    worker = Worker(source, worker_threads=THREADS, worker_timeout=PICK_UP)
-    worker.start()
-    ready.announce()
-    await stopping.wait()
-    deliverer.stop()
-    await asyncio.gather(deliverer.close(), asyncio.to_thread(worker.stop, timeout=8_000))
-    await pool.close()
+    async with db.pooled(settings, most=CONNECTIONS, generic=True) as pool:
+        deliverer = Deliverer(pool, settings, Vault(settings.secret_keys))
+        source = broker.connect(settings)
+        actors.declare(source, lambda lease: asyncio.run_coroutine_threadsafe(deliverer.take(lease), loop).result())
+        worker = Worker(source, worker_threads=THREADS, worker_timeout=PICK_UP)
+        worker.start()
+        ready.announce()
+        await stopping.wait()
+        deliverer.stop()
+        await asyncio.gather(deliverer.close(), asyncio.to_thread(worker.stop, timeout=8_000))
     await asyncio.to_thread(source.close)
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from dramatiq.brokers.redis import RedisBroker
 
-from relay import metrics, ready, role
+from relay import ending, metrics, ready, role
 from relay.core import limits
 from relay.core.errors import StoreAway
 from relay.settings import Settings
@@ -74,9 +74,7 @@ class Scheduler:
                     log.warning("waiting for Redis: %s", error)
                     await self._pause(stopping, 0.5)
         finally:
-            for task in (listener, stopper, housekeeper):
-                task.cancel()
-            await asyncio.gather(listener, stopper, housekeeper, return_exceptions=True)
+            await ending.end((listener, stopper, housekeeper))
 
     async def _pulse(self) -> bool:
         """One round. True: there is more to do at once."""
@@ -241,11 +239,10 @@ class Scheduler:
 
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """The role, until `stopping`."""
-    pool = await db.open_pool(settings, most=3, generic=True)
-    source = brokers.connect(settings)
-    ready.announce()
-    await Scheduler(pool, source, settings).run(stopping)
-    await pool.close()
+    async with db.pooled(settings, most=3, generic=True) as pool:
+        source = brokers.connect(settings)
+        ready.announce()
+        await Scheduler(pool, source, settings).run(stopping)
     source.close()
 
 

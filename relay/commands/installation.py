@@ -36,11 +36,8 @@ class Installation:
         """For the parts of the plot that want one."""
         from relay.store import db
 
-        pool = await db.open_pool(self.settings, most=2)
-        try:
+        async with db.pooled(self.settings, most=2) as pool:
             yield pool
-        finally:
-            await pool.close()
 
 
 def asynchronous(work: Callable[[argparse.Namespace], Coroutine[Any, Any, int]]) -> Run:

@@ -79,6 +79,16 @@ async def open_pool(
     return pool
 
 
+@asynccontextmanager
+async def pooled(settings: Settings, *, most: int, generic: bool = False) -> AsyncIterator[Pool]:
+    """The same for a block; closed whatever ends it. One that nobody closes keeps its process from ending."""
+    pool = await open_pool(settings, most=most, generic=generic)
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
 async def _check(conn: Connection) -> None:
     """An idle connection has nothing to say. One that does was most likely cut; a question then shows it.
 

@@ -69,6 +69,17 @@ async def test_a_refusal_is_told_with_the_upstreams_words(
         assert "550 5.1.1 no such user here" in done.err
 
 
+@pytest.mark.parametrize("role", ["scheduler", "notify", "mailbox"])
+async def test_a_role_that_cannot_go_on_ends_by_itself(
+    process: Postferry, environ: dict[str, str], servers: dict[str, str], role: str
+) -> None:
+    """Here for want of a schema. It once stayed for ever, without a word, deaf to signals."""
+    done = await called(process, environ | {"DATABASE_URL": servers["postgres"]}, role)
+
+    assert done.code == 1
+    assert "stopped by an unexpected error" in done.err
+
+
 async def test_an_upstream_is_verified(process: Postferry, environ: dict[str, str]) -> None:
     async with Upstream(auth=("PLAIN",), users={"shop": "hunter2"}) as upstream:
         secret = {**environ, "SMTP_PASSWORD": "hunter2"}

@@ -17,35 +17,43 @@ from relay import log, meters, metrics, processes, scrape, vitals
 from relay import settings as settings_module
 from relay.core.vault import Vault, VaultError
 from relay.settings import Settings, SettingsError
+from relay.store import db
 
 CONFIG, UNAVAILABLE = 78, 69  # sysexits.h
 
 Serve = Callable[[Settings, asyncio.Event], Awaitable[None]]
 Bind = Callable[[Settings], Sequence[socket.socket]]
+Judge = Callable[[str], str]
 
 
 def run(
-    name: str, serve: Serve, *, count: Callable[[Settings], int] = lambda _: 1, bind: Bind | None = None, keys: bool
+    name: str,
+    serve: Serve,
+    *,
+    count: Callable[[Settings], int] = lambda _: 1,
+    bind: Bind | None = None,
+    keys: bool,
+    broker: Judge | None = None,
 ) -> int:
-    """Runs `serve(settings, stopping)` in `count` processes and returns the exit code. `keys`: it opens secrets.
+    """Runs `serve(settings, stopping)` in `count` processes and returns the exit code.
 
-    The parent binds the role's ports too, without listening: that one is taken is said once, at the start.
+    `keys`: it opens secrets. `broker`: it needs Redis; this tells what is wrong with a URL, "" for nothing. The parent
+    binds the role's ports too, without listening: that one is taken is said once, at the start.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump of this process would have the tenants' passwords in it
     try:
         settings = settings_module.read()
-        if keys:
-            Vault(settings.secret_keys)
-    except (SettingsError, VaultError) as faults:
-        print(faults, file=sys.stderr)
+        _check(settings, keys, broker)
+    except SettingsError as error:
+        _complain("the settings are wrong:", *(f"  {fault}" for fault in error.faults))
         return CONFIG
     try:
         held = bind(settings) if bind else ()
     except OSError as error:
-        print(error.strerror or error, file=sys.stderr)
+        _complain(error.strerror or str(error))
         return UNAVAILABLE
     if bind and not held:
-        print(f"every port of the role {name} is off: no port to listen on", file=sys.stderr)
+        _complain(f"every port of the role {name} is off: no port to listen on")
         return CONFIG
     own = _folder(settings, count(settings))
     metrics.prepare(replace(settings, metrics_dir=own) if own else settings)
@@ -64,6 +72,34 @@ def run(
             one.close()
         if own:
             shutil.rmtree(own, ignore_errors=True)
+
+
+def _check(settings: Settings, keys: bool, broker: Judge | None) -> None:
+    """What others may do without, and this role may not. Raises SettingsError with every fault."""
+    faults = []
+    try:
+        if settings.database_url:
+            db.check_address(settings.database_url)
+        else:
+            faults.append("DATABASE_URL is not set; name a PostgreSQL: DATABASE_URL=postgresql://user:pass@host/db")
+    except SettingsError as error:
+        faults += error.faults
+    if broker and not settings.redis_url:
+        faults.append("REDIS_URL is not set; name a Redis or Valkey: REDIS_URL=redis://host:6379/0")
+    elif broker and (fault := broker(settings.redis_url)):
+        faults.append(f"REDIS_URL {fault}")
+    try:
+        if keys:
+            Vault(settings.secret_keys)
+    except VaultError as error:
+        faults.append(str(error))
+    if faults:
+        raise SettingsError(faults)
+
+
+def _complain(*lines: str) -> None:
+    """As the commands do: whoever starts a role by hand does not know that it took the command's place."""
+    print("postferry:", "\n".join(lines), file=sys.stderr)
 
 
 def _folder(settings: Settings, processes: int) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import os
+import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -96,6 +97,25 @@ def _url(*schemes: str) -> Callable[[str], str]:
     return parse
 
 
+def _postgres(value: str) -> str:
+    """Its shape: PostgreSQL's own library, for URLs and `host=... dbname=...`, judges the rest (store/db.py)."""
+    if value and not re.match(r"postgres(ql)?://|\s*\w+\s*=", value):
+        raise ValueError("must be a URL such as postgresql://user:pass@host/db, or words such as host=... dbname=...")
+    return value
+
+
+def _redis(value: str) -> str:
+    """As redis.Redis.from_url() takes it; a fault does not repeat what may be a password."""
+    try:
+        parts = urlsplit(value)
+        good = bool(parts.path) if parts.scheme == "unix" else parts.port is None or parts.port > 0
+    except ValueError:
+        good = False
+    if value and not (good and value.startswith(("redis://", "rediss://", "unix://"))):
+        raise ValueError("must be a URL such as redis://host:6379/0, rediss://... (TLS) or unix:///path/to/socket")
+    return value
+
+
 def _file(value: str) -> Path | None:
     if not value:
         return None
@@ -134,8 +154,8 @@ def _option(default: str, parse: Callable[[str], Any], meaning: str, *, secret: 
 class Settings:
     """Everything an operator can set. Field `smtp_port` is `POSTFERRY_SMTP_PORT` in the environment."""
 
-    database_url: str = _option("", _text, "PostgreSQL, e.g. postgresql://user:pass@host/db", secret=True)
-    redis_url: str = _option("", _text, "Redis or Valkey, e.g. redis://host:6379/0", secret=True)
+    database_url: str = _option("", _postgres, "PostgreSQL, e.g. postgresql://user:pass@host/db", secret=True)
+    redis_url: str = _option("", _redis, "Redis or Valkey, e.g. redis://host:6379/0", secret=True)
     secret_keys: tuple[str, ...] = _option("", _keys, "keys that encrypt secrets at rest, newest first", secret=True)
     public_url: str = _option(
         "http://127.0.0.1:3000", _url("http", "https"), "where recipients reach us: pixels and links"

@@ -36,7 +36,7 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
 
 
 def main() -> int:
-    return role.run("worker", serve, count=lambda settings: settings.worker_processes, keys=True)
+    return role.run("worker", serve, count=lambda settings: settings.worker_processes, keys=True, broker=broker.fault)
 
 
 if __name__ == "__main__":

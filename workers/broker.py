@@ -38,6 +38,16 @@ def connect(settings: Settings) -> RedisBroker:
     return broker
 
 
+def fault(url: str) -> str:
+    """What the library finds wrong with a URL before it dials; "" for nothing. What may be a password is left out."""
+    try:
+        with redis.Redis.from_url(url) as client:
+            client.connection_pool.make_connection()
+    except (ValueError, TypeError):
+        return "has a parameter after ? that is unknown, or a value that it cannot have"
+    return ""
+
+
 def enqueue(broker: RedisBroker, lease: int, priority: Priority) -> None:
     """Hands a lease to the workers. Raises BrokerAway."""
     queue = QUEUES[priority]

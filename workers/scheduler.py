@@ -247,7 +247,7 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
 
 
 def main() -> int:
-    return role.run("scheduler", serve, keys=False)
+    return role.run("scheduler", serve, keys=False, broker=brokers.fault)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def _judge(given: Mapping[str, str], *, show: bool) -> tuple[list[str], list[Che
     if show:
         print("\n" + paint("Checks", "bold"))
     try:
-        valid = settings.read(given, None)
+        valid = _valid(given)
     except settings.SettingsError as error:
         for fault in error.faults if show else ():
             print(f"{mark('failed')} {'settings':<12} {fault}")
@@ -73,6 +73,15 @@ def _judge(given: Mapping[str, str], *, show: bool) -> tuple[list[str], list[Che
     if show:
         print(f"{mark('ok')} {'settings':<12} valid")
     return [], asyncio.run(collect())
+
+
+def _valid(given: Mapping[str, str]) -> settings.Settings:
+    from relay.store import db
+
+    valid = settings.read(given, None)
+    if valid.database_url:
+        db.check_address(valid.database_url)
+    return valid
 
 
 def _show(check: Check) -> None:

@@ -10,10 +10,11 @@ from typing import Any, TypeAlias
 
 import psycopg
 from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from relay.core.errors import Refused, StoreAway
-from relay.settings import Settings
+from relay.settings import Settings, SettingsError
 
 HALF_OPEN = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 """A server that vanished without a word is noticed within half a minute; by default it would take hours."""
@@ -43,6 +44,25 @@ Connection: TypeAlias = AsyncConnection[Any]
 Pool: TypeAlias = AsyncConnectionPool[Connection]
 
 MIGRATION_LOCK = 0x706F7374  # "post"
+
+
+def check_address(database_url: str) -> None:
+    """Raises SettingsError for what PostgreSQL's library cannot read. It is asked here: a pool would try for ever.
+
+    Its own words are not passed on: they repeat what may be a part of the password.
+    """
+    try:
+        port = conninfo_to_dict(database_url).get("port")
+        good = all(part.isdecimal() for part in str(port or "").split(",") if part)
+    except psycopg.ProgrammingError:
+        good = False
+    if not good:
+        raise SettingsError(
+            [
+                "DATABASE_URL is nothing that PostgreSQL's library can read: a parameter is misspelt, the port is no "
+                "number, or a character of user or password is not escaped (%40 is @)"
+            ]
+        )
 
 
 async def open_pool(
@@ -138,6 +158,7 @@ class away_is_said:
 def migrate(database_url: str) -> list[str]:
     """Applies what is missing, one database transaction each, and returns the names. Safe from many hosts at once."""
     applied = []
+    check_address(database_url)
     with away_is_said(), psycopg.connect(database_url, autocommit=True, connect_timeout=10) as conn:
         conn.execute("select pg_advisory_lock(%s)", (MIGRATION_LOCK,))
         conn.execute(

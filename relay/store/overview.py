@@ -18,7 +18,11 @@ from relay.store.db import Connection
 
 @asynccontextmanager
 async def connected(database_url: str) -> AsyncIterator[Connection]:
-    """One connection, at once or not at all: StoreAway then has PostgreSQL's own words, which a pool would swallow."""
+    """One connection, at once or not at all: StoreAway then has PostgreSQL's own words, which a pool would swallow.
+
+    Raises SettingsError for an address that is none.
+    """
+    db.check_address(database_url)
     with db.away_is_said():
         async with await AsyncConnection.connect(database_url, autocommit=True, connect_timeout=5) as conn:
             yield conn

@@ -30,6 +30,38 @@ def test_a_secret_is_never_shown_in_a_fault() -> None:
     assert "hunter2" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["127.0.0.1:6379", "http://x", "redis://h:x", "redis://h:70000", "redis://:hunter2/@h", "unix://", "REDIS://h"],
+)
+def test_what_is_no_address_of_redis_is_a_fault(url: str) -> None:
+    with pytest.raises(settings.SettingsError, match="REDIS_URL must be a URL such as redis://") as error:
+        settings.read({"REDIS_URL": url}, dotenv=None)
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["localhost", "mysql://x", "db:5432/postferry", " "])
+def test_what_is_no_address_of_postgresql_is_a_fault(url: str) -> None:
+    with pytest.raises(settings.SettingsError, match="DATABASE_URL must be a URL such as postgresql://"):
+        settings.read({"DATABASE_URL": url}, dotenv=None)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"REDIS_URL": "redis://"},
+        {"REDIS_URL": "rediss://user:p%40ss@h:6380/1?ssl_cert_reqs=none"},
+        {"REDIS_URL": "unix:///run/valkey.sock?db=2"},
+        {"DATABASE_URL": "postgres://u:p@h1:1,h2:2/db"},
+        {"DATABASE_URL": "postgresql:///db?host=/run/postgresql"},
+        {"DATABASE_URL": "host=/run/postgresql dbname='my mail'"},
+    ],
+)
+def test_addresses_as_the_libraries_take_them(given: dict[str, str]) -> None:
+    read = settings.read(given, dotenv=None)
+    assert given == {name: getattr(read, name.lower()) for name in given}
+
+
 def test_dotenv_fills_what_the_environment_leaves_out(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text("# ports\nexport POSTFERRY_SMTP_PORT='2626'\nPOSTFERRY_API_PORT=4000\n")

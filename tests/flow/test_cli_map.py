@@ -103,6 +103,21 @@ def test_a_database_that_is_away_ends_with_69(bare: Postferry, monkeypatch: pyte
     assert "Traceback" not in shown.err
 
 
+@pytest.mark.parametrize("url", ["localhost", "mysql://x", "postgresql://me:hunter2@127.0.0.1/x?sslmod=require"])
+@pytest.mark.parametrize("command", ["queue", "migrate", "doctor"])
+def test_an_address_of_postgresql_that_is_none_ends_with_78(
+    bare: Postferry, monkeypatch: pytest.MonkeyPatch, command: str, url: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+
+    shown = bare(command)
+
+    assert shown.code == 78
+    assert "DATABASE_URL " in shown.err + shown.out
+    assert "valid" not in shown.out
+    assert "hunter2" not in shown.err + shown.out
+
+
 def test_the_data_folder_of_up_is_found(bare: Postferry, tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "env").write_text("DATABASE_URL=postgresql://nobody@127.0.0.1:1/x\n")

@@ -21,7 +21,7 @@ class Tail:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._at = path.stat().st_size if path.exists() else 0
+        self._at = end(path)
 
     def news(self) -> Iterator[str]:
         """The severe lines since the last look, one readable line each."""
@@ -64,10 +64,15 @@ def readable(line: bytes) -> str:
     return _printable(f"{time} {role:<9} {level:<8} {message}{fields}")
 
 
-def last_words(path: Path, most: int = 5) -> list[str]:
-    """The end of a log, for whoever wants to know why its process ended."""
+def end(path: Path) -> int:
+    """The bytes that a log has by now."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def last_words(path: Path, since: int = 0, most: int = 5) -> list[str]:
+    """The end of a log, for whoever wants to know why its process ended; without the log's first `since` bytes."""
     try:
-        lines = path.read_bytes()[-16_384:].splitlines()
+        lines = path.read_bytes()[since:][-16_384:].splitlines()
     except OSError:
         return []
     return [readable(line) for line in lines[-most:] if line.strip()]

@@ -67,6 +67,9 @@ class Up:
         self._settings = settings.read(self._environ, None)
         self._roles = roles(self._settings, folder)
         self._tails = [tail.Tail(log_of(folder, role.name)) for role in self._roles]
+        names = [*(server.name for server in self._servers), *(role.name for role in self._roles)]
+        # What earlier runs wrote explains nothing in this one.
+        self._earlier = {log: tail.end(log) for log in (log_of(folder, name) for name in names)}
         self._first_time = not folder.admin_token.exists()
 
     async def run(self, held: int) -> int:
@@ -141,7 +144,8 @@ class Up:
 
     def _explain(self, fault: NotReady) -> Stop:
         log = log_of(self._folder, fault.child.name)
-        return Stop(str(fault), "\n".join([*tail.last_words(log), f"the whole story: {log}"]), SOFTWARE)
+        words = tail.last_words(log, self._earlier[log]) or ["it said nothing"]
+        return Stop(str(fault), "\n".join([*words, f"the whole story: {log}"]), SOFTWARE)
 
     def _ready_block(self) -> str:
         """Where everything is, and two lines to paste."""

@@ -93,7 +93,15 @@ def test_what_is_no_log_line_is_shown_as_it_is_but_for_controls(strange: bytes) 
 
 def test_last_words_are_the_end_of_the_log(log: Path) -> None:
     write(log, *(f"line {number}\n" for number in range(100)))
-    assert last_words(log, 2) == ["line 98", "line 99"]
+    assert last_words(log, most=2) == ["line 98", "line 99"]
+
+
+def test_last_words_of_an_earlier_run_are_left_out(log: Path) -> None:
+    write(log, "old\n")
+    since = tail.end(log)
+    assert last_words(log, since) == []
+    write(log, "new\n")
+    assert last_words(log, since) == ["new"]
 
 
 def test_no_log_has_no_last_words(log: Path) -> None:

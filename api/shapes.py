@@ -20,7 +20,7 @@ QUEUE_ID = r"^[0-9a-f]{32}$"
 NO_NUL = r"^[^\x00]*$"
 ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
 PATTERNS = {
-    settings_of.ID: "must be 1 to 128 letters, digits and . _ @ + = : - and begin with a letter or digit",
+    settings_of.ID: settings_of.ID_WORDS,
     QUEUE_ID: "must be 32 hex digits",
     NO_NUL: "must not hold a NUL",
     ONE_LINE: "must not hold a line break or another control character",

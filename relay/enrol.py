@@ -37,6 +37,7 @@ async def save(pool: db.Pool, vault: Vault, settings: Settings, id: str, given: 
 
     Raises account.Faulty with every fault; then nothing was changed. What is left out stays as it is, null removes.
     """
+    settings_of.check_id(id)
     async with db.connection(pool) as conn:
         return await accounts.save(conn, vault, id, lambda old: settings_of.change(old, given, rules(settings)))
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from relay.commands import password
 from relay.commands.installation import asynchronous, opened
 from relay.commands.terminal import DATA, USAGE, Stop, describe, mark, note
+
+if TYPE_CHECKING:
+    from relay.store.accounts import Row
 
 TLS: dict[str, dict[str, Any]] = {
     "implicit": {"secure": True},
@@ -24,7 +29,7 @@ REGIONS = {"us": "https://api.mailgun.net", "eu": "https://api.eu.mailgun.net"} 
 def configure(parser: argparse.ArgumentParser) -> None:
     describe(
         parser,
-        asynchronous(_add),
+        _add,
         "Take an account on. Its password is read from a file, from stdin, from SMTP_PASSWORD (of a mailbox with "
         "another one: IMAP_PASSWORD; a key: MAILGUN_API_KEY) in the environment, or asked for; never from the command "
         "line, which every user of the machine can see. With a mailbox it gets Sent copies, bounces and replies.",
@@ -69,26 +74,60 @@ def configure(parser: argparse.ArgumentParser) -> None:
     tracking.add_argument("--no-track", dest="track", action="store_false", help="no pixels")
 
 
-async def _add(args: argparse.Namespace) -> int:
+def _add(args: argparse.Namespace) -> int:
+    """What is asked for is read before the event loop begins: in it, Ctrl-C would wait for the end of the line."""
+    from relay.core.account import check_id
+
+    with _told(args.account):
+        check_id(args.account)
+    config = _from_json(args.json) if args.json else _from_arguments(args)
+    return asynchronous(lambda args: _save(args, config))(args)
+
+
+async def _save(args: argparse.Namespace, config: dict[str, Any]) -> int:
     from relay import enrol
-    from relay.core.account import Faulty
     from relay.store import accounts
 
-    config = _from_json(args.json) if args.json else _from_arguments(args)
     async with opened(args) as here:
         there = await accounts.find(here.conn, args.account) is not None
         if there != args.update:
             raise _wrong(args.account, there)
-        try:
+        with _told(args.account):
             async with here.pool() as pool:
                 await enrol.save(pool, here.vault, here.settings, args.account, config)
-        except Faulty as faulty:
-            faults = "\n".join(f"{key} {message}" for key, message in faulty.faults)
-            raise Stop(f"account {args.account} cannot be saved like this:", faults, DATA) from None
+        saved = await accounts.find(here.conn, args.account)
     print(f"{mark('ok')} account {args.account} is {'changed' if there else 'added'}")
-    note(f"  try its servers:   postferry account verify {args.account}")
-    note(f"  send through it:   postferry send {args.account} --to you@example.com")
+    for line in _next(saved) if saved else ():
+        note(f"  {line}")
     return 0
+
+
+@contextmanager
+def _told(account: str) -> Iterator[None]:
+    """What cannot be saved ends the command with every reason."""
+    from relay.core.account import Faulty
+
+    try:
+        yield
+    except Faulty as faulty:
+        faults = "\n".join(f"{key} {message}" for key, message in faulty.faults)
+        raise Stop(f"account {account!r} cannot be saved like this:", faults, DATA) from None
+
+
+def _next(row: Row) -> Iterator[str]:
+    """What an account still lacks, and what may be done with it as it is."""
+    account, fields, sign = row.account(None), row.fields(None), mark("warning", sys.stderr)
+    for server, name in (("smtp", "upstream"), ("imap", "mailbox")):
+        secrets = {f"{server}.auth.pass", f"{server}.auth.accessToken", "oauth2.provider"}
+        if fields.get(f"{server}.auth.user") and not secrets & fields.keys():
+            ways = f"--{server}-password-file FILE, or {server.upper()}_PASSWORD in the environment"
+            yield f"{sign} its {name} has a user and no password; give it one with --update and {ways}"
+    if account.upstream is None:
+        yield f"{sign} it has no upstream to send through yet: postferry account add {row.id} --update --smtp-host HOST"
+    if account.upstream or account.imap:
+        yield f"try its servers:   postferry account verify {row.id}"
+    if account.upstream:
+        yield f"send through it:   postferry send {row.id} --to you@example.com"
 
 
 def _wrong(account: str, there: bool) -> Stop:

@@ -19,14 +19,31 @@ def read(file: str | None, *, wanted: str, variable: str = VARIABLE) -> str | No
         try:
             return _line(Path(file).read_text())
         except OSError as error:
-            raise Stop(f"cannot read the password: {error}", "", USAGE) from None
+            raise Stop(f"cannot read the password from {file}: {error.strerror}", "", USAGE) from None
+        except UnicodeDecodeError:
+            raise Stop(f"cannot read the password from {file}: it is no text in UTF-8", "", USAGE) from None
     if variable in os.environ:
         return os.environ[variable]
     if wanted and sys.stdin.isatty():
-        import getpass
-
-        return getpass.getpass(f"{wanted} (empty for none): ") or None
+        return _ask(f"{wanted} (empty for none): ", variable) or None
     return None
+
+
+def _ask(prompt: str, variable: str) -> str:
+    import getpass
+
+    try:
+        return getpass.getpass(prompt)
+    except EOFError:
+        print(file=sys.stderr)  # the prompt has no line end of its own
+        raise Stop(
+            "no password was given, and nothing is saved",
+            f"Enter alone is an empty one; it may also come from a file, or from {variable} in the environment",
+            USAGE,
+        ) from None
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        raise
 
 
 def _line(text: str) -> str | None:

@@ -140,8 +140,10 @@ def _headers(file: str) -> dict[str, str]:
 def _read(file: str) -> str:
     try:
         return sys.stdin.read() if file == "-" else Path(file).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Stop(f"cannot read {file}: {error}", "", USAGE) from None
+    except OSError as error:
+        raise Stop(f"cannot read {file}: {error.strerror}", "", USAGE) from None
+    except UnicodeDecodeError:
+        raise Stop(f"cannot read {file}: it is no text in UTF-8", "", USAGE) from None
 
 
 def _facts(one: Endpoint) -> dict[str, Any]:

@@ -6,6 +6,7 @@ change is a merge of two dicts, and a secret is a key.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -15,6 +16,7 @@ from relay.core import hosts, mailgunsettings, oauthsettings
 from relay.core.accountfields import BEARER, MODES
 from relay.core.accountfields import COPY as COPY
 from relay.core.accountfields import ID as ID
+from relay.core.accountfields import ID_WORDS as ID_WORDS
 from relay.core.accountfields import MASK as MASK
 from relay.core.accountfields import READERS as READERS
 from relay.core.accountfields import SECRETS as SECRETS
@@ -42,6 +44,12 @@ class Rules:
     sandbox: bool
     zones: Container[str]
     applications: frozenset[str] = frozenset()
+
+
+def check_id(id: str) -> None:
+    """Raises Faulty for what cannot be an account's id: every door takes the same ones."""
+    if not re.fullmatch(ID, id):
+        raise Faulty([("account", ID_WORDS)])
 
 
 def change(old: Fields, given: Mapping[str, Any], rules: Rules) -> Fields:

@@ -21,6 +21,7 @@ SECRETS = frozenset(
     }
 )
 ID = r"^[A-Za-z0-9][A-Za-z0-9._@+=:-]{0,127}$"
+ID_WORDS = "must be 1 to 128 letters, digits and . _ @ + = : - and begin with a letter or digit"
 COPY: Mapping[bool | str, Copy] = {True: Copy.APPEND, False: Copy.NONE, **{copy.value: copy for copy in Copy}}
 MOST_NETWORKS = 100
 METHODS = ("plain", "login", "cram-md5", "xoauth2", "oauthbearer")

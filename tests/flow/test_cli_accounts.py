@@ -6,14 +6,19 @@ import asyncio
 import base64
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
+from relay import enrol
+from relay.core.account import Faulty
 from relay.core.vault import Vault
-from relay.store import accounts, overview, tokens
+from relay.settings import Settings
+from relay.store import accounts, db, overview, tokens
 from relay.store.db import Connection
 from tests.flow.conftest import Postferry
 
@@ -117,6 +122,90 @@ def test_bad_settings_are_refused_by_name(
     assert refused.code == 65
     assert words in refused.err
     assert "no account" in postferry("account", "show", "shop").err
+
+
+@pytest.mark.parametrize("id", ["x 3", "", "a/b", ".a", "a\n", "ü", "a" * 129])
+def test_an_id_that_the_api_would_not_take_is_refused(postferry: Postferry, id: str) -> None:
+    refused = postferry("account", "add", id, *HOST)
+
+    assert refused.code == 65
+    assert "account must be 1 to 128 letters, digits" in refused.err
+    assert json.loads(postferry("account", "list", "--json").out) == []
+
+
+async def test_the_rule_for_ids_is_no_doors_own(pool: db.Pool, settings: Settings) -> None:
+    with pytest.raises(Faulty, match="account must be 1 to 128"):
+        await enrol.save(pool, Vault(settings.secret_keys), settings, "x 3", {})
+
+
+def test_what_an_account_lacks_to_send_is_said_in_place_of_how_to(postferry: Postferry) -> None:
+    added = postferry("account", "add", "shop", "--email", "a@b.example")
+
+    assert added.code == 0
+    assert "it has no upstream to send through yet: postferry account add shop --update --smtp-host" in added.err
+    assert "postferry send" not in added.err
+    assert "postferry send shop" in postferry("account", "add", "shop", "--update", *HOST).err
+
+
+@pytest.mark.parametrize(
+    ("user", "words"),
+    [
+        ((*HOST, "--smtp-user", "shop"), "its upstream has a user and no password"),
+        (("--imap-host", "imap.example.com", "--imap-user", "box"), "its mailbox has a user and no password"),
+    ],
+)
+def test_a_login_without_a_password_is_remarked_on(
+    process: Postferry, environ: dict[str, str], user: tuple[str, ...], words: str
+) -> None:
+    added = process("account", "add", "shop", *user, **environ)
+    renamed = process("account", "add", "shop", "--update", "--name", "The shop", **environ)
+    given = {**environ, f"{user[0][2:6].upper()}_PASSWORD": "hunter2"}
+    mended = process("account", "add", "shop", "--update", *user[-2:], **given)
+
+    assert [done.code for done in (added, renamed, mended)] == [0, 0, 0]
+    assert [words in done.err for done in (added, renamed, mended)] == [True, True, False]
+
+
+def test_a_password_file_that_cannot_be_read_is_named(postferry: Postferry, tmp_path: Path) -> None:
+    (tmp_path / "latin").write_bytes(b"caf\xe9")
+
+    for file, reason in (("nowhere", "No such file or directory"), ("latin", "it is no text in UTF-8")):
+        refused = postferry("account", "add", "shop", *HOST, "--smtp-user", "a", "--smtp-password-file", file)
+        assert refused.code == 64
+        assert f"cannot read the password from {file}: {reason}" in refused.err
+
+
+def at_a_terminal(environ: dict[str, str], tmp_path: Path, key: bytes) -> tuple[int, str]:
+    """The command at a terminal of its own, where somebody presses this key when the password is asked for."""
+    keyboard, screen = os.openpty()
+    shell = ("sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1', os.ttyname(screen))
+    argv = (sys.executable, "-P", "-m", "relay", "account", "add", "shop", *HOST, "--smtp-user", "shop")
+    command = subprocess.Popen([*shell, *argv], cwd=tmp_path, env={**os.environ, **environ}, start_new_session=True)
+    shown = b""
+    try:
+        while b"(empty for none): " not in shown:
+            shown += os.read(keyboard, 1000)
+        os.write(keyboard, key)
+        code = command.wait(10)
+        os.set_blocking(keyboard, False)
+        return code, os.read(keyboard, 1000).decode()
+    finally:
+        command.kill()
+        command.wait()
+        os.close(keyboard)
+        os.close(screen)
+
+
+def test_ctrl_c_at_the_password_ends_at_once(environ: dict[str, str], tmp_path: Path) -> None:
+    assert at_a_terminal(environ, tmp_path, b"\x03") == (130, "\r\n")
+
+
+def test_ctrl_d_at_the_password_ends_kindly(environ: dict[str, str], tmp_path: Path) -> None:
+    code, said = at_a_terminal(environ, tmp_path, b"\x04")
+
+    assert code == 64
+    assert "no password was given, and nothing is saved" in said
+    assert "SMTP_PASSWORD" in said
 
 
 MAILBOX = ("--imap-host", "imap.example.com")

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from relay.commands.terminal import describe
+from relay.commands.terminal import DEFAULT_DATA, describe
 
 ROLES = {
     "smtp": ("relay.smtpd", "Take mail on SMTP. Needs DATABASE_URL; several may run on one port or on many hosts."),
@@ -44,8 +44,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         )
         return
     module, text = ROLES[name]
-    describe(parser, _become, text, name, f"{name} --data .postferry      # one more beside a running `postferry up`")
-    parser.set_defaults(module=module, data=None)
+    describe(
+        parser,
+        _become,
+        text,
+        f"{name}      # beside a running `postferry up`: one more, over its servers",
+        f"{name} --data /var/lib/postferry",
+    )
+    parser.set_defaults(module=module, data=None)  # None: nobody gave it
 
 
 def _up(args: argparse.Namespace) -> int:
@@ -55,11 +61,17 @@ def _up(args: argparse.Namespace) -> int:
 
 
 def _become(args: argparse.Namespace) -> int:
-    """The environment decides; with --data, that of the `postferry up` in DIR fills the gaps."""
-    environ = dict(os.environ)
-    if args.data:
-        from relay.commands.installation import known
+    """The environment decides, then `.env`, which the role reads; that of the `postferry up` in DIR fills the gaps.
 
-        environ = {**known(Path(args.data)), **environ}
+    Unless somebody names a database and no DIR: a role of systemd's or in a container belongs to no folder that happens
+    to lie where it starts.
+    """
+    from relay import settings
+    from relay.commands.installation import known
+
+    environ, dotenv = dict(os.environ), settings.env_file(Path(".env"))
+    if args.data or not (dotenv | environ).get("DATABASE_URL"):
+        filling = known(Path(args.data or DEFAULT_DATA))
+        environ = {name: text for name, text in filling.items() if name not in dotenv} | environ
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, "-P", "-m", args.module], environ)  # noqa: S606 - no shell is the point

@@ -213,11 +213,18 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
     assert done.stderr.strip() == "[]"
 
 
-def test_a_role_takes_the_place_of_the_command(
-    bare: Postferry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    became: list[tuple[list[str], dict[str, str]]] = []
+Became = list[tuple[list[str], dict[str, str]]]
+
+
+@pytest.fixture
+def became(monkeypatch: pytest.MonkeyPatch) -> Became:
+    """What the command became: the module and the environment of each."""
+    became: Became = []
     monkeypatch.setattr(os, "execve", lambda path, argv, environ: became.append((argv[-2:], environ)))
+    return became
+
+
+def test_a_role_takes_the_place_of_the_command(bare: Postferry, became: Became, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "env").write_text("DATABASE_URL=postgresql://here\n")
 
@@ -228,3 +235,42 @@ def test_a_role_takes_the_place_of_the_command(
     assert became[0][1]["DATABASE_URL"] == "postgresql://here"
     assert became[1][0] == ["-m", "api"]
     assert "DATABASE_URL" not in became[1][1]
+
+
+def test_a_role_beside_a_running_up_needs_no_setting(
+    bare: Postferry, became: Became, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order of every command: the environment, .env, DIR/env."""
+    (tmp_path / ".postferry").mkdir()
+    (tmp_path / ".postferry" / "env").write_text(
+        "DATABASE_URL=postgresql://here\nREDIS_URL=redis://here\nPOSTFERRY_LOG_LEVEL=error\nPOSTFERRY_API_PORT=1\n"
+    )
+    (tmp_path / ".env").write_text("POSTFERRY_LOG_LEVEL=debug\n")
+    monkeypatch.setenv("POSTFERRY_API_PORT", "2")
+
+    bare("worker")
+
+    environ = became[0][1]
+    assert (environ["DATABASE_URL"], environ["REDIS_URL"]) == ("postgresql://here", "redis://here")
+    assert environ["POSTFERRY_API_PORT"] == "2"
+    assert "POSTFERRY_LOG_LEVEL" not in environ, "the role reads .env itself"
+
+
+@pytest.mark.parametrize("place", ["environment", ".env"])
+def test_a_role_with_a_database_of_its_own_takes_nothing_from_a_folder_that_lies_there(
+    bare: Postferry, became: Became, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """A service or a container behaves as ever, wherever it is started."""
+    (tmp_path / ".postferry").mkdir()
+    (tmp_path / ".postferry" / "env").write_text("DATABASE_URL=postgresql://here\nREDIS_URL=redis://here\n")
+    if place == ".env":
+        (tmp_path / ".env").write_text("DATABASE_URL=postgresql://elsewhere\n")
+    else:
+        monkeypatch.setenv("DATABASE_URL", "postgresql://elsewhere")
+
+    bare("worker")
+    bare("worker", "--data", ".postferry")
+
+    assert "REDIS_URL" not in became[0][1]
+    assert became[1][1]["REDIS_URL"] == "redis://here"
+    assert all(environ.get("DATABASE_URL") != "postgresql://here" for _, environ in became)

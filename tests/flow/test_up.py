@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from relay.ready import Notice
+
 ROOT = Path(__file__).parent.parent.parent
 SECONDS = 60.0
 
@@ -185,6 +187,22 @@ def test_a_role_that_dies_is_started_again(up: Run) -> None:
     os.kill(up.pid_of("-m workers.scheduler"), signal.SIGKILL)
     up.wait_for("scheduler was killed by SIGKILL; it is started again")
     up.wait_for("scheduler is back")
+
+
+def test_one_more_worker_beside_it_needs_no_setting(up: Run) -> None:
+    (up.home / ".postferry").symlink_to("data")
+    notice = Notice(up.home / "notice")
+    role = [sys.executable, "-m", "relay", "worker"]
+    kept = {name: text for name, text in up.environ.items() if not name.startswith("POSTFERRY_")}
+    worker = subprocess.Popen(role, cwd=up.home, env={**kept, "NOTIFY_SOCKET": str(notice.path)})
+    try:
+        until(lambda: notice.heard() or worker.poll() is not None)
+        worker.terminate()
+        assert worker.wait(SECONDS) == 0
+    finally:
+        worker.kill()
+        worker.wait()
+        notice.close()
 
 
 def test_postgres_that_dies_is_started_again(up: Run) -> None:

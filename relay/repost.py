@@ -52,6 +52,11 @@ async def repost(
     return total, after
 
 
+async def absent(conn: Connection, vault: Vault, id: int, account: str | None, wish: Wish) -> list[int]:
+    """The named events that this endpoint cannot be posted: not there, another account's, not subscribed to."""
+    return await replays.absent(conn, await subscribe.found(conn, vault, id, account), wish.ids) if wish.ids else []
+
+
 async def test(conn: Connection, vault: Vault, id: int, account: str | None) -> tuple[int, int]:
     """Have a test event posted to this endpoint alone: ids of event and posting. Raises Refused as `repost`."""
     return await replays.test(conn, await _ready(conn, vault, id, account))

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -162,8 +162,25 @@ async def _replay(args: argparse.Namespace) -> int:
             if after is None:
                 break
             note(f"  {total} ...")
-    print(f"{mark('ok')} {total} event{'s' * (total != 1)} will be posted to webhook {args.id}")
+        absent = await repost.absent(here.conn, here.vault, args.id, None, wish)
+    if total or not ids:
+        print(f"{mark('ok')} {total} event{'s' * (total != 1)} will be posted to webhook {args.id}")
+    elif not absent:
+        print(f"nothing to do: it is about to be posted to webhook {args.id} anyway")
+    if absent:
+        raise _absent(args.id, absent)
     return 0
+
+
+def _absent(id: int, events: Sequence[int]) -> Stop:
+    from relay.core.webhook import event_id
+
+    names = ", ".join(map(event_id, events[:5])) + (f" and {len(events) - 5} more" if len(events) > 5 else "")
+    return Stop(
+        f"there is no {names} for webhook {id}",
+        "an event may be gone, another account's, or of a kind that it is not subscribed to; what was posted: "
+        f"postferry webhook log {id}",
+    )
 
 
 async def _test(args: argparse.Namespace) -> int:

@@ -61,6 +61,16 @@ AGAIN = f"""
     select (select count(*) from revived) + (select count(*) from made) as replayed
 """  # noqa: S608 - the text is ours
 
+# The events of these ids that the endpoint may have.
+NAMED = """
+    chosen as (
+        select e.id, e.account_id from events e
+        where e.id = any(%(events)b) and (%(account)s::text is null or e.account_id = %(account)s)
+            and ((%(types)s::text[] = '{}' or e.type = any(%(types)s)) and e.type <> %(test)s
+                or exists (select from postings p where p.endpoint_id = %(endpoint)s and p.event_id = e.id))
+    )
+"""
+
 
 async def named(conn: Connection, endpoint: Endpoint, events: Sequence[int]) -> int:
     """Post these events again, or for the first time; tells how many.
@@ -69,16 +79,18 @@ async def named(conn: Connection, endpoint: Endpoint, events: Sequence[int]) -> 
     """
     return await _number(
         conn,
-        f"""
-        with chosen as (
-            select e.id, e.account_id from events e
-            where e.id = any(%(events)b) and (%(account)s::text is null or e.account_id = %(account)s)
-                and ((%(types)s::text[] = '{{}}' or e.type = any(%(types)s)) and e.type <> %(test)s
-                    or exists (select from postings p where p.endpoint_id = %(endpoint)s and p.event_id = e.id))
-        ), {AGAIN}
-        """,  # noqa: S608 - the text is ours
+        f"with {NAMED}, {AGAIN}",
         _whose(endpoint, endpoint.events) | {"events": list(events)},
     )
+
+
+async def absent(conn: Connection, endpoint: Endpoint, events: Sequence[int]) -> list[int]:
+    """Those of these events that `named` leaves out, but for what is about to be posted anyway."""
+    cursor = await conn.execute(
+        f"with {NAMED} select id from unnest(%(events)b::bigint[]) id where id not in (select id from chosen)".encode(),  # noqa: S608 - the text is ours
+        _whose(endpoint, endpoint.events) | {"events": list(events)},
+    )
+    return [row[0] for row in await cursor.fetchall()]
 
 
 async def between(

@@ -182,6 +182,23 @@ def test_a_time_or_an_event_is_replayed(postferry: Postferry, conn: Any, hook: s
     assert states(conn) == ["pending", "pending"]
 
 
+def test_an_event_that_is_not_there_is_told(postferry: Postferry, conn: Any, hook: str) -> None:
+    id = event(conn, "delivered", status=200)
+    (others,) = conn.execute(
+        "insert into events (account_id, type, data) values ('', 'messageSent', '{}') returning id"
+    ).fetchone()
+
+    nothing = postferry("webhook", "replay", hook, "--event-id", "evt_999")
+    some = postferry("webhook", "replay", hook, "--event-id", f"evt_{id}", "--event-id", f"evt_{others}")
+    again = postferry("webhook", "replay", hook, "--event-id", f"evt_{id}")
+
+    assert (nothing.code, nothing.out) == (65, "")
+    assert "there is no evt_999 for webhook 1" in nothing.err
+    assert (some.code, "1 event will be posted" in some.out) == (65, True)
+    assert f"there is no evt_{others} for" in some.err
+    assert (again.code, "about to be posted" in again.out) == (0, True)
+
+
 @pytest.mark.parametrize("argv", [(), ("--failed", "--event-id", "evt_1"), ("--event-id", "1x"), ("--since", "soon")])
 def test_a_replay_of_nothing_in_particular_is_a_usage_error(
     postferry: Postferry, conn: Any, hook: str, argv: tuple[str, ...]

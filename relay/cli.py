@@ -18,6 +18,7 @@ from relay.commands.terminal import (
     Parser,
     Stop,
     complain,
+    nearest,
     paint,
 )
 
@@ -55,7 +56,8 @@ def _run(given: list[str]) -> int:
         return 0
     command = commands.find(name)
     if command is None:
-        raise Stop(f"there is no command {name!r}{_nearest(name)}", "see: postferry --help", USAGE)
+        near = nearest(name, [command.name for command in commands.COMMANDS])
+        raise Stop(f"there is no command {name!r}{near}", "see: postferry --help", USAGE)
     parser = Parser(prog=f"postferry {name}")
     import_module(f"relay.commands.{command.module}").configure(parser)
     args = parser.parse_args(given[1:])
@@ -77,13 +79,6 @@ def _help() -> str:
     lines += ["", paint("Examples", "bold"), commands.EXAMPLES.rstrip()]
     lines += ["", "Settings come from the environment and .env: postferry doctor lists them all."]
     return "\n".join(lines)
-
-
-def _nearest(name: str) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, [command.name for command in commands.COMMANDS], 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _explain(error: Exception) -> int:

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn, TextIO
 
 USAGE, DATA, UNAVAILABLE, SOFTWARE, TEMPFAIL, NOPERM, CONFIG = 64, 65, 69, 70, 75, 77, 78  # sysexits.h
@@ -85,6 +85,14 @@ def complain(message: str, advice: str = "") -> None:
         print(f"  {line}", file=sys.stderr)
 
 
+def nearest(word: str, words: Collection[str]) -> str:
+    """`; did you mean 'list'?` for a slip of the pen, else nothing."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, words, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
 def span(seconds: float) -> str:
     """12 ms, 3.4 s, 5 min, 2 h, 3 days."""
     for most, unit, size in ((1, "ms", 0.001), (100, "s", 1), (5400, "min", 60), (172_800, "h", 3600)):
@@ -117,6 +125,27 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         complain(message, f"see: {self.prog} --help")
         sys.exit(USAGE)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """What is left over is told here, where it was not understood, and not by the command above."""
+        known, over = super().parse_known_args(args, namespace)
+        if over:
+            options = [name for name in self._option_string_actions if name.startswith("--")]
+            near = nearest(over[0].partition("=")[0], options) if over[0].startswith("-") else ""
+            self.error(f"unrecognized arguments: {' '.join(map(clean, over))}{near}")
+        return known, over
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        choices = [str(choice) for choice in action.choices or ()]
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            near = nearest(str(value), choices)
+            if isinstance(action, argparse._SubParsersAction):
+                there = f"there are: {', '.join(choices)}"
+                raise argparse.ArgumentError(None, f"there is no command {value!r}{near or ';'} {there}") from None
+            error.message += near
+            raise
 
 
 Run = Callable[[argparse.Namespace], int]

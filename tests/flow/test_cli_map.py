@@ -64,6 +64,28 @@ def test_a_slip_of_the_pen_is_understood(bare: Postferry) -> None:
     assert "did you mean 'queue'?" in shown.err
 
 
+@pytest.mark.parametrize(
+    ("argv", "words", "way"),
+    [
+        (("account", "lst"), "no command 'lst'; did you mean 'list'?", "account"),
+        (("account", "remove", "x1"), "no command 'remove'; did you mean 'resume'? there are: add, list,", "account"),
+        (("account", "xyzzy"), "no command 'xyzzy'; there are: add, list,", "account"),
+        (("queue", "--jsn"), "unrecognized arguments: --jsn; did you mean '--json'?", "queue"),
+        (("account", "add", "shop", "--smtphost=h"), "did you mean '--smtp-host'?", "account add"),
+        (("account", "add", "shop", "--smtp-tls", "implict"), "did you mean 'implicit'?", "account add"),
+        (("account", "add", "shop", "more"), "unrecognized arguments: more\n", "account add"),
+    ],
+)
+def test_a_slip_in_a_command_is_understood_and_its_own_help_named(
+    bare: Postferry, argv: tuple[str, ...], words: str, way: str
+) -> None:
+    shown = bare(*argv)
+
+    assert shown.code == 64
+    assert words in shown.err
+    assert f"see: postferry {way} --help\n" in shown.err
+
+
 def test_wrong_arguments_end_with_64_and_the_way_to_help(bare: Postferry) -> None:
     shown = bare("token", "revoke", "three")
 

@@ -281,8 +281,8 @@ class Settings:
 
     metrics_dir: Path | None = _option("", _folder, "folder that the processes of this host share their metrics in")
     metrics_port: int = _option("0", _whole(0, 65535), "port where a role without the API shows its metrics; 0 = off")
-    log_level: str = _option("info", _text, "debug, info, warning or error")
-    log_format: str = _option("auto", _text, "json, text, or auto: text on a terminal")
+    log_level: str = _option("info", _one_of("debug", "info", "warning", "error"), "debug, info, warning or error")
+    log_format: str = _option("auto", _one_of("json", "text", "auto"), "json, text, or auto: text on a terminal")
 
     @property
     def applications(self) -> dict[str, tuple[str, str]]:
@@ -340,10 +340,6 @@ def _together(values: Mapping[str, Any]) -> list[str]:
         if bool(values[f"{name.lower()}_client_id"]) != bool(values[f"{name.lower()}_client_secret"]):
             both = f"POSTFERRY_{name}_CLIENT_ID and POSTFERRY_{name}_CLIENT_SECRET"
             faults.append(f"{both} go together: set both or neither")
-    if values["log_level"] not in ("debug", "info", "warning", "error"):
-        faults.append("POSTFERRY_LOG_LEVEL must be debug, info, warning or error")
-    if values["log_format"] not in ("json", "text", "auto"):
-        faults.append("POSTFERRY_LOG_FORMAT must be json, text or auto")
     return faults
 
 

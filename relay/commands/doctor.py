@@ -1,4 +1,4 @@
-"""`postferry doctor`: check this installation, and list every setting with its meaning, default and value."""
+"""`postferry doctor`: list every setting with its meaning, default and value, and check this installation."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     describe(
         parser,
         _doctor,
-        "Check settings, database, schema, clock, secrets, queue, mailboxes, broker, ports, certificate and exposure; "
-        "then list every setting with its value, default and meaning. Nothing is changed. Exit 0: well; 69: something "
-        "failed; 78: the settings are wrong.",
+        "List every setting with its value, default and meaning; then, where a terminal shows it, check settings, "
+        "database, schema, clock, secrets, queue, mailboxes, broker, ports, certificate and exposure. Nothing is "
+        "changed. Exit 0: well; 69: something failed; 78: the settings are wrong.",
         "doctor",
         "doctor --json | jq '.checks[] | select(.finding != \"ok\")'",
         "doctor --new-key        # a key for POSTFERRY_SECRET_KEYS",

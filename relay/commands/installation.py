@@ -66,10 +66,10 @@ def known(folder: Path) -> dict[str, str]:
 
 
 def read_with_database(args: argparse.Namespace) -> settings.Settings:
-    given = read(args)
+    given, folder = read(args), Path(args.data).absolute()
     if not given.database_url:
         raise Stop(
-            f"there is no database: DATABASE_URL is not set, and no `postferry up` has run in {args.data}",
+            f"there is no database: DATABASE_URL is not set, and no `postferry up` has run in {folder}",
             "start one:     postferry up\nor its folder: --data DIR\nor name yours: export DATABASE_URL=postgresql://user@host/database",
             CONFIG,
         )

@@ -24,7 +24,8 @@ def ask(url: str, command: str, *words: str, seconds: float = 5) -> str:
                 _exchange(stream, "AUTH", *user, unquote(parts.password))
             return _exchange(stream, command, *words)
     except (OSError, ValueError) as error:
-        raise Away(str(error) or type(error).__name__) from error
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise Away(f"{_place(parts)}: {reason}") from error
 
 
 @contextlib.contextmanager
@@ -38,6 +39,13 @@ def _connected(parts: SplitResult, seconds: float) -> Iterator[BufferedRWPair]:
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             line = stack.enter_context(context.wrap_socket(line, server_hostname=parts.hostname))
         yield stack.enter_context(line.makefile("rwb"))
+
+
+def _place(parts: SplitResult) -> str:
+    """Whom the URL names, without the password."""
+    return (
+        unquote(parts.path) if parts.scheme == "unix" else f"{parts.hostname or '127.0.0.1'} port {parts.port or 6379}"
+    )
 
 
 def _dial(parts: SplitResult, seconds: float) -> socket.socket:

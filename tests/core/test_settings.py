@@ -62,6 +62,17 @@ def test_addresses_as_the_libraries_take_them(given: dict[str, str]) -> None:
     assert given == {name: getattr(read, name.lower()) for name in given}
 
 
+@pytest.mark.parametrize(
+    ("name", "words"), [("LOG_LEVEL", "debug, info, warning, error"), ("LOG_FORMAT", "json, text")]
+)
+def test_a_word_that_is_none_of_them_is_shown_among_the_other_faults(name: str, words: str) -> None:
+    with pytest.raises(settings.SettingsError) as error:
+        settings.read({f"POSTFERRY_{name}": "loud", "POSTFERRY_SMTP_PORT": "x"}, dotenv=None)
+    (fault,) = (one for one in error.value.faults if name in one)
+    assert f"must be one of {words}" in fault
+    assert fault.endswith("(is 'loud')")
+
+
 def test_dotenv_fills_what_the_environment_leaves_out(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text("# ports\nexport POSTFERRY_SMTP_PORT='2626'\nPOSTFERRY_API_PORT=4000\n")
@@ -73,7 +84,6 @@ def test_dotenv_fills_what_the_environment_leaves_out(tmp_path: Path) -> None:
     ("given", "fault"),
     [
         ({"POSTFERRY_LEASE_SECONDS": "5", "POSTFERRY_LEASE_BUDGET": "5"}, "LEASE_BUDGET must be less"),
-        ({"POSTFERRY_LOG_LEVEL": "loud"}, "LOG_LEVEL must be"),
         ({"POSTFERRY_TLS_KEY": __file__}, "go together"),
     ],
 )

@@ -70,6 +70,13 @@ def test_wrong_settings_are_all_told(postferry: Postferry, monkeypatch: pytest.M
     assert "POSTFERRY_SMTP_PORT must" in shown.out
 
 
+def test_the_help_tells_the_order_that_is(postferry: Postferry) -> None:
+    shown, told = postferry("doctor").out, " ".join(postferry("doctor", "--help").out.split())
+
+    assert shown.index("DATABASE_URL") < shown.index("Checks")
+    assert told.index("List every setting") < told.index("check settings")
+
+
 def test_a_new_key_is_a_key(bare: Postferry) -> None:
     key = bare("doctor", "--new-key").out.strip()
 

@@ -97,10 +97,11 @@ def test_version(bare: Postferry) -> None:
     assert bare("--version").out.startswith("postferry 0.")
 
 
-def test_without_a_database_it_says_how_to_get_one(bare: Postferry) -> None:
+def test_without_a_database_it_says_how_to_get_one(bare: Postferry, tmp_path: Path) -> None:
     shown = bare("queue")
 
     assert shown.code == 78
+    assert f"has run in {tmp_path / '.postferry'}\n" in shown.err
     assert "postferry up" in shown.err
 
 

@@ -66,7 +66,7 @@ def test_user_and_password_are_said_first() -> None:
 
 
 def test_nobody_there_is_away() -> None:
-    with pytest.raises(resp.Away):
-        resp.ask("redis://127.0.0.1:1", "PING")
-    with pytest.raises(resp.Away):
+    with pytest.raises(resp.Away, match=r"^127\.0\.0\.1 port 1: Connection refused"):
+        resp.ask("redis://me:hunter2@127.0.0.1:1", "PING")
+    with pytest.raises(resp.Away, match=r"^/nowhere\.sock: No such file or directory"):
         resp.ask("unix:///nowhere.sock", "PING")

@@ -13,6 +13,7 @@ from relay.deliver import Deliverer
 from relay.settings import Settings
 from relay.store import db
 from workers import actors, broker
+from workers.outage import Outage
 
 CONNECTIONS = 6  # to PostgreSQL, of one process: outcomes share commits, so few are needed
 THREADS = 4  # of dramatiq's; each hands a lease to the event loop and is free again
@@ -26,6 +27,7 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
         deliverer = Deliverer(pool, settings, Vault(settings.secret_keys))
         source = broker.connect(settings)
         actors.declare(source, lambda lease: asyncio.run_coroutine_threadsafe(deliverer.take(lease), loop).result())
+        Outage().listen()
         worker = Worker(source, worker_threads=THREADS, worker_timeout=PICK_UP)
         worker.start()
         ready.announce()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import redis
 from dramatiq import Message
 from dramatiq.brokers.redis import RedisBroker
+from dramatiq.errors import BrokerConnectionError
 
 from relay.core.model import Priority
 from relay.settings import Settings
@@ -15,6 +16,10 @@ QUEUES = {Priority.HIGH: "high", Priority.NORMAL: "normal", Priority.BULK: "bulk
 
 class BrokerAway(Exception):
     """Redis cannot be reached, or is not ready."""
+
+
+AWAY = (BrokerAway, BrokerConnectionError, redis.RedisError)
+"""The same in everybody's words."""
 
 
 def connect(settings: Settings) -> RedisBroker:

@@ -19,6 +19,7 @@ from relay.store import db, leases, turns
 from relay.store.leases import Lease
 from workers import broker as brokers
 from workers.housekeeping import Housekeeper
+from workers.outage import Outage
 
 log = logging.getLogger("postferry.scheduler")
 
@@ -43,6 +44,7 @@ class Scheduler:
 
     def __init__(self, pool: db.Pool, broker: RedisBroker, settings: Settings) -> None:
         self._pool, self._broker, self._settings = pool, broker, settings
+        self._outage = Outage()
         self._due: set[str] = set()  # accounts that were named as having work
         self._more: set[str] = set()  # accounts that had more than one lease could hold
         self._look = True  # go through the accounts with work, whoever they are
@@ -71,7 +73,7 @@ class Scheduler:
                     await self._pause(stopping, 0.5)
                 except brokers.BrokerAway as error:
                     metrics.REDIS_ERRORS.inc()
-                    log.warning("waiting for Redis: %s", error)
+                    self._outage.tell(error)
                     await self._pause(stopping, 0.5)
         finally:
             await ending.end((listener, stopper, housekeeper))

@@ -237,11 +237,17 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as fault:
         print(f"sandbox: cannot make {args.dir}: {fault.strerror}", file=sys.stderr)
         return CANNOT_CREATE
-    try:
-        return processes.run(1, lambda stopping: serve(folder, args.port, stopping))
-    except OSError as fault:
-        print(f"sandbox: cannot listen on port {args.port}: {fault.strerror}", file=sys.stderr)
-        return UNAVAILABLE
+    code = 0
+
+    async def until(stopping: asyncio.Event) -> None:
+        nonlocal code
+        try:
+            await serve(folder, args.port, stopping)
+        except OSError as fault:
+            print(f"sandbox: cannot listen on port {args.port}: {fault.strerror}", file=sys.stderr)
+            code = UNAVAILABLE
+
+    return processes.run(1, until) or code
 
 
 if __name__ == "__main__":

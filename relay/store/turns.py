@@ -70,9 +70,8 @@ async def accounts_with_work(conn: Connection, after: str, *, most: int) -> list
                     order by d.account_id limit 1)
             from turn where turn.account_id is not null
         )
-        select account_id from turn t where exists (
-            select from accounts a
-            where a.id = t.account_id and a.state <> 'paused' and coalesce(a.retry_at <= now(), true))
+        select account_id from turn t where (  -- no EXISTS: as a join it would lose the order, or need all of them
+            select state <> 'paused' and coalesce(retry_at <= now(), true) from accounts where id = t.account_id)
         limit %(most)s
         """,
         {"after": after, "most": most},

@@ -52,6 +52,19 @@ async def test_only_accounts_with_ready_work_are_found_in_turn(pool: db.Pool) ->
         assert await turns.accounts_with_work(conn, "", most=1) == ["c"]
 
 
+async def test_the_turn_comes_to_all_accounts_in_their_order_however_many_there_are(pool: db.Pool) -> None:
+    """Also where the planner knows how many, and would rather join than look them up."""
+    async with db.connection(pool) as conn:
+        await conn.execute("insert into accounts (id) select 'account-' || n from generate_series(1, 10000) n")
+        names = sorted(f"account-{number}" for number in range(1, 10_000, 500))
+        await stored(conn, *(prepared(account=name) for name in names))
+        await conn.execute("vacuum analyze")
+        found = [""]
+        while accounts := await turns.accounts_with_work(conn, found[-1], most=1):
+            found += accounts
+    assert found[1:] == names
+
+
 async def test_future_mail_is_promoted_when_its_hour_comes(pool: db.Pool) -> None:
     async with db.connection(pool) as conn:
         await stored(conn, prepared(send_at=datetime.now(UTC) + timedelta(hours=1)))

@@ -26,7 +26,6 @@ log = logging.getLogger("postferry.scheduler")
 TURN = 100  # accounts whose turn comes in one database transaction
 GATHER = 0.03  # s; between two turns, so that what comes meanwhile shares a lease
 LOOK_AGAIN = 1.0  # s; a hold is believed so long at most, since the limit itself may be changed
-SHARE, LEAST = 4, 5  # an account may have one in so many of the free leases, or so many, whatever it asks for
 MOST_WAITING = 400  # leases that no worker has begun: more would only grow old in the broker
 FORGOTTEN = 5.0  # s after which a lease that was not begun is enqueued again
 RECONNECT = 3.0  # s that a worker takes at most to notice that PostgreSQL is back
@@ -50,6 +49,7 @@ class Scheduler:
         self._look = True  # go through the accounts with work, whoever they are
         self._cursor = ""  # the account whose turn was last
         self._held: dict[str, Hold] = {}
+        self._share = limits.share(0)
         self._woken = asyncio.Event()
         self._clock = asyncio.get_running_loop().time
         self._recover_at = 0.0
@@ -86,9 +86,11 @@ class Scheduler:
             if self._clock() >= self._recover_at:
                 self._recover_at = self._clock() + self._settings.tick_seconds
                 await self._recover(conn)
-            if await leases.waiting(conn) >= MOST_WAITING:
+            held, waiting = await leases.count(conn)
+            if waiting >= MOST_WAITING:
                 self._look = True
                 return False
+            self._share = limits.share(self._settings.worker_leases - held)
             granted = await self._grant(conn, self._named())
             if look:
                 granted += await self._turn(conn)
@@ -126,8 +128,8 @@ class Scheduler:
             return 0
         async with conn.transaction():
             turn = await turns.take_turn(conn, accounts)
-            size, share = self._settings.lease_size, await self._share(conn)
-            usages = await turns.usage(conn, turn, size=size, share=share) if turn else []
+            size = self._settings.lease_size
+            usages = await turns.usage(conn, turn, size=size, share=self._share) if turn else []
             rooms = {usage.account: limits.room(usage) for usage in usages}
             open_rooms = {account: room for account, room in rooms.items() if room > 0}
             granted = await turns.grant(conn, open_rooms, seconds=self._settings.lease_seconds) if open_rooms else []
@@ -139,12 +141,6 @@ class Scheduler:
         full = {lease.account for lease in granted if lease.size >= rooms[lease.account]}
         self._more |= full
         return len(granted)
-
-    async def _share(self, conn: db.Connection) -> int:
-        """Leases that any one account may have. The fuller a worker's hands would be, the fewer: some stay free for
-        those that have none, though several accounts have servers that hang.
-        """
-        return max(LEAST, (self._settings.worker_leases - await leases.count(conn)) // SHARE)
 
     async def _hold(self, conn: db.Connection, usage: limits.Usage) -> None:
         """Remembers until when a window holds the account; what is in flight ends its own hold by a wake-up."""

@@ -24,6 +24,15 @@ class Held:
     need: int
 
 
+def share(free: int) -> int:
+    """Leases that any one account may have, of so many that are free: a quarter, or five, whatever it asks for.
+
+    The fuller a worker's hands, the fewer: some stay free for accounts that have none, though several have servers that
+    hang.
+    """
+    return max(5, free // 4)
+
+
 def room(usage: Usage) -> int:
     """Deliveries that may be claimed now. What is in flight holds a slot of every window."""
     if usage.connections <= 0:

@@ -31,17 +31,11 @@ class Recovered:
     unknown: int
 
 
-async def waiting(conn: Connection) -> int:
-    """Leases that no worker has started."""
-    cursor = await conn.execute("select count(*) from leases where started_at is null")
-    (count,) = await cursor.fetchone() or (0,)
-    return int(count)
-
-
-async def count(conn: Connection) -> int:
-    """Leases in all."""
-    (number,) = await (await conn.execute("select count(*) from leases")).fetchone() or (0,)
-    return int(number)
+async def count(conn: Connection) -> tuple[int, int]:
+    """Leases in all, and those of them that no worker has started."""
+    cursor = await conn.execute("select count(*), count(*) filter (where started_at is null) from leases")
+    held, waiting = await cursor.fetchone() or (0, 0)
+    return int(held), int(waiting)
 
 
 async def forgotten(conn: Connection, *, seconds: float) -> list[Lease]:

@@ -9,6 +9,7 @@ from uuid import UUID
 from relay.store import states
 from relay.store.db import Connection
 from relay.store.rollups import COUNTS
+from relay.store.turns import WITH_WORK
 
 FIRST = UUID(int=0)  # comes before all ids
 MOST_DELIVERIES = 2000  # whose rows are locked at once
@@ -129,18 +130,12 @@ async def forget_mail(conn: Connection, account: str, most: int) -> int:
 async def orphaned(conn: Connection) -> list[str]:
     """Ids that mail is kept for, and that are no accounts: it came in at the moment when they were removed."""
     cursor = await conn.execute(
-        """
-        with recursive turn as (
-            (select account_id from deliveries where ready and state in ('queued', 'deferred')
-             order by account_id limit 1)
-            union all
-            select (select d.account_id from deliveries d where ready and state in ('queued', 'deferred')
-                    and d.account_id > turn.account_id order by d.account_id limit 1)
-            from turn where turn.account_id is not null
-        )
+        f"""
+        with recursive {WITH_WORK}
         select account_id from turn
         where account_id is not null and not exists (select from accounts where id = account_id)
-        """
+        """.encode(),  # noqa: S608 - the text is ours
+        {"after": ""},
     )
     return [row[0] for row in await cursor.fetchall()]
 

@@ -56,24 +56,29 @@ async def next_due(conn: Connection) -> float | None:
     return row[0] if row else None
 
 
+# Accounts that have ready deliveries, in their order: one index probe each, however much they have.
+WITH_WORK = """
+turn as (
+    (select account_id from deliveries
+     where ready and state in ('queued', 'deferred') and account_id > %(after)s order by account_id limit 1)
+    union all
+    select (select d.account_id from deliveries d
+            where ready and state in ('queued', 'deferred') and d.account_id > turn.account_id
+            order by d.account_id limit 1)
+    from turn where turn.account_id is not null
+)
+"""
+
+
 async def accounts_with_work(conn: Connection, after: str, *, most: int) -> list[str]:
     """Accounts that have ready deliveries and may send, in turn from `after` on: two index probes each."""
     cursor = await conn.execute(
-        """
-        with recursive turn as (
-            (select account_id from deliveries
-             where ready and state in ('queued', 'deferred') and account_id > %(after)s
-             order by account_id limit 1)
-            union all
-            select (select d.account_id from deliveries d
-                    where ready and state in ('queued', 'deferred') and d.account_id > turn.account_id
-                    order by d.account_id limit 1)
-            from turn where turn.account_id is not null
-        )
+        f"""
+        with recursive {WITH_WORK}
         select account_id from turn t where (  -- no EXISTS: as a join it would lose the order, or need all of them
             select state <> 'paused' and coalesce(retry_at <= now(), true) from accounts where id = t.account_id)
         limit %(most)s
-        """,
+        """.encode(),  # noqa: S608 - the text is ours
         {"after": after, "most": most},
     )
     return [row[0] for row in await cursor.fetchall()]

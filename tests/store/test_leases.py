@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
 
 import pytest
 
-from relay.core.limits import room
+from relay.core.limits import room, share
 from relay.core.model import Outcome, Priority, State
-from relay.settings import Settings
 from relay.store import db, leases, outcomes, turns
 from relay.store.db import Connection
 from relay.store.leases import Lease
 from relay.store.outcomes import Report
 from tests.stack import until
 from tests.store.mail import account, prepared, stored
-from workers.scheduler import Scheduler
 
 
 async def granted(conn: Connection, *accounts: str, size: int = 50) -> list[Lease]:
@@ -132,15 +128,16 @@ async def test_no_account_has_more_than_its_share_however_many_connections_it_as
             await granted(conn, "a", size=1)
 
 
-async def test_the_more_leases_there_are_the_fewer_any_one_account_may_have(pool: db.Pool, settings: Settings) -> None:
+async def test_the_more_leases_there_are_the_fewer_any_one_account_may_have(pool: db.Pool) -> None:
     """Several accounts whose servers hang leave room for those that have none."""
-    scheduler = Scheduler(pool, cast(Any, None), dataclasses.replace(settings, worker_leases=40))
     async with db.connection(pool) as conn:
         for name in "abcdefgh":
             await account(conn, name, connections=1000)
             await stored(conn, prepared(*(f"r{n}@x" for n in range(50)), account=name))
-            share = await scheduler._share(conn)
-            while (await turns.usage(conn, [name], size=1, share=share))[0].connections > 0:
+            held, waiting = await leases.count(conn)
+            assert held == waiting
+            most = share(40 - held)
+            while (await turns.usage(conn, [name], size=1, share=most))[0].connections > 0:
                 await granted(conn, name, size=1)
         held = await (
             await conn.execute("select count(*) from leases group by account_id order by account_id")

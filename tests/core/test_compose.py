@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core import splice
+from relay.core import headers, splice
 from relay.core.address import Mailbox
 from relay.core.compose import Attachment, Draft, compose
 from relay.core.errors import Refused
@@ -396,3 +396,10 @@ def test_a_line_that_cannot_travel_is_found(text, encoding):
     head = composed(text=text).partition(b"\r\n\r\n")[0]
 
     assert head.endswith(b"Content-Transfer-Encoding: " + encoding)
+
+
+def test_a_field_whose_meaning_is_unknown_is_bounded() -> None:
+    """Encoding a megabyte of it takes a second of everybody's."""
+    headers.custom("X-Thing", "ü " * 1000, "headers.X-Thing")
+    with pytest.raises(Refused, match="longer than 32768"):
+        headers.custom("X-Thing", "ü" * 32_769, "headers.X-Thing")

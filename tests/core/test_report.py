@@ -330,3 +330,10 @@ def test_nothing_makes_the_reader_raise(pieces: list[str]) -> None:
 def test_no_bytes_make_the_reader_raise(raw: bytes) -> None:
     report.read(raw)
     report.read(DAEMON.encode() + raw)
+
+
+def test_amazon_with_half_a_character_reports_nothing() -> None:
+    told = rb'{"notificationType":"Bounce","bounce":{"bouncedRecipients":[{"emailAddress":"v@x.example"%s}]}}'
+    head = b"From: x@sns.amazonaws.com\r\n\r\n"
+    assert report.read(head + told % b"").recipients
+    assert not report.read(head + told % rb',"diagnosticCode":"\ud800"').recipients

@@ -17,11 +17,14 @@ LOOKALIKE_LAST = re.compile(DOT.pattern + rb"[\r\n\0]+\Z")
 class Content:
     """Chunks in, one message out. Past `most` bytes it keeps nothing, but still looks for the end.
 
+    A dot that was doubled for the way is no byte of the message (RFC 1870, section 3): lines of a dot alone come a third
+    longer than they are.
+
     One bytearray grows in place: a list of chunks would cost fifty bytes for each that a hostile client sends.
     """
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self._most, self._most_sent = most, most + most // 3 + len(b".\r\n")
         self._kept = bytearray(b"\r\n")  # the line end of DATA itself: an empty message is a dot alone
         self.received = 0
 
@@ -32,7 +35,7 @@ class Content:
         self.received += len(chunk)
         end = self._kept.find(END, unseen)
         if end < 0:
-            if self.too_large:
+            if self.received > self._most_sent:
                 del self._kept[:-EDGE]
             return None
         rest = bytes(self._kept[end + len(END) :])
@@ -47,7 +50,10 @@ class Content:
 
     @property
     def too_large(self) -> bool:
-        return self.received > self._most + len(b".\r\n")
+        """Asked when the end has come."""
+        if self.received <= self._most + len(b".\r\n"):
+            return False
+        return self.received > self._most_sent or len(self._kept) - 2 - self._kept.count(b"\r\n.") > self._most
 
     @property
     def ends_falsely(self) -> bool:

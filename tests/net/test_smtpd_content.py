@@ -72,6 +72,17 @@ def test_the_limit_is_exact(size: int) -> None:
     assert content.too_large is (size > MOST)
 
 
+@pytest.mark.parametrize("step", [1, 5, 1000])
+@pytest.mark.parametrize("lines", [333, 334])
+def test_a_doubled_dot_is_no_byte_of_the_message(lines: int, step: int) -> None:
+    content = Content(MOST)
+    stream = b"..\r\n" * lines + b".\r\n"
+    for at in range(0, len(stream), step):
+        rest = content.feed(stream[at : at + step])
+    assert rest == b""
+    assert content.too_large is (3 * lines > MOST)
+
+
 def test_past_the_limit_nothing_is_kept_and_the_end_is_still_found() -> None:
     content = Content(MOST)
     for _ in range(50):

@@ -89,6 +89,7 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
         counting = asyncio.create_task(_count_connections(runner))
         ready.announce()
         await stopping.wait()
+        house.acceptor.stop()
         counting.cancel()
         for door in doors:
             door.close()

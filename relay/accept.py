@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from relay.store.suppressions import Pair, Suppression
 from relay.wake import Waker
 
 PATIENCE = 15.0  # s that we ask on whether a COMMIT came through, when PostgreSQL went in the middle of it
+LAST_LOOKS = 2.0  # s of it that are left when we stop: whoever stops us waits no longer, and doubt can still be told
 AGAIN = 0.2  # s between two looks
 SOON = timedelta(seconds=1)  # what is due later is found when its hour comes
 
@@ -33,6 +35,7 @@ class Acceptor:
         self._batcher: Batcher[Prepared, Accepted] = Batcher(self._commit, weigh=lambda item: len(item.content))
         self._keys_in_flight: set[tuple[str, str]] = set()
         self._waker = Waker(pool)
+        self._stops = math.inf  # of time.monotonic(): from then on nothing is asked
 
     async def accept(self, submission: Submission) -> Accepted:
         """The queue id, after COMMIT. Raises Refused or Conflict (the sender's doing) or StoreAway (try again)."""
@@ -63,6 +66,10 @@ class Acceptor:
             if accepted.send_at - accepted.stored_at <= SOON:
                 self._waker.wake(submission.account.id)
         return accepted
+
+    def stop(self) -> None:
+        """We end soon: what is in doubt is asked for no longer than a moment."""
+        self._stops = time.monotonic() + LAST_LOOKS
 
     async def close(self) -> None:
         """Lets what is running end."""
@@ -103,7 +110,7 @@ class Acceptor:
             except StoreAway as error:
                 if not until:
                     raise
-                if time.monotonic() >= until:
+                if time.monotonic() >= min(until, self._stops):
                     raise Doubtful(str(error)) from error
             await asyncio.sleep(AGAIN)
 

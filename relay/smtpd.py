@@ -32,6 +32,7 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
             _log.info("listening", extra={"ingress": "smtp", "port": listening.getsockname()[1]})
         ready.announce()
         await stopping.wait()
+        acceptor.stop()
         await door.close(GRACE)
         await acceptor.close()
         await door.part()

@@ -7,20 +7,17 @@ import logging
 import math
 import secrets
 import ssl
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, NoReturn, cast
 
-from aiosmtpd.proxy_protocol import V2_CMD, get_proxy
 from aiosmtpd.smtp import SMTP
 
 from relay.core.errors import Refused
+from relay.ingress import peer
 from relay.ingress.envelope import Bad
 from relay.ingress.inbox import Inbox
 
 if TYPE_CHECKING:
     from relay.ingress.door import Door
-
-Address = IPv4Address | IPv6Address
 
 LONGEST_LINE = 12_288  # bytes: what RFC 4954, section 4 wants for AUTH is plenty for the rest
 ENDLESS_LINE = 65_536  # bytes of one line that we drop before we hang up
@@ -53,7 +50,7 @@ class Connection(SMTP):
         self.client = "unknown"  # the address, for the log
         self.trusted = False  # may send without AUTH
         self.known = False  # trusted, or logged in
-        self.origin: Address | None = None  # the client, for its share of our connections
+        self.origin: peer.Address | None = None  # the client, for its share of our connections
         self.secure = False  # inside TLS
         self.bad = 0
         self.holds_message = False  # one is being stored: whoever closes waits for its answer
@@ -193,10 +190,10 @@ class Connection(SMTP):
         name = cast(asyncio.Transport, self.transport).get_extra_info("peername")
         if name is None:  # it has gone already
             raise EOFError
-        peer = _address(str(name[0]))
-        self.client = str(peer)
-        client = await self._proxied() if self.door.proxies(peer) else peer
-        self.client = str(client or f"unknown, through {peer}")
+        neighbour = peer.address(name[0])
+        self.client = str(neighbour)
+        client = await self._proxied() if self.door.proxies(neighbour) else neighbour
+        self.client = str(client or f"unknown, through {neighbour}")
         self.trusted = self.known = client is not None and self.door.trusts(client)
         if client is not None and not self.trusted and not self.door.shares(self, client):
             if self._implicit_tls:  # words in the clear would be no TLS
@@ -206,17 +203,16 @@ class Connection(SMTP):
             await self.begin_tls(self.inbox.take())
         self.say(f"220 {self.hostname} ESMTP Postferry")
 
-    async def _proxied(self) -> Address | None:
+    async def _proxied(self) -> peer.Address | None:
         """The client that a load balancer speaks for; None when it speaks for itself, and so for nobody we trust."""
         self._expect(self.door.loop.time() + min(PROXY_SECONDS, self.door.settings.smtp_timeout))
-        data = await get_proxy(self.inbox)
-        self._deadline = math.inf
-        if not data.valid:
-            self.tell(f"a load balancer sent no PROXY header: {data.error}")
-            raise EOFError
-        if data.command is not None and data.command != V2_CMD.PROXY:
-            return None
-        return _plain(data.src_addr) if isinstance(data.src_addr, IPv4Address | IPv6Address) else None
+        try:
+            return await peer.spoken_for(self.inbox)
+        except peer.NoHeader as fault:
+            self.tell(str(fault))
+            raise EOFError from None
+        finally:
+            self._deadline = math.inf
 
     async def _turn(self) -> None:
         """One command and its reply."""
@@ -314,16 +310,6 @@ def _feed(transport: asyncio.Transport, early: bytes) -> None:
         room[:taken] = view[:taken]
         tls.buffer_updated(taken)
         view = view[taken:]
-
-
-def _address(text: str) -> Address:
-    return _plain(ip_address(text))
-
-
-def _plain(address: Address) -> Address:
-    """An IPv4 address in IPv6 clothes (::ffff:127.0.0.1) is that IPv4 address."""
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
 
 
 def _one_line(text: str) -> str:

@@ -17,8 +17,8 @@ LOOKALIKE_LAST = re.compile(DOT.pattern + rb"[\r\n\0]+\Z")
 class Content:
     """Chunks in, one message out. Past `most` bytes it keeps nothing, but still looks for the end.
 
-    A dot that was doubled for the way is no byte of the message (RFC 1870, section 3): lines of a dot alone come a third
-    longer than they are.
+    A dot that was doubled for the way is no byte of the message (RFC 1870, section 3): lines of a dot alone come a
+    third longer than they are.
 
     One bytearray grows in place: a list of chunks would cost fifty bytes for each that a hostile client sends.
     """
@@ -35,7 +35,7 @@ class Content:
         self.received += len(chunk)
         end = self._kept.find(END, unseen)
         if end < 0:
-            if self.received > self._most_sent:
+            if self.endless:
                 del self._kept[:-EDGE]
             return None
         rest = bytes(self._kept[end + len(END) :])
@@ -49,11 +49,16 @@ class Content:
         return len(self._kept)
 
     @property
+    def endless(self) -> bool:
+        """Too large, whatever dots are in it."""
+        return self.received > self._most_sent
+
+    @property
     def too_large(self) -> bool:
         """Asked when the end has come."""
         if self.received <= self._most + len(b".\r\n"):
             return False
-        return self.received > self._most_sent or len(self._kept) - 2 - self._kept.count(b"\r\n.") > self._most
+        return self.endless or len(self._kept) - 2 - self._kept.count(b"\r\n.") > self._most
 
     @property
     def ends_falsely(self) -> bool:

@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from functools import partial
 
 from relay import metrics
-from relay.ingress.connection import Address, Connection
+from relay.ingress.connection import Connection
 from relay.ingress.intake import Acceptor, Intake
 from relay.ingress.login import Directory
+from relay.ingress.peer import Address
 from relay.ingress.session import Session
 from relay.settings import Network, Settings
 

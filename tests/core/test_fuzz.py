@@ -98,7 +98,7 @@ def test_a_fault_that_nobody_foresaw_is_seen(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_memory_without_bounds_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Content, "too_large", False)
+    monkeypatch.setattr(Content, "endless", False)
     monkeypatch.setattr(sessions, "CHUNK", 1000)
     endless = b"\0EHLO x\r\nMAIL FROM:<a@one.example>\r\nRCPT TO:<b@two.example>\r\nDATA\r\n" + b"x" * 200_000
     assert "bytes are kept" in " ".join(caught(sessions.check, [endless]))

@@ -80,6 +80,26 @@ async def test_one_that_nobody_can_tell_of_is_said_to_be_doubtful(
         await acceptor.accept(submission())
 
 
+async def test_whoever_stops_does_not_wait_out_a_doubt(acceptor: Acceptor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client gets its answer before the process is ended."""
+    tried = asyncio.Event()
+
+    async def loses_answers(*given: Any, **more: Any) -> Any:
+        tried.set()
+        raise StoreAway("gone")
+
+    monkeypatch.setattr(messages, "insert", loses_answers)
+    monkeypatch.setattr(accept, "PATIENCE", 1e9)
+    monkeypatch.setattr(accept, "LAST_LOOKS", 0.0)
+    monkeypatch.setattr(accept, "AGAIN", 0.001)
+    accepting = asyncio.create_task(acceptor.accept(submission()))
+    await tried.wait()
+    assert not accepting.done()
+    acceptor.stop()
+    with pytest.raises(Doubtful):
+        await accepting
+
+
 async def test_a_key_stays_in_flight_when_whoever_asked_leaves(
     acceptor: Acceptor, pool: db.Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ class Scheduler:
         self._due: set[str] = set()  # accounts that were named as having work
         self._more: set[str] = set()  # accounts that had more than one lease could hold
         self._look = True  # go through the accounts with work, whoever they are
+        self._full = False  # more leases wait than workers begin
         self._cursor = ""  # the account whose turn was last
         self._held: dict[str, Hold] = {}
         self._share = limits.share(0)
@@ -87,7 +88,8 @@ class Scheduler:
                 self._recover_at = self._clock() + self._settings.tick_seconds
                 await self._recover(conn)
             held, waiting = await leases.count(conn)
-            if waiting >= MOST_WAITING:
+            self._full = waiting >= MOST_WAITING
+            if self._full:
                 self._look = True
                 return False
             self._share = limits.share(self._settings.worker_leases - held)
@@ -191,10 +193,10 @@ class Scheduler:
         """Until something is due: named by a wake-up, known by its hour, or found by the next pulse."""
         if self._more and busy:
             return
-        if busy:
+        if busy or self._full:
             await asyncio.sleep(GATHER)
-            if self._due or self._look:
-                return
+        if busy and (self._due or self._look):
+            return
         try:
             await asyncio.wait_for(self._woken.wait(), await self._until_next())
         except TimeoutError:
@@ -203,6 +205,8 @@ class Scheduler:
 
     async def _until_next(self) -> float:
         now = self._clock()
+        if self._full:  # a slot that frees is of no use
+            return self._settings.tick_seconds
         async with db.connection(self._pool) as conn:
             due = await turns.next_due(conn)
         waits = [self._settings.tick_seconds, *(hold.frees - now for hold in self._held.values())]

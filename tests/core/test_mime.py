@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.core.errors import Refused
-from relay.core.mime import MOST_HEADER, addressed, date, is_control, tidy
+from relay.core.mime import MOST_HEADER, MOST_LIST, addressed, date, is_control, tidy
 
 NOW = datetime(2030, 1, 31, 9, 30, tzinfo=UTC)
 ADDED = b"Message-ID: <u1@example.com>\r\nDate: Thu, 31 Jan 2030 09:30:00 +0000\r\nMIME-Version: 1.0\r\n"
@@ -243,6 +243,17 @@ def test_names_of_recipients_are_told_by_address():
     mail = tidied(b"To: Bob <Bob@Example.net>, c@example.net\r\nCc: =?utf-8?q?D=C3=BC?= <d@example.net>\r\n\r\n")
 
     assert mail.names == {"bob@example.net": "Bob", "d@example.net": "Dü"}
+
+
+def test_of_a_list_without_end_the_first_names_are_told_and_every_byte_is_kept():
+    """What is judged is bounded; what is sent is not."""
+    readers = b",\r\n ".join(b"Reader %d <r%d@there.example>" % (number, number) for number in range(6000))
+    raw = WHOLE.replace(b"\r\nTo: ", b"\r\nX-To: ") + b"To: " + readers + b"\r\n\r\nHello\r\n"
+    mail = tidied(raw)
+    assert len(readers) > MOST_LIST
+    assert mail.content == raw
+    assert mail.names["r0@there.example"] == "Reader 0"
+    assert 3000 < len(mail.names) < 6000
 
 
 @pytest.mark.parametrize(

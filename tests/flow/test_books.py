@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import psycopg
+import pytest
 
 from relay.books import Books
 from relay.settings import Settings
@@ -61,6 +62,27 @@ async def test_news_become_one_row_while_the_room_runs(pool: db.Pool, settings: 
         ]
     stopping.set()
     await asyncio.wait_for(running, 2)
+
+
+async def test_a_fault_of_ours_puts_the_books_off_and_no_more(
+    pool: db.Pool, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They run in the role that posts webhooks, which must not end with them."""
+    faults, folded, fold = [KeyError("boom")], asyncio.Event(), rollups.fold
+
+    async def faulty(*given: Any, **more: Any) -> int:
+        if faults:
+            raise faults.pop()
+        folded.set()
+        return await fold(*given, **more)
+
+    monkeypatch.setattr(rollups, "fold", faulty)
+    stopping = asyncio.Event()
+    running = asyncio.create_task(Books(pool, settings, fold=0.01).run(stopping))
+    await asyncio.wait_for(folded.wait(), 20)
+    stopping.set()
+    await running
+    assert "put off by a fault of ours" in caplog.text
 
 
 async def test_one_process_folds_at_a_time(pool: db.Pool) -> None:

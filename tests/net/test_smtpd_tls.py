@@ -197,3 +197,14 @@ async def _tls_after(port: int, header: bytes) -> str:
         return (await through(lambda: tls.read(4096))).decode()
     finally:
         writer.close()
+
+
+async def test_over_its_share_an_address_hears_no_word_in_the_clear_where_tls_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.ingress.door.SMALLEST_SHARE", 1)
+    async with guarded(tmp_path, smtp_connections="5") as house:
+        first = await house.client()
+        assert (await first.reply()).startswith("220")
+        second = await house._connect(house.tls_port)  # and no word of TLS from it
+        assert await second.closed()

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.box import Box
 from tests.chaos.disk import Disk
 from tests.chaos.doubt import Strike
 from tests.chaos.ending import to_the_end
@@ -56,11 +57,14 @@ class Run:
 
     async def _live(self, stage: Stage, sink: Sink, receiver: Receiver) -> tuple[dict[str, Any], list[str]]:
         reckoning = Reckoning(stage.direct, sink, receiver)
-        await reckoning.enrol(("127.0.0.1", stage.cables["upstream"].port))
+        mailbox = stage.cables["mailbox"].port if stage.box else 0
+        await reckoning.enrol(("127.0.0.1", stage.cables["upstream"].port), mailbox)
         hook = f"http://127.0.0.1:{stage.cables['endpoint'].port}/hook"
         await reckoning.subscribe(f"http://127.0.0.1:{stage.settings.api_port}", stage.token, hook)
         if not self.disk.small:
             say("the disk is not filled: a small one cannot be mounted here")
+        if not stage.box:
+            say(f"no account has a mailbox: {Box.missing()}")
         door = Door("127.0.0.1", stage.cables["smtp"].port, stage.cables["api"].port)
         pause = 0.05 * max(1.0, self.seconds / LONG)
         senders = Senders(self.seed, [door], stage.token, ACCOUNTS, limited(self.seconds), pause)
@@ -70,7 +74,7 @@ class Run:
         await stage.heal()
         await sending
         say(f"peace; {len(senders.ledger)} mails were handed over, {sink.copies} copies taken so far")
-        books = await reckoning.books(senders, self.strikes)
+        books = await reckoning.books(senders, self.strikes, stage.box)
         faults = reconcile(books)
         if faults:
             keep(books, sink, self.folder)
@@ -79,7 +83,7 @@ class Run:
     async def _weather(self, stage: Stage) -> None:
         end = time.monotonic() + self.seconds
         await asyncio.sleep(1)
-        storms = list(all_storms(disk=self.disk.small))
+        storms = list(all_storms(disk=self.disk.small, mailbox=stage.box is not None))
         for storm, lasts, peace in schedule(random.Random(self.seed), storms):
             left = end - time.monotonic()
             if left <= 0:

@@ -61,6 +61,14 @@ class Fate:
 
 
 @dataclass(frozen=True)
+class Filed:
+    """A mail in the mailbox of an account that has one. `clean`: there is no pixel in it."""
+
+    message_id: str
+    clean: bool = True
+
+
+@dataclass(frozen=True)
 class Books:
     """Everything that was written down."""
 
@@ -70,6 +78,8 @@ class Books:
     per_minute: Mapping[str, int]  # accounts with a limit
     events: frozenset[str] = frozenset()
     posted: frozenset[str] = frozenset()
+    owed: frozenset[str] = frozenset()  # Message-IDs of what was sent for accounts that have a mailbox
+    filed: Sequence[Filed] = ()
     refused: str = "nobody"  # how recipients begin whom upstream refuses
     window: float = 60.0  # s
     apart: float = 0.1  # s that two clocks of one machine may differ
@@ -171,6 +181,17 @@ def events_are_posted(books: Books) -> Iterator[str]:
         yield f"untold: {len(missing)} of {len(books.events)} events were never posted, e.g. {min(missing)}"
 
 
+def each_is_filed_once(books: Books) -> Iterator[str]:
+    """One clean copy in the mailbox of each mail that was sent to anybody, and nothing else."""
+    copies = Counter(copy.message_id for copy in books.filed)
+    for message_id in sorted(books.owed | set(copies)):
+        if message_id not in books.owed:
+            yield f"filed, and not sent: {message_id}"
+        elif copies[message_id] != 1:
+            yield f"filed {copies[message_id]} times: {message_id}"
+    yield from (f"filed with a pixel: {copy.message_id}" for copy in books.filed if not copy.clean)
+
+
 RULES = (
     something_was_done,
     acknowledged_is_sent_or_dead,
@@ -181,6 +202,7 @@ RULES = (
     one_key_is_one_mail,
     within_limits,
     events_are_posted,
+    each_is_filed_once,
 )
 
 

@@ -19,6 +19,8 @@ from relay.core.vault import Vault
 from relay.settings import Settings
 from relay.store import db
 from tests.bench import machine
+from tests.chaos.box import USER as OWNER
+from tests.chaos.box import Box
 from tests.chaos.doubt import Strike, judged
 from tests.chaos.ledger import Books, Fate, fullest
 from tests.chaos.senders import Senders
@@ -33,14 +35,22 @@ PATIENT = 20.0  # s of them after which mail that was tried often, and rests for
 
 LEFT = """
 select (select count(*) from deliveries where state in ('queued', 'leased', 'deferred')),
-    (select count(*) from postings where state = 'pending')
+    (select count(*) from postings where state = 'pending'),
+    (select count(*) from sent_copies where due_at is not null)
 """
-SOON = "update deliveries set due_at = now() where state in ('queued', 'deferred') and due_at > now()"
+SOON = (
+    "update deliveries set due_at = now() where state in ('queued', 'deferred') and due_at > now()",
+    "update sent_copies set due_at = now() where due_at > now()",
+)
 FATES = """
 select d.account_id, d.recipient, replace(d.message_id::text, '-', ''), d.state::text,
     coalesce(nullif(d.reply, ''), d.category, ''),
     array(select extract(epoch from a.at)::float8 from attempts a where a.delivery_id = d.id and a.outcome = 'unknown')
 from deliveries d where d.account_id = any(%s)
+"""
+OWED = """
+select message_id from messages m where account_id = %s and exists (
+    select 1 from deliveries d where d.message_id = m.id and d.state = 'sent')
 """
 EVENTS = "select id from events where type <> 'webhookTest'"
 
@@ -53,14 +63,16 @@ class Reckoning:
     sink: Sink
     receiver: Receiver
 
-    async def enrol(self, upstream: tuple[str, int]) -> None:
-        """The accounts, all at this upstream; one of them has a limit."""
+    async def enrol(self, upstream: tuple[str, int], mailbox: int = 0) -> None:
+        """The accounts, all at this upstream; one has a limit, one its mailbox at a port where there is one."""
         pool = await db.open_pool(self.settings, most=1)
         for name in ACCOUNTS:
             smtp = {"host": upstream[0], "port": upstream[1], "secure": False}
             smtp |= {"tls": {"mode": "none"}, "auth": {"user": name, "pass": "secret"}}
             limits = {"connections": 3} | ({"perMinute": PER_MINUTE} if name == LIMITED else {})
             given = {"email": f"{name}@here.example", "smtp": smtp, "limits": limits}
+            if mailbox and name == OWNER:
+                given |= {"imap": Box.settings(mailbox), "tracking": {"opens": True}}
             await enrol.save(pool, Vault(self.settings.secret_keys), self.settings, name, given)
         await pool.close()
 
@@ -72,7 +84,7 @@ class Reckoning:
         ):
             assert response.status == 200, await response.text()
 
-    async def books(self, senders: Senders, strikes: Collection[Strike]) -> Books:
+    async def books(self, senders: Senders, strikes: Collection[Strike], box: Box | None = None) -> Books:
         """Waits until nothing is left to do, or nothing more is to be expected; then asks the store."""
         self.sink.odds = CALM
         self.receiver.usual()
@@ -80,6 +92,7 @@ class Reckoning:
         async with db.connection(pool) as conn:
             await self._finished(conn)
             fates = [Fate(*row[:5], tuple(row[5])) for row in await _rows(conn, FATES, ACCOUNTS)]
+            owed = frozenset(row[0] for row in await _rows(conn, OWED, OWNER)) if box else frozenset()
             events = frozenset(f"evt_{row[0]}" for row in await _rows(conn, EVENTS))
         await pool.close()
         posted = frozenset(post.headers.get("webhook-id", "") for post in self.receiver.taken)
@@ -90,6 +103,8 @@ class Reckoning:
             per_minute={LIMITED: PER_MINUTE},
             events=events,
             posted=posted,
+            owed=owed,
+            filed=list(box.filed()) if box else (),
             refused=NOBODY,
         )
 
@@ -97,13 +112,14 @@ class Reckoning:
         began, told = time.monotonic(), None
         while (waited := time.monotonic() - began) < SETTLE:
             [left] = await _rows(conn, LEFT)
-            if left == (0, 0):
+            if not any(left):
                 return
             if left != told:
                 told = left
-                say(f"waiting for {left[0]} deliveries and {left[1]} webhooks")
+                say(f"waiting for {left[0]} deliveries, {left[1]} webhooks and {left[2]} Sent copies")
             if waited > PATIENT:
-                await conn.execute(SOON)
+                for query in SOON:
+                    await conn.execute(query)
             await asyncio.sleep(0.5)
         say(f"not finished after {SETTLE:g} s")
 
@@ -129,6 +145,8 @@ def summary(books: Books, senders: Senders, sink: Sink) -> dict[str, Any]:
         "most of the limited account in a minute": f"{fullest(books, LIMITED)} of {PER_MINUTE}",
         "events": len(books.events),
         "of them posted": len(books.posted & books.events),
+        "Sent copies owed": len(books.owed),
+        "mails in the mailbox": len(books.filed),
     }
 
 

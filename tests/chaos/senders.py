@@ -21,6 +21,7 @@ HandOver = Callable[["Door", Handed, str, bool], Awaitable[tuple[Answer, str]]]
 QUEUED = re.compile(r"queued for delivery as ([0-9a-f]{32})")
 MOST_TRIES = 60
 TEXT = "Hello. " * 40
+HTML = f"<p>{TEXT}</p>"
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,9 @@ async def _smtp(client: aiosmtplib.SMTP, mail: Handed, key: str, bad: bool) -> t
 
 async def _posted(http: aiohttp.ClientSession, door: Door, mail: Handed, key: str, bad: bool) -> tuple[Answer, str]:
     to = [{"address": address} for address in mail.recipients]
-    body = {"to": to, "subject": "chaos", "text": TEXT} | ({"sendAt": "the day after never"} if bad else {})
+    body = {"to": to, "subject": "chaos", "text": TEXT, "html": HTML} | (
+        {"sendAt": "the day after never"} if bad else {}
+    )
     with suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
         url = f"http://{door.host}:{door.api}/v1/account/{mail.account}/submit"
         async with http.post(url, json=body, headers={"Idempotency-Key": key}) as response:

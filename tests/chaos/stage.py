@@ -19,6 +19,7 @@ from relay import local
 from relay.guardian import Guardian, Ward
 from relay.settings import Settings, read
 from relay.store import db
+from tests.chaos.box import Box
 from tests.chaos.cable import Cable, Way
 from tests.chaos.disk import Disk
 from tests.chaos.sink import Sink
@@ -37,17 +38,20 @@ OWN = {
     "REFUSED_RETRY": "0.5",
     "WEBHOOK_TIMEOUT": "2",
     "WEBHOOK_RETRIES": "0.2 0.5 1 " + "2 " * 60,
+    "COPY_RETRIES": "0.2 0.5 1 " + "2 " * 60,
+    "COPY_LOOKS": "0.5 1",
 }
-THERE = ("worker", "scheduler", "notify")
+THERE = ("worker", "scheduler", "notify", "mailbox")
 UP, BESIDE = "up.test", "beside.test"  # the names of the two hosts
 PATIENCE = 60.0  # s until all is well after everything was brought back
 
 
 class Stage:
-    """Everything of one run. `cables` by name."""
+    """Everything of one run. `cables` by name; `box` where there is a Dovecot."""
 
     def __init__(self, folder: Path, disk: Disk, sink: Sink, receiver: Receiver) -> None:
         self.folder, self.disk, self.sink, self.receiver = folder, disk, sink, receiver
+        self.box = None if Box.missing() else Box(free_port(), free_port())
         self.postgres = Machine(local.Postgres(disk.folder / "postgres", SMALL), folder / "postgres.log")
         self.valkey = Machine(local.Valkey(folder / "valkey"), folder / "valkey.log")
         self.cables: dict[str, Cable] = {}
@@ -64,6 +68,8 @@ class Stage:
             await self._lay(Cable(name, socket=str(self.valkey.server.socket)))  # type: ignore[attr-defined]
         await self._lay(Cable("upstream", port=self.sink.port))
         await self._lay(Cable("endpoint", port=self.receiver.port))
+        if self.box:
+            await self._lay(Cable("mailbox", port=self.box.port))
         given = environment(self._database("postgres"), self._redis("valkey"), free_port) | HASTY
         given |= {f"POSTFERRY_{name}": value for name, value in OWN.items()}
         given |= {"POSTFERRY_SANDBOX_PORT": str(free_port()), "POSTFERRY_HOSTNAME": UP}
@@ -161,6 +167,8 @@ class Stage:
         self.postgres.close()
         for cable in self.cables.values():
             await cable.stop()
+        if self.box:
+            self.box.stop()
         self.disk.remove()
 
     async def _lay(self, cable: Cable) -> None:

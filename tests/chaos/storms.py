@@ -19,6 +19,7 @@ from tests.chaos.stage import BESIDE, THERE, UP, Stage
 LEASE = 3.0  # s, of the roles' settings
 LONG = (LEASE + 1, LEASE + 2)  # s, least and most
 BOTH = (UP, BESIDE)
+LINES = ("postgres", "postgres beside", "valkey", "valkey beside", "upstream", "endpoint", "smtp", "api")
 Act = Callable[[Stage], Awaitable[None]]
 
 
@@ -136,10 +137,10 @@ async def _take_webhooks(stage: Stage) -> None:
     stage.receiver.drop()
 
 
-def all_storms(*, disk: bool) -> Iterator[Storm]:
+def all_storms(*, disk: bool, mailbox: bool) -> Iterator[Storm]:
     yield from _ends()
     yield from _stand_stills()
-    yield from _lines()
+    yield from _lines(*LINES, *(["mailbox"] if mailbox else []))
     yield Storm("PostgreSQL stopped hard", _cut_postgres, _start_postgres, BOTH)
     yield Storm("Valkey flushed", _flush_valkey, _nothing)
     yield Storm("upstream refuses every login", _refuse_logins, _allow_logins)
@@ -170,9 +171,9 @@ def _stand_stills() -> Iterator[Storm]:
     yield Storm("SIGSTOP of Valkey, longer than a lease", stop, go, (), *LONG)
 
 
-def _lines() -> Iterator[Storm]:
+def _lines(*names: str) -> Iterator[Storm]:
     parted = {"postgres": (UP,), "postgres beside": (BESIDE,), "upstream": BOTH}
-    for name in ("postgres", "postgres beside", "valkey", "valkey beside", "upstream", "endpoint", "smtp", "api"):
+    for name in names:
         for way in (Way.CUT, Way.SILENT):
             strike, pass_ = partial(_cable, name, way), partial(_cable, name, Way.OPEN)
             yield Storm(f"the line to {name} is {way.value}", strike, pass_, parted.get(name, ()), 1, 5)

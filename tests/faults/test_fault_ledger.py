@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from tests.chaos.doubt import Mail, Strike, judged
-from tests.chaos.ledger import Answer, Books, Fate, Handed, Taken, reconcile
+from tests.chaos.ledger import Answer, Books, Fate, Filed, Handed, Taken, reconcile
 from tests.fakes.receiver import Receiver
 
 MAIL = Handed("ann", ("bob@there.example",), [Answer.ACKNOWLEDGED], {"q1"})
@@ -21,6 +21,8 @@ GOOD = Books(
     per_minute={"ann": 1},
     events=frozenset({"evt_1"}),
     posted=frozenset({"evt_1"}),
+    owed=frozenset({"<1@here.example>"}),
+    filed=[Filed("<1@here.example>")],
 )
 REFUSED = Handed("ann", ("carl@there.example",), [Answer.REFUSED])
 DOUBTFUL = replace(COPY, doubtful=True)
@@ -73,6 +75,10 @@ BROKEN = {
         GOOD, taken=[DOUBTFUL, replace(COPY, at=159.9)], fates=[replace(SENT, unknowns=(101.0,))]
     ),
     "untold": replace(GOOD, posted=frozenset()),
+    "filed 0 times": replace(GOOD, filed=[]),
+    "filed 2 times": replace(GOOD, filed=[*GOOD.filed] * 2),
+    "filed, and not sent": replace(GOOD, filed=[*GOOD.filed, Filed("<2@here.example>")]),
+    "filed with a pixel": replace(GOOD, filed=[Filed("<1@here.example>", clean=False)]),
     "not one mail was acknowledged": replace(GOOD, handed=[replace(MAIL, answers=[Answer.DOUBTFUL])]),
     "not one event": replace(GOOD, events=frozenset(), posted=frozenset()),
 }

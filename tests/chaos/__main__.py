@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.box import USER as OWNER
 from tests.chaos.box import Box
 from tests.chaos.disk import Disk
 from tests.chaos.doubt import Strike
@@ -68,6 +69,9 @@ class Run:
         door = Door("127.0.0.1", stage.cables["smtp"].port, stage.cables["api"].port)
         pause = 0.05 * max(1.0, self.seconds / LONG)
         senders = Senders(self.seed, [door], stage.token, ACCOUNTS, limited(self.seconds), pause)
+        if stage.box:
+            senders.owner, sink.returns = OWNER, stage.box.came_back
+            filling = asyncio.create_task(stage.box.fill())
         sending = asyncio.create_task(senders.run())
         await self._weather(stage)
         senders.stop()
@@ -75,6 +79,8 @@ class Run:
         await sending
         say(f"peace; {len(senders.ledger)} mails were handed over, {sink.copies} copies taken so far")
         books = await reckoning.books(senders, self.strikes, stage.box)
+        if stage.box:
+            filling.cancel()
         faults = reconcile(books)
         if faults:
             keep(books, sink, self.folder)

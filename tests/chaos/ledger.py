@@ -80,6 +80,8 @@ class Books:
     posted: frozenset[str] = frozenset()
     owed: frozenset[str] = frozenset()  # Message-IDs of what was sent for accounts that have a mailbox
     filed: Sequence[Filed] = ()
+    bounced: frozenset[str] = frozenset()  # recipients of whom a report came
+    told: Mapping[str, int] = field(default_factory=dict)  # recipient -> events that say it bounced
     refused: str = "nobody"  # how recipients begin whom upstream refuses
     window: float = 60.0  # s
     apart: float = 0.1  # s that two clocks of one machine may differ
@@ -192,6 +194,19 @@ def each_is_filed_once(books: Books) -> Iterator[str]:
     yield from (f"filed with a pixel: {copy.message_id}" for copy in books.filed if not copy.clean)
 
 
+def reports_are_believed(books: Books) -> Iterator[str]:
+    """Who bounced is bounced, and one event says so; nobody else is."""
+    bounced = {fate.recipient for fate in books.fates if fate.state == "bounced"}
+    for recipient in sorted(books.bounced | bounced | set(books.told)):
+        told = books.told.get(recipient, 0)
+        if recipient not in books.bounced:
+            yield f"bounced without a report: {recipient}"
+        elif recipient not in bounced:
+            yield f"a report was lost: {recipient} did not become bounced"
+        elif told != 1:
+            yield f"a bounce was told {told} times: {recipient}"
+
+
 RULES = (
     something_was_done,
     acknowledged_is_sent_or_dead,
@@ -203,6 +218,7 @@ RULES = (
     within_limits,
     events_are_posted,
     each_is_filed_once,
+    reports_are_believed,
 )
 
 

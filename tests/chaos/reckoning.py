@@ -26,6 +26,7 @@ from tests.chaos.ledger import Books, Fate, fullest
 from tests.chaos.senders import Senders
 from tests.chaos.sink import CALM, NOBODY, Sink
 from tests.fakes.receiver import Receiver
+from tests.stack import until
 
 ACCOUNTS = ["ann", "bob", "cat", "dan"]
 LIMITED = "dan"
@@ -38,6 +39,7 @@ select (select count(*) from deliveries where state in ('queued', 'leased', 'def
     (select count(*) from postings where state = 'pending'),
     (select count(*) from sent_copies where due_at is not null)
 """
+LOOKED = "select 1 from mailboxes where account_id = %s and looked_at > %s"
 SOON = (
     "update deliveries set due_at = now() where state in ('queued', 'deferred') and due_at > now()",
     "update sent_copies set due_at = now() where due_at > now()",
@@ -50,7 +52,11 @@ from deliveries d where d.account_id = any(%s)
 """
 OWED = """
 select message_id from messages m where account_id = %s and exists (
-    select 1 from deliveries d where d.message_id = m.id and d.state = 'sent')
+    select 1 from deliveries d where d.message_id = m.id and d.state in ('sent', 'bounced'))
+"""
+TOLD = """
+select d.recipient, count(*) from events e join deliveries d on d.id = e.delivery_id
+where e.type = 'messageBounce' group by d.recipient
 """
 EVENTS = "select id from events where type <> 'webhookTest'"
 
@@ -91,6 +97,11 @@ class Reckoning:
         pool = await db.open_pool(self.settings, most=1)
         async with db.connection(pool) as conn:
             await self._finished(conn)
+            if box:
+                await box.filled()
+                await self._looked(conn)
+                await self._finished(conn)
+            told = dict(await _rows(conn, TOLD))
             fates = [Fate(*row[:5], tuple(row[5])) for row in await _rows(conn, FATES, ACCOUNTS)]
             owed = frozenset(row[0] for row in await _rows(conn, OWED, OWNER)) if box else frozenset()
             events = frozenset(f"evt_{row[0]}" for row in await _rows(conn, EVENTS))
@@ -105,8 +116,19 @@ class Reckoning:
             posted=posted,
             owed=owed,
             filed=list(box.filed()) if box else (),
+            bounced=frozenset(box.bounced) if box else frozenset(),
+            told=told,
             refused=NOBODY,
         )
+
+    async def _looked(self, conn: db.Connection) -> None:
+        """Waits for a look at the mailbox that began after now, and went well."""
+        [[now]] = await _rows(conn, "select now()")
+
+        async def so() -> bool:
+            return bool(await _rows(conn, LOOKED, OWNER, now))
+
+        await until(so, SETTLE)
 
     async def _finished(self, conn: db.Connection) -> None:
         began, told = time.monotonic(), None
@@ -146,7 +168,8 @@ def summary(books: Books, senders: Senders, sink: Sink) -> dict[str, Any]:
         "events": len(books.events),
         "of them posted": len(books.posted & books.events),
         "Sent copies owed": len(books.owed),
-        "mails in the mailbox": len(books.filed),
+        "Sent copies in the mailbox": len(books.filed),
+        "recipients of whom a report came": len(books.bounced),
     }
 
 

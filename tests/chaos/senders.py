@@ -14,7 +14,7 @@ import aiohttp
 import aiosmtplib
 
 from tests.chaos.ledger import Answer, Handed
-from tests.chaos.sink import LATER, NOBODY
+from tests.chaos.sink import GONE, LATER, NOBODY
 
 HandOver = Callable[["Door", Handed, str, bool], Awaitable[tuple[Answer, str]]]
 
@@ -49,6 +49,7 @@ class Senders:
     pause: float  # s between two mails of one application
     timeout: float = 12.0  # s that one waits for an answer
     applications: int = 4
+    owner: str = ""  # the account that has a mailbox, where reports come back
     ledger: list[Handed] = field(default_factory=list)
     elsewhere: int = 0  # tries of a mail at another door than its last
 
@@ -142,7 +143,9 @@ class Senders:
         number = next(self._numbers)
         account = rng.choice([name for name in self.accounts if self._given.get(name, 0) < self.limited.get(name, 1)])
         bad = rng.random() < 0.05
-        kinds = rng.choices(["p", NOBODY, LATER], [90, 3, 7], k=rng.choice([1, 1, 1, 2, 4]))
+        kinds = rng.choices(
+            ["p", NOBODY, LATER, GONE], [90, 3, 7, 5 * (account == self.owner)], k=rng.choice([1, 1, 1, 2, 4])
+        )
         names = tuple(f"{kind}{number}.{place}@there.example" for place, kind in enumerate(kinds))
         mail = Handed(account, names)
         self.ledger.append(mail)

@@ -7,6 +7,7 @@ import random
 import re
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from tests.chaos.doubt import Mail
 ADDRESS = re.compile(rb"<([^>]*)>")
 NOBODY = "nobody"  # recipients beginning so are refused for good
 LATER = "later"  # ... so are put off the first time they come
+GONE = "gone"  # ... so are taken, and a report comes back
 GREETING = b"220 sink ESMTP\r\n"
 EXTENSIONS = b"250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-AUTH PLAIN\r\n250 SMTPUTF8\r\n"
 LIMIT = 1 << 20
@@ -49,6 +51,7 @@ class Sink:
     mails: list[Mail] = field(default_factory=list)
     moods: Counter[str] = field(default_factory=Counter)
     port: int = 0
+    returns: Callable[[str, str], None] | None = None  # told of each copy to one who is gone, and of its Message-ID
 
     def __post_init__(self) -> None:
         self._rng = random.Random(self.seed)
@@ -169,9 +172,12 @@ class Session:
         if self._last is not None:
             self._last.next, self._last = time.time(), None
         mail.began = time.time()
+        message_id = ""
         while line != b".\r\n":
             if not line:
                 raise Cut
+            if line[:11].lower() == b"message-id:":
+                message_id = line[11:].strip().decode()
             line = await self._reader.readline()
         dotted = time.time()
         if self._sink.feels("slow"):
@@ -179,6 +185,9 @@ class Session:
         if self._sink.feels("later"):
             self._writer.write(b"451 4.3.0 not now\r\n")
             return
+        for recipient in mail.recipients if self._sink.returns else ():
+            if recipient.startswith(GONE):
+                self._sink.returns(recipient, message_id)
         mail.at, mail.told = dotted, not (self._sink.feels("drop") or self._writer.transport.is_closing())
         if not mail.told:
             raise Cut

@@ -24,6 +24,12 @@ GOOD = Books(
     owed=frozenset({"<1@here.example>"}),
     filed=[Filed("<1@here.example>")],
 )
+BOUNCED = replace(
+    GOOD,
+    fates=[replace(SENT, state="bounced")],
+    bounced=frozenset({"bob@there.example"}),
+    told={"bob@there.example": 1},
+)
 REFUSED = Handed("ann", ("carl@there.example",), [Answer.REFUSED])
 DOUBTFUL = replace(COPY, doubtful=True)
 TWICE = [DOUBTFUL, replace(COPY, at=500.0)]
@@ -32,6 +38,7 @@ DEAD = replace(SENT, recipient="nobody@there.example", state="failed", reason="5
 
 KEPT = {
     "all is well": GOOD,
+    "a report is believed": BOUNCED,
     "what was acknowledged died with a reason": replace(
         GOOD, handed=[replace(MAIL, recipients=("nobody@there.example",))], taken=[], fates=[DEAD]
     ),
@@ -75,6 +82,9 @@ BROKEN = {
         GOOD, taken=[DOUBTFUL, replace(COPY, at=159.9)], fates=[replace(SENT, unknowns=(101.0,))]
     ),
     "untold": replace(GOOD, posted=frozenset()),
+    "a report was lost": replace(GOOD, bounced=frozenset({"bob@there.example"})),
+    "bounced without a report": replace(GOOD, fates=[replace(SENT, state="bounced")]),
+    "a bounce was told 2 times": replace(BOUNCED, told={"bob@there.example": 2}),
     "filed 0 times": replace(GOOD, filed=[]),
     "filed 2 times": replace(GOOD, filed=[*GOOD.filed] * 2),
     "filed, and not sent": replace(GOOD, filed=[*GOOD.filed, Filed("<2@here.example>")]),

@@ -43,6 +43,8 @@ class Report:
 def read(raw: bytes) -> Report:
     """What this message (RFC 5322) reports."""
     mail = letter.read(raw)
+    if _receipt(mail):
+        return Report(Kind.NONE)
     original = _original(mail)
     if (feedback := _feedback(mail, original)) is not None:
         return _complaint(feedback, original)
@@ -53,6 +55,13 @@ def read(raw: bytes) -> Report:
         if told:
             return Report(Kind.BOUNCE, _message_id(original, text), tuple(_judged(mail, told, text)))
     return Report(Kind.AUTO_REPLY if _auto_reply(mail) else Kind.NONE)
+
+
+def _receipt(mail: Letter) -> bool:
+    """A reader's notice (RFC 8098): the mail arrived, though its fields name a recipient as a failure's do."""
+    return "disposition-notification" in mail.parameters.get("report-type", "").lower() or any(
+        part.kind == "message/disposition-notification" and not part.enclosed for part in mail.parts
+    )
 
 
 def _typed(mail: Letter) -> bool:
@@ -74,7 +83,7 @@ def _evident(mail: Letter, text: str) -> bool:
         return True
     signs = sum(
         (
-            2 * (mail.kind == "multipart/report" and "disposition" not in mail.parameters.get("report-type", "")),
+            2 * (mail.kind == "multipart/report"),
             fields.get("return-path").replace(" ", "").lower() in ("<>", "<mailer-daemon>"),
             machine,
             titled,

@@ -77,7 +77,7 @@ def judge(told: Told) -> Finding:
     failed = told.action == "failed"
     return Finding(
         recipient=_held(told.recipient, 320),
-        action=told.action,
+        action="failed" if told.given_up else told.action,
         status=status,
         diagnostic=said,
         mta=_held(told.mta, 255),

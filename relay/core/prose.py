@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from relay.core import phrases
@@ -14,7 +14,8 @@ from relay.core import phrases
 class Told:
     """What a report says of one recipient. `action` and `status` as in RFC 3464; "" is not told.
 
-    `source` is the type of the diagnostic code: `smtp`, `x-unix`; "" where the words stand alone.
+    `source` is the type of the diagnostic code: `smtp`, `x-unix`; "" where the words stand alone. `given_up`: it is
+    tried no more, though it may be `delayed`, since nothing but time was against it.
     """
 
     recipient: str
@@ -23,6 +24,7 @@ class Told:
     diagnostic: str = ""
     mta: str = ""
     source: str = ""
+    given_up: bool = False
 
 
 _ATOM = r"\w!#$%&'*+/=?^`{|}~-"
@@ -111,14 +113,13 @@ def status_in(text: str) -> str:
     return found[1] if found else ""
 
 
-def action(told: Told, subject: str, text: str) -> str:
-    """`failed`, or `delayed` where time is the fault: mail that is still tried, or was given up for want of an answer.
-
-    What is delayed in this sense says nothing against the address.
-    """
+def judged(told: Told, subject: str, text: str) -> Told:
+    """With an action: `failed`, or `delayed` where time is the fault, which says nothing against the address: of mail
+    that is still tried, or was given up for want of an answer."""
     if told.action != "failed" and (phrases.DELAYED.search(text[:4000]) or phrases.DELAYED.search(subject)):
-        return "delayed"
-    return "delayed" if _ran_out(told.status, told.diagnostic or text[:3000]) else "failed"
+        return replace(told, action="delayed")
+    ran_out = _ran_out(told.status, told.diagnostic or text[:3000])
+    return replace(told, action="delayed" if ran_out else "failed", given_up=True)
 
 
 def _ran_out(status: str, said: str) -> bool:

@@ -209,4 +209,4 @@ def _judged(mail: Letter, told: Sequence[Told], text: str) -> Iterator[Told]:
     subject = words.decode(mail.fields.get("subject"))
     for one in told:
         whole = replace(one, status=one.status or prose.status_in(one.diagnostic))
-        yield replace(whole, action=prose.action(whole, subject, text)) if whole.action in ("", "failed") else whole
+        yield prose.judged(whole, subject, text) if whole.action in ("", "failed") else whole

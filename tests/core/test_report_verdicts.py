@@ -1,12 +1,13 @@
-"""What a report comes to: a reader's receipt is none."""
+"""What a report comes to: a reader's receipt is none, mail that was given up has failed."""
 
 from __future__ import annotations
 
 import pytest
 
-from relay.core import report
+from relay.core import bounce, report
+from relay.core.bounce import Finding
 from relay.core.report import Kind
-from tests.core.test_report import ORIGINAL
+from tests.core.test_report import FAILED, ORIGINAL, dsn, mail
 
 RECEIPT = """\
 From: Reader <reader@there.example>
@@ -35,6 +36,10 @@ Hello
 """
 
 
+def findings(raw: bytes) -> dict[str, Finding]:
+    return {one.recipient: bounce.judge(one) for one in report.read(raw).recipients}
+
+
 @pytest.mark.parametrize("parameter", ["report-type=disposition-notification; ", ""])
 @pytest.mark.parametrize(
     ("subject", "text", "what"),
@@ -47,3 +52,28 @@ Hello
 def test_a_reader_s_receipt_is_no_bounce(parameter: str, subject: str, text: str, what: str) -> None:
     raw = RECEIPT.format(parameter=parameter, subject=subject, text=text, what=what, original=ORIGINAL)
     assert report.read(raw.encode()).kind is Kind.NONE
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "category"),
+    [
+        ("4.4.1", "X-Postfix; connect to mx.there.example[192.0.2.1]:25: Connection timed out", "unreachable"),
+        ("4.4.7", "smtp; 550 4.4.7 QUEUE.Expired; message expired", "expired"),
+        ("4.4.7", "smtp; 400 4.4.7 Message delayed", "expired"),
+    ],
+)
+def test_mail_that_was_given_up_has_failed_and_says_nothing_against_the_address(
+    status: str, said: str, category: str
+) -> None:
+    """Its server tried until the time was over: nobody brings it any more."""
+    fields = FAILED.replace("5.1.1", status) + f"Diagnostic-Code: {said}\n"
+    found = findings(dsn(fields))["reader@there.example"]
+    assert (found.failed, found.category, found.suppresses) == (True, category, False)
+    late = findings(dsn(fields.replace("failed", "delayed")))["reader@there.example"]
+    assert (late.failed, late.action) == (False, "delayed")
+
+
+def test_words_alone_tell_mail_that_was_given_up_from_mail_that_is_late() -> None:
+    gone = mail("failure notice", "<reader@there.example>:\nNo answer.\nit has been in the queue too long.\n")
+    late = mail("Delayed mail", "<reader@there.example>: 450 busy\nIt will be retried until it is 5 days old.\n")
+    assert [findings(raw)["reader@there.example"].failed for raw in (gone, late)] == [True, False]

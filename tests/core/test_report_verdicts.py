@@ -1,4 +1,4 @@
-"""What a report comes to: a reader's receipt is none, mail that was given up has failed."""
+"""What a report comes to: a receipt is none, mail that was given up failed, each recipient has words of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from relay.core import bounce, report
 from relay.core.bounce import Finding
 from relay.core.report import Kind
-from tests.core.test_report import FAILED, ORIGINAL, dsn, mail
+from tests.core.test_report import DAEMON, FAILED, ORIGINAL, dsn, mail
 
 RECEIPT = """\
 From: Reader <reader@there.example>
@@ -77,3 +77,35 @@ def test_words_alone_tell_mail_that_was_given_up_from_mail_that_is_late() -> Non
     gone = mail("failure notice", "<reader@there.example>:\nNo answer.\nit has been in the queue too long.\n")
     late = mail("Delayed mail", "<reader@there.example>: 450 busy\nIt will be retried until it is 5 days old.\n")
     assert [findings(raw)["reader@there.example"].failed for raw in (gone, late)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<gone@there.example>: 550 5.1.1 User unknown\n<other@there.example>: it was refused\n",
+        "<other@there.example>:\nit was refused\n\n<gone@there.example>:\n550 5.1.1 User unknown\n",
+        "  gone@there.example\n    550 5.1.1 User unknown\n  other@there.example\n    retry timeout exceeded\n",
+    ],
+)
+def test_what_is_said_of_one_recipient_is_not_held_against_another(text: str) -> None:
+    found = findings(mail("failure notice", f"Your message could not be delivered.\n\n{text}"))
+    assert {name: one.suppresses for name, one in found.items()} == {
+        "gone@there.example": True,
+        "other@there.example": False,
+    }
+    assert found["other@there.example"].status == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "550 5.1.1 User unknown:\n\n  reader@there.example\n  other@there.example\n",
+        "It failed for:\n\n  reader@there.example\n  other@there.example\n\nThe reason: 550 5.1.1 User unknown\n",
+    ],
+)
+def test_what_is_said_of_all_is_said_of_each(text: str) -> None:
+    found = findings(mail("failure notice", text, DAEMON))
+    assert [(name, one.status, one.suppresses) for name, one in found.items()] == [
+        ("reader@there.example", "5.1.1", True),
+        ("other@there.example", "5.1.1", True),
+    ]

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from relay import bounces, metrics
-from relay.core import bounce, letter, report, watching
+from relay.core import bounce, complaint, letter, report, watching
 from relay.core.bounce import Reported
 from relay.core.errors import StoreAway
 from relay.core.place import Place, spell
@@ -205,6 +205,8 @@ def _read(content: bytes, place: str, date: datetime) -> tuple[Kind, Reported | 
     found = report.read(content)
     if found.kind not in (Kind.BOUNCE, Kind.COMPLAINT):
         return found.kind, None
+    if not complaint.meant(found.feedback):
+        return Kind.NONE, None
     at = min(date, datetime.now(UTC))  # servers, and whoever moves mail about, may date it as they like
     return found.kind, bounce.reported(found, source="imap", key=watching.key(content, found), place=place, at=at)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +28,7 @@ from relay.store.mailboxes import Due
 T = TypeVar("T")
 LONGEST = 60.0  # s after which a look is over, at the next mail; then others have their turn
 READERS = 2  # threads that read reports
+PATIENCE = 3  # looks in a row that fail before mail which the server cannot read is passed over
 
 log = logging.getLogger("postferry.watch")
 
@@ -102,7 +103,7 @@ class Look:
         try:
             return await self._folder(path)
         except MailboxError as fault:
-            if fault.kind != "refused" or path == "INBOX":
+            if fault.kind != "refused" or fault.step == "fetch" or path == "INBOX":
                 raise
         return False
 
@@ -138,8 +139,8 @@ class Look:
     async def _step(self, path: str, seen: Seen) -> Seen:
         """The newest of what is left, the newest mail first; stored or not, `folders` tells how far it is."""
         uids, start = await self._newest(seen)
-        headers = await self.mailbox.headers(uids, watching.FIELDS) if uids else {}
-        for uid, brief in await self._candidates(headers, young=seen.back):
+        headers = await self._fetched(path, uids, lambda some: self.mailbox.headers(some, watching.FIELDS))
+        for uid, brief in await self._candidates(path, headers, young=seen.back):
             if self.mails and self.ago >= LONGEST:
                 start = uid + 1
                 break
@@ -163,10 +164,10 @@ class Look:
                 return uids, _down_to(start, uids)
             width *= watching.WIDER
 
-    async def _candidates(self, headers: Mapping[int, bytes], *, young: bool) -> list[tuple[int, Brief]]:
+    async def _candidates(self, path: str, headers: Mapping[int, bytes], *, young: bool) -> list[tuple[int, Brief]]:
         """What may be reports, the newest first; the `young` alone, if so asked. What is gone meanwhile is left out."""
         found = await self.reader.run(lambda: [uid for uid, one in headers.items() if watching.candidate(one)])
-        briefs = await self.mailbox.briefs(found) if found else {}
+        briefs = await self._fetched(path, found, self.mailbox.briefs)
         since = datetime.now(UTC) - watching.LOOK_BACK
         return sorted(
             ((uid, brief) for uid, brief in briefs.items() if not young or brief.date >= since), reverse=True, key=_uid
@@ -176,7 +177,7 @@ class Look:
         """One that may be a report. What nobody can make anything of is told of, and keeps nothing else waiting."""
         self.mails += 1
         metrics.REPORT_CANDIDATES.inc()
-        content = await self.mailbox.content(place.uid, letter.MOST)
+        content = await self._legible(place.path, place.uid, self.mailbox.content(place.uid, letter.MOST))
         if content is None:
             return
         try:
@@ -191,6 +192,37 @@ class Look:
                 "mail %d in %s of %s cannot be read: %s", *told, extra={"account": self.due.account}, exc_info=error
             )
         metrics.REPORTS.labels(kind.value).inc()
+
+    async def _fetched(
+        self, path: str, uids: list[int], fetch: Callable[[list[int]], Awaitable[dict[int, T]]]
+    ) -> dict[int, T]:
+        """Of all of them; in the end of those alone that the server can read. One that can read none is away."""
+        if not uids:
+            return {}
+        try:
+            return await fetch(uids)
+        except MailboxError as fault:
+            if not self._passes_over(fault):
+                raise
+            each = [await self._legible(path, uid, fetch([uid])) or {} for uid in uids]
+            if not any(each):
+                raise
+        return {uid: told for one in each for uid, told in one.items()}
+
+    async def _legible(self, path: str, uid: int, fetched: Awaitable[T]) -> T | None:
+        """None for a mail that the server has and cannot read: it would keep all that came before it waiting."""
+        try:
+            return await fetched
+        except MailboxError as fault:
+            if not self._passes_over(fault):
+                raise
+            told = (uid, path, self.due.account, fault)
+            log.warning("mail %d in %s of %s cannot be read: %s", *told, extra={"account": self.due.account})
+        return None
+
+    def _passes_over(self, fault: MailboxError) -> bool:
+        """It was tried often enough: a trouble of the server's own may pass."""
+        return fault.kind == "refused" and self.due.failures >= PATIENCE
 
     async def _record(self, reported: Reported) -> None:
         try:

@@ -88,6 +88,9 @@ class Watched:
         assert found is not None
         return found
 
+    async def failed(self, times: int, account: str = "a") -> bool:
+        return (await self.standing(account)).failures >= times
+
     async def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         async with db.connection(self.pool) as conn:
             return await (await conn.execute(query.encode(), values)).fetchall()

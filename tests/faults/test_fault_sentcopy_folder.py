@@ -1,12 +1,36 @@
-"""The Sent copy and the folder where it belongs: not closed by one broken mail in it."""
+"""The Sent copy and the folder where it belongs: made once, whoever makes it; not closed by one broken mail in it."""
 
 from __future__ import annotations
+
+import asyncio
+
+import pytest
 
 from relay.settings import Settings
 from relay.store import db
 from tests.copying import message
 from tests.fakes.mailbox import MailboxServer
 from tests.faults.test_fault_sentcopy import at_work, standing
+from tests.stack import until
+
+
+@pytest.mark.parametrize("wanted", ["", "Mine/Sent out"])
+async def test_two_processes_that_need_a_folder_at_once_make_one(
+    pool: db.Pool, settings: Settings, wanted: str
+) -> None:
+    layout, imap = [("INBOX", "")], {"sentMailPath": wanted} if wanted else {}
+    async with at_work(MailboxServer(layout=layout), pool, settings, imap=imap) as (server, desk):
+        gate = asyncio.Event()
+        server.when("CREATE").wait(gate).usual()
+        async with desk.working(), desk.working():
+            await desk.send()
+            await until(lambda: server.verbs.count("CREATE") == 1)
+            await desk.send(message("2@example.com"))
+            await until(lambda: server.verbs.count("CREATE") == 2)
+            gate.set()
+            await until(desk.rested)
+        assert set(server.store.folders) == {"INBOX", wanted or "Sent"}
+        assert len(standing(server, wanted or "Sent")) == 2
 
 
 async def test_a_mail_that_the_server_cannot_read_keeps_no_copy_from_its_folder(

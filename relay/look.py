@@ -26,6 +26,9 @@ from relay.store import db, mailboxes
 from relay.store.mailboxes import Due
 
 T = TypeVar("T")
+Fetch = Callable[[list[int]], Awaitable[dict[int, T]]]
+"""Asks something of these mails."""
+
 LONGEST = 60.0  # s after which a look is over, at the next mail; then others have their turn
 READERS = 2  # threads that read reports
 PATIENCE = 3  # looks in a row that fail before mail which the server cannot read is passed over
@@ -177,7 +180,7 @@ class Look:
         """One that may be a report. What nobody can make anything of is told of, and keeps nothing else waiting."""
         self.mails += 1
         metrics.REPORT_CANDIDATES.inc()
-        content = await self._legible(place.path, place.uid, self.mailbox.content(place.uid, letter.MOST))
+        content = (await self._legible(place.path, [place.uid], self._content)).get(place.uid)
         if content is None:
             return
         try:
@@ -193,32 +196,35 @@ class Look:
             )
         metrics.REPORTS.labels(kind.value).inc()
 
-    async def _fetched(
-        self, path: str, uids: list[int], fetch: Callable[[list[int]], Awaitable[dict[int, T]]]
-    ) -> dict[int, T]:
+    async def _fetched(self, path: str, uids: list[int], fetch: Fetch[T]) -> dict[int, T]:
         """Of all of them; in the end of those alone that the server can read. One that can read none is away."""
         if not uids:
             return {}
         try:
             return await fetch(uids)
         except MailboxError as fault:
-            if not self._passes_over(fault):
+            if not self._passes_over(fault) or not (found := await self._legible(path, uids, fetch)):
                 raise
-            each = [await self._legible(path, uid, fetch([uid])) or {} for uid in uids]
-            if not any(each):
-                raise
-        return {uid: told for one in each for uid, told in one.items()}
+        return found
 
-    async def _legible(self, path: str, uid: int, fetched: Awaitable[T]) -> T | None:
-        """None for a mail that the server has and cannot read: it would keep all that came before it waiting."""
+    async def _legible(self, path: str, uids: list[int], fetch: Fetch[T]) -> dict[int, T]:
+        """Halved, until those are found that the server has and cannot read: they would keep all others waiting."""
         try:
-            return await fetched
+            return await fetch(uids)
         except MailboxError as fault:
-            if not self._passes_over(fault):
+            if not self._passes_over(fault) or self.ago >= LONGEST:
                 raise
-            told = (uid, path, self.due.account, fault)
-            log.warning("mail %d in %s of %s cannot be read: %s", *told, extra={"account": self.due.account})
-        return None
+            if len(uids) == 1:
+                told = (uids[0], path, self.due.account, fault)
+                log.warning("mail %d in %s of %s cannot be read: %s", *told, extra={"account": self.due.account})
+                return {}
+        half = len(uids) // 2
+        return await self._legible(path, uids[:half], fetch) | await self._legible(path, uids[half:], fetch)
+
+    async def _content(self, uids: list[int]) -> dict[int, bytes]:
+        """Of the only one; nothing where it is gone."""
+        content = await self.mailbox.content(uids[0], letter.MOST)
+        return {} if content is None else {uids[0]: content}
 
     def _passes_over(self, fault: MailboxError) -> bool:
         """It was tried often enough: a trouble of the server's own may pass."""

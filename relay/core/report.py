@@ -124,7 +124,7 @@ def _text(mail: Letter) -> str:
 def _original(mail: Letter) -> Fields:
     """The header of the original message: an enclosed part's, else the one that follows in the text."""
     for part in mail.parts:
-        if part.kind.startswith("message/rfc822") or "rfc822-headers" in part.kind:
+        if part.kind in letter.ENCLOSED or part.kind.startswith("message/rfc822"):
             fields = letter.fields_of(part.text.lstrip("\n"))
             if len(fields.pairs) > 1:
                 return fields

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ _FIELD = re.compile(
     r"|(?:last-attempt|arrival)-date|will-retry-until|final-log-id|x-[\w-]{1,40})\s{0,5}:(.*)",
     re.IGNORECASE,
 )
+_ESCAPED = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
 _CODE = re.compile(r"\b[245]\.\d{1,3}\.\d{1,3}\b")
 _GROUPS = re.compile(r"\n[ \t>]*\n")
 _ACTIONS = {
@@ -95,8 +97,13 @@ def _fields(group: str) -> Fields:
 
 
 def _name(value: str) -> str:
-    """An address behind its type (`rfc822;`), or without one."""
-    return _last(value) if "@" in _last(value) else value
+    """An address behind its type (`rfc822;`), or without one; an international one may be escaped (RFC 6533 3)."""
+    name = _last(value) if "@" in _last(value) else value
+    return _ESCAPED.sub(lambda found: _character(int(found[1], 16)), name)
+
+
+def _character(code: int) -> str:
+    return chr(code) if code <= sys.maxunicode and not 0xD800 <= code <= 0xDFFF else ""
 
 
 def _last(value: str) -> str:

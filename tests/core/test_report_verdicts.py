@@ -109,3 +109,17 @@ def test_what_is_said_of_all_is_said_of_each(text: str) -> None:
         ("reader@there.example", "5.1.1", True),
         ("other@there.example", "5.1.1", True),
     ]
+
+
+@pytest.mark.parametrize("name", ["utf-8; lesér@there.example", r"utf-8; les\x{E9}r@there.example"])
+def test_an_international_report_names_its_recipient_and_its_message(name: str) -> None:
+    """RFC 6533: types of its own, and addresses that may be escaped."""
+    fields = FAILED.replace("rfc822; reader@there.example", name)
+    raw = dsn(fields, "message/global-delivery-status").replace(b"message/rfc822", b"message/global-headers")
+    assert list(findings(raw)) == ["lesér@there.example"]
+    assert report.read(raw).message_id == "<m1@here.example>"
+
+
+@pytest.mark.parametrize("code", ["D800", "110000", "0"])
+def test_what_is_no_character_is_none(code: str) -> None:
+    assert report.read(dsn(FAILED.replace("reader@", rf"\x{{{code}}}reader@"))).kind is Kind.BOUNCE

@@ -79,6 +79,7 @@ def _evident(mail: Letter, text: str) -> bool:
     subject, sender = words.decode(fields.get("subject")), fields.get("from")
     machine = bool(phrases.MACHINE_SENDER.search(sender)) or sender.strip() in ("", "<>")
     titled = bool(phrases.FAILURE_SUBJECT.search(subject))
+    auto = fields.get("auto-submitted").lower()
     if fields.get("x-failed-recipients"):
         return True
     signs = sum(
@@ -88,11 +89,12 @@ def _evident(mail: Letter, text: str) -> bool:
             machine,
             titled,
             bool(phrases.PLAINLY.match(subject)),
-            fields.get("auto-submitted").lower().startswith(("auto-replied", "auto-generated")),
+            auto.startswith(("auto-replied", "auto-generated")),
             bool(phrases.FAILED.search(opening) or phrases.DELAYED.search(opening)),
             bool(prose.SAID.search(opening)),
             prose.names(opening, _others(mail, Fields())),
             -2 * (not titled and bool(phrases.AWAY.search(subject))),
+            -2 * (not machine and not titled and auto.startswith("auto-")),  # somebody is away, or counts tickets
             -2 * (not machine and bool(phrases.ANSWER.match(subject))),
             -(not machine and bool(fields.get("list-id") or fields.get("list-unsubscribe"))),
             -(not machine and bool(fields.get("in-reply-to"))),

@@ -123,3 +123,23 @@ def test_an_international_report_names_its_recipient_and_its_message(name: str) 
 @pytest.mark.parametrize("code", ["D800", "110000", "0"])
 def test_what_is_no_character_is_none(code: str) -> None:
     assert report.read(dsn(FAILED.replace("reader@", rf"\x{{{code}}}reader@"))).kind is Kind.BOUNCE
+
+
+@pytest.mark.parametrize("sign", ["auto-replied", "auto-generated"])
+@pytest.mark.parametrize(
+    ("subject", "text"),
+    [
+        (
+            "Thanks for your message",
+            "I was not in the office this week.\n\nKind regards\nReader\nreader@there.example\n",
+        ),
+        ("I have moved", "I do not have access to this mailbox any more. Write to:\nreader@new.example\n"),
+        ("Danke für Ihre Nachricht", "Ich bin nicht da. Bei Fehlern hilft mein Kollege:\nother@there.example\n"),
+        ("[#7] We have your request", "Your problem report was received: error in invoice.\n\nhelp@there.example\n"),
+    ],
+)
+def test_who_is_away_has_not_failed_whatever_he_writes(sign: str, subject: str, text: str) -> None:
+    """Such mail has no sender either (RFC 3834), and names people."""
+    head = f"From: Reader <reader@there.example>\nReturn-Path: <>\nTo: app@here.example\nAuto-Submitted: {sign}\n"
+    assert report.read(mail(subject, text, head)).kind in (Kind.AUTO_REPLY, Kind.NONE)
+    assert report.read(mail("Delivery failed", "550 5.1.1 <lost@there.example> unknown", head)).kind is Kind.BOUNCE

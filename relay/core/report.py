@@ -53,7 +53,8 @@ def read(raw: bytes) -> Report:
     if (_typed(mail) and told) or _evident(mail, text):
         told = _unique(told) or _named(mail, text, original)
         if told:
-            return Report(Kind.BOUNCE, _message_id(original, text), tuple(_judged(mail, told, text)))
+            name = _message_id(original, text) or _answered(mail.fields)
+            return Report(Kind.BOUNCE, name, tuple(_judged(mail, told, text)))
     return Report(Kind.AUTO_REPLY if _auto_reply(mail) else Kind.NONE)
 
 
@@ -141,6 +142,12 @@ def _message_id(original: Fields, text: str) -> str:
         return found[0]
     told = _ID_IN_TEXT.search(text)
     return told[1] if told else ""
+
+
+def _answered(fields: Fields) -> str:
+    """What the report answers, as some servers have it that do not send the original along."""
+    found = _ID.findall(fields.get("in-reply-to"))
+    return found[0] if len(found) == 1 else ""
 
 
 # -- complaints --------------------------------------------------------------------------------------------------------

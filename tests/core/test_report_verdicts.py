@@ -143,3 +143,15 @@ def test_who_is_away_has_not_failed_whatever_he_writes(sign: str, subject: str, 
     head = f"From: Reader <reader@there.example>\nReturn-Path: <>\nTo: app@here.example\nAuto-Submitted: {sign}\n"
     assert report.read(mail(subject, text, head)).kind in (Kind.AUTO_REPLY, Kind.NONE)
     assert report.read(mail("Delivery failed", "550 5.1.1 <lost@there.example> unknown", head)).kind is Kind.BOUNCE
+
+
+@pytest.mark.parametrize(
+    ("answers", "name"),
+    [("<m1@here.example>", "<m1@here.example>"), ("<m1@here.example> <m2@here.example>", ""), ("your mail", "")],
+)
+def test_a_report_without_the_original_is_about_what_it_answers(answers: str, name: str) -> None:
+    """So it is matched to this message, and not to the last one that its recipient was sent."""
+    raw = mail("failure notice", "<reader@there.example>: 550 5.1.1 unknown", DAEMON + f"In-Reply-To: {answers}\n")
+    assert report.read(raw).message_id == name
+    other = dsn(FAILED).replace(b"Subject: Und", b"In-Reply-To: <m2@here.example>\nSubject: Und")
+    assert report.read(other).message_id == "<m1@here.example>"

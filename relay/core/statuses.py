@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -103,7 +102,7 @@ def _name(value: str) -> str:
 
 
 def _character(code: int) -> str:
-    return chr(code) if code <= sys.maxunicode and not 0xD800 <= code <= 0xDFFF else ""
+    return chr(code) if code < 0xD800 or 0xDFFF < code <= 0x10FFFF else ""
 
 
 def _last(value: str) -> str:

@@ -29,6 +29,9 @@ T = TypeVar("T")
 Fetch = Callable[[list[int]], Awaitable[dict[int, T]]]
 """Asks something of these mails."""
 
+Unread = dict[int, MailboxError]
+"""Mail that the server refuses to show."""
+
 LONGEST = 60.0  # s after which a look is over, at the next mail; then others have their turn
 READERS = 2  # threads that read reports
 PATIENCE = 3  # looks in a row that fail before mail which the server cannot read is passed over
@@ -106,7 +109,7 @@ class Look:
         try:
             return await self._folder(path)
         except MailboxError as fault:
-            if fault.kind != "refused" or fault.step == "fetch" or path == "INBOX":
+            if fault.kind != "refused" or path == "INBOX":
                 raise
         return False
 
@@ -180,7 +183,9 @@ class Look:
         """One that may be a report. What nobody can make anything of is told of, and keeps nothing else waiting."""
         self.mails += 1
         metrics.REPORT_CANDIDATES.inc()
-        content = (await self._legible(place.path, [place.uid], self._content)).get(place.uid)
+        unread: Unread = {}
+        content = (await self._legible(place.path, [place.uid], self._content, unread)).get(place.uid)
+        self._tell(place.path, unread)
         if content is None:
             return
         try:
@@ -200,35 +205,43 @@ class Look:
         """Of all of them; in the end of those alone that the server can read. One that can read none is away."""
         if not uids:
             return {}
+        unread: Unread = {}
         try:
             return await fetch(uids)
         except MailboxError as fault:
-            if not self._passes_over(fault) or not (found := await self._legible(path, uids, fetch)):
+            if not self._passes_over(path, fault) or not (found := await self._legible(path, uids, fetch, unread)):
                 raise
+        self._tell(path, unread)
         return found
 
-    async def _legible(self, path: str, uids: list[int], fetch: Fetch[T]) -> dict[int, T]:
+    async def _legible(self, path: str, uids: list[int], fetch: Fetch[T], unread: Unread) -> dict[int, T]:
         """Halved, until those are found that the server has and cannot read: they would keep all others waiting."""
         try:
             return await fetch(uids)
         except MailboxError as fault:
-            if not self._passes_over(fault) or self.ago >= LONGEST:
+            if not self._passes_over(path, fault) or self.ago >= LONGEST:
                 raise
             if len(uids) == 1:
-                told = (uids[0], path, self.due.account, fault)
-                log.warning("mail %d in %s of %s cannot be read: %s", *told, extra={"account": self.due.account})
+                unread[uids[0]] = fault
                 return {}
         half = len(uids) // 2
-        return await self._legible(path, uids[:half], fetch) | await self._legible(path, uids[half:], fetch)
+        first = await self._legible(path, uids[:half], fetch, unread)
+        return first | await self._legible(path, uids[half:], fetch, unread)
+
+    def _tell(self, path: str, unread: Unread) -> None:
+        account = self.due.account
+        for uid, fault in unread.items():
+            told = (uid, path, account, fault)
+            log.warning("mail %d in %s of %s cannot be read: %s", *told, extra={"account": account})
 
     async def _content(self, uids: list[int]) -> dict[int, bytes]:
         """Of the only one; nothing where it is gone."""
         content = await self.mailbox.content(uids[0], letter.MOST)
         return {} if content is None else {uids[0]: content}
 
-    def _passes_over(self, fault: MailboxError) -> bool:
-        """It was tried often enough: a trouble of the server's own may pass."""
-        return fault.kind == "refused" and self.due.failures >= PATIENCE
+    def _passes_over(self, path: str, fault: MailboxError) -> bool:
+        """It was tried often enough: a trouble of the server's own may pass. A folder beside INBOX ends no look."""
+        return fault.kind == "refused" and (self.due.failures >= PATIENCE or path != "INBOX")
 
     async def _record(self, reported: Reported) -> None:
         try:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
 from relay import bounces, metrics
-from relay.core import bounce, letter, report, watching
+from relay.core import bounce, complaint, letter, report, watching
 from relay.core.bounce import Reported
 from relay.core.errors import StoreAway
 from relay.core.place import Place, spell
@@ -26,8 +26,15 @@ from relay.store import db, mailboxes
 from relay.store.mailboxes import Due
 
 T = TypeVar("T")
+Fetch = Callable[[list[int]], Awaitable[dict[int, T]]]
+"""Asks something of these mails."""
+
+Unread = dict[int, MailboxError]
+"""Mail that the server refuses to show."""
+
 LONGEST = 60.0  # s after which a look is over, at the next mail; then others have their turn
 READERS = 2  # threads that read reports
+PATIENCE = 3  # looks in a row that fail before mail which the server cannot read is passed over
 
 log = logging.getLogger("postferry.watch")
 
@@ -138,8 +145,8 @@ class Look:
     async def _step(self, path: str, seen: Seen) -> Seen:
         """The newest of what is left, the newest mail first; stored or not, `folders` tells how far it is."""
         uids, start = await self._newest(seen)
-        headers = await self.mailbox.headers(uids, watching.FIELDS) if uids else {}
-        for uid, brief in await self._candidates(headers, young=seen.back):
+        headers = await self._fetched(path, uids, lambda some: self.mailbox.headers(some, watching.FIELDS))
+        for uid, brief in await self._candidates(path, headers, young=seen.back):
             if self.mails and self.ago >= LONGEST:
                 start = uid + 1
                 break
@@ -163,10 +170,10 @@ class Look:
                 return uids, _down_to(start, uids)
             width *= watching.WIDER
 
-    async def _candidates(self, headers: Mapping[int, bytes], *, young: bool) -> list[tuple[int, Brief]]:
+    async def _candidates(self, path: str, headers: Mapping[int, bytes], *, young: bool) -> list[tuple[int, Brief]]:
         """What may be reports, the newest first; the `young` alone, if so asked. What is gone meanwhile is left out."""
         found = await self.reader.run(lambda: [uid for uid, one in headers.items() if watching.candidate(one)])
-        briefs = await self.mailbox.briefs(found) if found else {}
+        briefs = await self._fetched(path, found, self.mailbox.briefs)
         since = datetime.now(UTC) - watching.LOOK_BACK
         return sorted(
             ((uid, brief) for uid, brief in briefs.items() if not young or brief.date >= since), reverse=True, key=_uid
@@ -176,7 +183,9 @@ class Look:
         """One that may be a report. What nobody can make anything of is told of, and keeps nothing else waiting."""
         self.mails += 1
         metrics.REPORT_CANDIDATES.inc()
-        content = await self.mailbox.content(place.uid, letter.MOST)
+        unread: Unread = {}
+        content = (await self._legible(place.path, [place.uid], self._content, unread)).get(place.uid)
+        self._tell(place.path, unread)
         if content is None:
             return
         try:
@@ -192,6 +201,48 @@ class Look:
             )
         metrics.REPORTS.labels(kind.value).inc()
 
+    async def _fetched(self, path: str, uids: list[int], fetch: Fetch[T]) -> dict[int, T]:
+        """Of all of them; in the end of those alone that the server can read. One that can read none is away."""
+        if not uids:
+            return {}
+        unread: Unread = {}
+        try:
+            return await fetch(uids)
+        except MailboxError as fault:
+            if not self._passes_over(path, fault) or not (found := await self._legible(path, uids, fetch, unread)):
+                raise
+        self._tell(path, unread)
+        return found
+
+    async def _legible(self, path: str, uids: list[int], fetch: Fetch[T], unread: Unread) -> dict[int, T]:
+        """Halved, until those are found that the server has and cannot read: they would keep all others waiting."""
+        try:
+            return await fetch(uids)
+        except MailboxError as fault:
+            if not self._passes_over(path, fault) or self.ago >= LONGEST:
+                raise
+            if len(uids) == 1:
+                unread[uids[0]] = fault
+                return {}
+        half = len(uids) // 2
+        first = await self._legible(path, uids[:half], fetch, unread)
+        return first | await self._legible(path, uids[half:], fetch, unread)
+
+    def _tell(self, path: str, unread: Unread) -> None:
+        account = self.due.account
+        for uid, fault in unread.items():
+            told = (uid, path, account, fault)
+            log.warning("mail %d in %s of %s cannot be read: %s", *told, extra={"account": account})
+
+    async def _content(self, uids: list[int]) -> dict[int, bytes]:
+        """Of the only one; nothing where it is gone."""
+        content = await self.mailbox.content(uids[0], letter.MOST)
+        return {} if content is None else {uids[0]: content}
+
+    def _passes_over(self, path: str, fault: MailboxError) -> bool:
+        """It was tried often enough: a trouble of the server's own may pass. A folder beside INBOX ends no look."""
+        return fault.kind == "refused" and (self.due.failures >= PATIENCE or path != "INBOX")
+
     async def _record(self, reported: Reported) -> None:
         try:
             async with db.connection(self.pool) as conn:
@@ -205,6 +256,8 @@ def _read(content: bytes, place: str, date: datetime) -> tuple[Kind, Reported | 
     found = report.read(content)
     if found.kind not in (Kind.BOUNCE, Kind.COMPLAINT):
         return found.kind, None
+    if not complaint.meant(found.feedback):
+        return Kind.NONE, None
     at = min(date, datetime.now(UTC))  # servers, and whoever moves mail about, may date it as they like
     return found.kind, bounce.reported(found, source="imap", key=watching.key(content, found), place=place, at=at)
 

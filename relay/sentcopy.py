@@ -13,7 +13,7 @@ from relay.copyclearing import Clearing, CopyError
 from relay.copyfinder import RECENT, SEEN, Finder
 from relay.core import copytext, sentcopy
 from relay.core.sentcopy import Candidate, Intent, Plan, Wanted
-from relay.core.sentfolders import Layout
+from relay.core.sentfolders import Layout, lay_out
 from relay.net.imap import Mailbox, MailboxError
 from relay.store import db, sentcopies
 from relay.store.sentcopies import Owed
@@ -39,18 +39,24 @@ class Done:
 
 
 async def make(mailbox: Mailbox, layout: Layout, folder: str) -> str:
-    """A folder for sent mail, where there is none; `folder` is what somebody set. Its path."""
-    *tries, last = layout.new(folder)
-    for path in tries:
+    """A folder for sent mail, where there is none; `folder` is what somebody set. Its path.
+
+    It may be refused since another process has just made it: then that one is it.
+    """
+    paths = layout.new(folder)
+    for path in paths:
         try:
             await mailbox.create(path)
+            return path
         except MailboxError as fault:
             if fault.kind != "refused":
                 raise
-        else:
-            return path
-    await mailbox.create(last)
-    return last
+            there = lay_out(await mailbox.folders()).home(folder)
+            if there is not None:
+                return there
+            if path == paths[-1]:
+                raise
+    raise AssertionError("unreachable")
 
 
 class SentCopy:

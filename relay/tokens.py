@@ -170,7 +170,7 @@ class Tokens:
                 if live is not None and good and (grant.claimed or not ahead or self._clock() < live.renew_at):
                     return self._kept(account, live)
                 refresh = self._refreshing(account, grant, waits=not good)
-                claim = await grants.claim(conn, account.id, CLAIM) if refresh else None
+                claim = await grants.claim(conn, account.id, CLAIM, refresh=grant.refresh) if refresh else None
             if claim is not None:
                 return await self._refresh(account, refresh, claim, live if good else None)
             if live is not None and good:
@@ -226,9 +226,17 @@ class Tokens:
             return TokenError("away", str(fault))
         error = self._refused(account, str(fault))
         async with db.connection(self._pool) as conn, conn.transaction():
-            await grants.refuse(conn, account.id, claim, str(fault), _digest(refresh) if fault.final else None)
-            if fault.final and account.mailgun is None and account.smtp is not None and bearer.bare(account.smtp):
+            stands = await grants.refuse(conn, account.id, claim, str(fault), _digest(refresh) if fault.final else None)
+            if (
+                stands
+                and fault.final
+                and account.mailgun is None
+                and account.smtp is not None
+                and bearer.bare(account.smtp)
+            ):
                 await health.refused(conn, account, error.reason, None, seconds=self._settings.refused_retry)
+        if not stands:
+            return TokenError("away", CHANGED)
         if fault.final:
             self._live.pop(account.id, None)
         return error

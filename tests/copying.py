@@ -119,6 +119,13 @@ class Desk:
             "update sent_copies set due_at = now(), claimed_until = null where due_at is not null returning 1"
         )
 
+    async def due_again(self) -> None:
+        """One that nobody has in hand is looked at once more."""
+        await self.rows(
+            "update sent_copies set due_at = now() where message_id = ("
+            "select message_id from sent_copies where due_at > now() and claimed_until is null limit 1) returning 1"
+        )
+
     async def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         async with db.connection(self.pool) as conn:
             return await (await conn.execute(query.encode(), values)).fetchall()

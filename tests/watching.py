@@ -88,6 +88,9 @@ class Watched:
         assert found is not None
         return found
 
+    async def failed(self, times: int, account: str = "a") -> bool:
+        return (await self.standing(account)).failures >= times
+
     async def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         async with db.connection(self.pool) as conn:
             return await (await conn.execute(query.encode(), values)).fetchall()
@@ -170,7 +173,7 @@ def bounce(
     )
 
 
-def complaint(recipient: str, id: str = "c1", message_id: str = "<x@example.com>") -> bytes:
+def complaint(recipient: str, id: str = "c1", message_id: str = "<x@example.com>", what: str = "abuse") -> bytes:
     """A report that a message is spam (RFC 5965), as a provider sends it."""
     return _report(
         f"<{id}@fbl.there.example>",
@@ -180,7 +183,7 @@ def complaint(recipient: str, id: str = "c1", message_id: str = "<x@example.com>
         "This is an email abuse report.",
         (
             "message/feedback-report",
-            f"Feedback-Type: abuse\nUser-Agent: Test/1\nVersion: 1\nOriginal-Rcpt-To: {recipient}\n",
+            f"Feedback-Type: {what}\nUser-Agent: Test/1\nVersion: 1\nOriginal-Rcpt-To: {recipient}\n",
         ),
         {"From": "s@example.com", "To": recipient, "Message-ID": message_id},
     )

@@ -66,6 +66,18 @@ def ascii_domain(address: str) -> str:
     return address if domain.isascii() else f"{local}@{idna.encode(domain, uts46=True).decode()}"
 
 
+def spellings(address: str) -> tuple[str, ...]:
+    """The address as it is, and with its domain as people write it, or as servers are told it."""
+    local, at, domain = address.rpartition("@")
+    if domain.isascii() and "xn--" not in domain.lower():
+        return (address,)
+    try:
+        ascii_form = idna.encode(domain, uts46=True).decode()
+        return tuple(dict.fromkeys((address, local + at + ascii_form, local + at + idna.decode(ascii_form))))
+    except (idna.IDNAError, UnicodeError):
+        return (address,)
+
+
 def _parted(text: str, key: str) -> tuple[str, str]:
     """The parts before and after the last @, once nothing in them can end a command or a header field."""
     if not text:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from relay.core import advice
+from relay.core.address import spellings
 from relay.core.advice import Advice
 from relay.core.complaint import arf, headers
 from relay.core.prose import ADDRESS, Told
@@ -42,6 +43,11 @@ class Finding:
     category: str = ""
     advice: Advice = Advice.REVIEW
     suppresses: bool = False
+    names: tuple[str, ...] = field(init=False, repr=False, compare=False)  # the recipient in every spelling
+
+    def __post_init__(self) -> None:
+        """Here, and not where it is matched: a thousand of them take their time."""
+        object.__setattr__(self, "names", spellings(self.recipient))
 
     @property
     def failed(self) -> bool:
@@ -77,7 +83,7 @@ def judge(told: Told) -> Finding:
     failed = told.action == "failed"
     return Finding(
         recipient=_held(told.recipient, 320),
-        action=told.action,
+        action="failed" if told.given_up else told.action,
         status=status,
         diagnostic=said,
         mta=_held(told.mta, 255),

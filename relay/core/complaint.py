@@ -32,7 +32,15 @@ OFTEN: Mapping[str, str] = {
     "reported-uri": "reportedUri",
     "authentication-results": "authenticationResults",
 }
+OTHERWISE = frozenset({"auth-failure", "not-spam"})
+"""Types of feedback by which nobody complains: of failed authentication (RFC 6591), of no spam after all (RFC 6430)."""
+
 DATES: Mapping[str, str] = {"arrival-date": "arrivalDate", "received-date": "arrivalDate"}
+
+
+def meant(feedback: Fields) -> bool:
+    """Whether the recipient complains by it."""
+    return feedback.get("feedback-type").lower() not in OTHERWISE
 
 
 def arf(feedback: Fields, original: Fields) -> dict[str, Any]:

@@ -96,9 +96,9 @@ def special(folders: Iterable[Folder]) -> dict[Use, Found]:
 
 
 def _contradicts(folder: Folder) -> bool:
-    named = {use for use in Use if _rank(use, folder) is not None}
     flagged = {use for use in Use if folder.flags & FLAGS[use]}
-    return bool(named and flagged and not named & flagged)
+    named = {use for use in Use if _rank(use, folder) is not None} if flagged else set()
+    return bool(named and not named & flagged)
 
 
 def _flagged(use: Use, folders: Sequence[Folder]) -> list[Folder]:

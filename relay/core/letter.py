@@ -18,6 +18,9 @@ DEPTH = 6
 PARTS = 60
 HEADER = 64 << 10  # bytes of one part's header that are read
 FIELD = 4096  # characters of one field that are kept
+_HEADERS = {"text/rfc822-headers", "message/rfc822-headers", "message/global-headers"}
+ENCLOSED = frozenset({"message/rfc822", "message/global", "message/partial"} | _HEADERS)
+"""Another message, or its header (RFC 6533 has the international ones)."""
 
 _END = re.compile(rb"\n[ \t]*\n")
 _FIELD = re.compile(r"([!-9;-~]{1,80})[ \t]*:(.*)", re.DOTALL)
@@ -122,7 +125,7 @@ def _parts(fields: Fields, body: bytes, depth: int, enclosed: bool) -> Iterator[
                 yield from _parts(inner, rest, depth + 1, enclosed)
             return
     content = unpacked(fields.get("content-transfer-encoding").strip().lower(), body)
-    if kind in ("message/rfc822", "message/global", "text/rfc822-headers", "message/rfc822-headers", "message/partial"):
+    if kind in ENCLOSED:
         text = _text(content, parameters)
         yield Part(kind, fields, text, depth, True)
         if depth < DEPTH and kind in ("message/rfc822", "message/global"):

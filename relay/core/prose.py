@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from relay.core import phrases
@@ -14,7 +14,8 @@ from relay.core import phrases
 class Told:
     """What a report says of one recipient. `action` and `status` as in RFC 3464; "" is not told.
 
-    `source` is the type of the diagnostic code: `smtp`, `x-unix`; "" where the words stand alone.
+    `source` is the type of the diagnostic code: `smtp`, `x-unix`; "" where the words stand alone. `given_up`: it is
+    tried no more, though it may be `delayed`, since nothing but time was against it.
     """
 
     recipient: str
@@ -23,6 +24,7 @@ class Told:
     diagnostic: str = ""
     mta: str = ""
     source: str = ""
+    given_up: bool = False
 
 
 _ATOM = r"\w!#$%&'*+/=?^`{|}~-"
@@ -54,6 +56,7 @@ _TRACE = re.compile(r"[>\s]{0,8}(?:return-path|received|message-id|mime-version|
 _QUOTED = re.compile(r"^(?:>[ ]?|[ \t]{1,8}(?=[\w-]+\s?:))")
 _SUMMARY = re.compile(r"^(?:from|to|subject)\s?:.*\n(?:[\w-]+\s?:.*\n|[ \t].*\n)+", re.IGNORECASE | re.MULTILINE)
 
+_BETWEEN = " \t\n<>()[]\"',;:*-"  # what stands between addresses of which the same is said
 MOST = 400  # addresses that are looked at
 REACH = 1500  # characters after an address that may speak of it
 
@@ -91,13 +94,14 @@ def read(text: str, others: frozenset[str]) -> Iterator[Told]:
         if one.weight >= least:
             firsts.setdefault(one.address.lower(), one)
     places = sorted(one.start for one in firsts.values())
+    common = text if len(places) == 1 else text[: places[0]]  # what is said of another is not said of this one
     for one in firsts.values():
         after = one.start + len(one.address)
-        following = next((place for place in places if place > one.start), len(text))
+        following = next((place for place in places if text[after:place].strip(_BETWEEN)), len(text))
         said = text[after : min(following, after + REACH)]
         if not SAID.search(said) and following == len(text):
-            said += " " + text[:REACH]
-        yield Told(one.address, status=status_in(said) or status_in(text), diagnostic=_diagnostic(said))
+            said += " " + common[:REACH]
+        yield Told(one.address, status=status_in(said) or status_in(common), diagnostic=_diagnostic(said))
 
 
 def names(text: str, others: frozenset[str]) -> bool:
@@ -111,14 +115,13 @@ def status_in(text: str) -> str:
     return found[1] if found else ""
 
 
-def action(told: Told, subject: str, text: str) -> str:
-    """`failed`, or `delayed` where time is the fault: mail that is still tried, or was given up for want of an answer.
-
-    What is delayed in this sense says nothing against the address.
-    """
+def judged(told: Told, subject: str, text: str) -> Told:
+    """With an action: `failed`, or `delayed` where time is the fault, which says nothing against the address: of mail
+    that is still tried, or was given up for want of an answer."""
     if told.action != "failed" and (phrases.DELAYED.search(text[:4000]) or phrases.DELAYED.search(subject)):
-        return "delayed"
-    return "delayed" if _ran_out(told.status, told.diagnostic or text[:3000]) else "failed"
+        return replace(told, action="delayed")
+    ran_out = _ran_out(told.status, told.diagnostic or text[:3000])
+    return replace(told, action="delayed" if ran_out else "failed", given_up=True)
 
 
 def _ran_out(status: str, said: str) -> bool:

@@ -43,6 +43,8 @@ class Report:
 def read(raw: bytes) -> Report:
     """What this message (RFC 5322) reports."""
     mail = letter.read(raw)
+    if _receipt(mail):
+        return Report(Kind.NONE)
     original = _original(mail)
     if (feedback := _feedback(mail, original)) is not None:
         return _complaint(feedback, original)
@@ -51,8 +53,16 @@ def read(raw: bytes) -> Report:
     if (_typed(mail) and told) or _evident(mail, text):
         told = _unique(told) or _named(mail, text, original)
         if told:
-            return Report(Kind.BOUNCE, _message_id(original, text), tuple(_judged(mail, told, text)))
+            name = _message_id(original, text) or _answered(mail.fields)
+            return Report(Kind.BOUNCE, name, tuple(_judged(mail, told, text)))
     return Report(Kind.AUTO_REPLY if _auto_reply(mail) else Kind.NONE)
+
+
+def _receipt(mail: Letter) -> bool:
+    """A reader's notice (RFC 8098): the mail arrived, though its fields name a recipient as a failure's do."""
+    return "disposition-notification" in mail.parameters.get("report-type", "").lower() or any(
+        part.kind == "message/disposition-notification" and not part.enclosed for part in mail.parts
+    )
 
 
 def _typed(mail: Letter) -> bool:
@@ -70,20 +80,22 @@ def _evident(mail: Letter, text: str) -> bool:
     subject, sender = words.decode(fields.get("subject")), fields.get("from")
     machine = bool(phrases.MACHINE_SENDER.search(sender)) or sender.strip() in ("", "<>")
     titled = bool(phrases.FAILURE_SUBJECT.search(subject))
+    auto = fields.get("auto-submitted").lower()
     if fields.get("x-failed-recipients"):
         return True
     signs = sum(
         (
-            2 * (mail.kind == "multipart/report" and "disposition" not in mail.parameters.get("report-type", "")),
+            2 * (mail.kind == "multipart/report"),
             fields.get("return-path").replace(" ", "").lower() in ("<>", "<mailer-daemon>"),
             machine,
             titled,
             bool(phrases.PLAINLY.match(subject)),
-            fields.get("auto-submitted").lower().startswith(("auto-replied", "auto-generated")),
+            auto.startswith(("auto-replied", "auto-generated")),
             bool(phrases.FAILED.search(opening) or phrases.DELAYED.search(opening)),
             bool(prose.SAID.search(opening)),
             prose.names(opening, _others(mail, Fields())),
             -2 * (not titled and bool(phrases.AWAY.search(subject))),
+            -2 * (not machine and not titled and auto.startswith("auto-")),  # somebody is away, or counts tickets
             -2 * (not machine and bool(phrases.ANSWER.match(subject))),
             -(not machine and bool(fields.get("list-id") or fields.get("list-unsubscribe"))),
             -(not machine and bool(fields.get("in-reply-to"))),
@@ -115,7 +127,7 @@ def _text(mail: Letter) -> str:
 def _original(mail: Letter) -> Fields:
     """The header of the original message: an enclosed part's, else the one that follows in the text."""
     for part in mail.parts:
-        if part.kind.startswith("message/rfc822") or "rfc822-headers" in part.kind:
+        if part.kind in letter.ENCLOSED or part.kind.startswith("message/rfc822"):
             fields = letter.fields_of(part.text.lstrip("\n"))
             if len(fields.pairs) > 1:
                 return fields
@@ -130,6 +142,12 @@ def _message_id(original: Fields, text: str) -> str:
         return found[0]
     told = _ID_IN_TEXT.search(text)
     return told[1] if told else ""
+
+
+def _answered(fields: Fields) -> str:
+    """What the report answers, as some servers have it that do not send the original along."""
+    found = _ID.findall(fields.get("in-reply-to"))
+    return found[0] if len(found) == 1 else ""
 
 
 # -- complaints --------------------------------------------------------------------------------------------------------
@@ -200,4 +218,4 @@ def _judged(mail: Letter, told: Sequence[Told], text: str) -> Iterator[Told]:
     subject = words.decode(mail.fields.get("subject"))
     for one in told:
         whole = replace(one, status=one.status or prose.status_in(one.diagnostic))
-        yield replace(whole, action=prose.action(whole, subject, text)) if whole.action in ("", "failed") else whole
+        yield prose.judged(whole, subject, text) if whole.action in ("", "failed") else whole

@@ -133,10 +133,13 @@ def _clean(wanted: Wanted, found: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _best(among: Sequence[Candidate], like: Candidate | None) -> Candidate | None:
-    """With the addresses as the provider writes them; ours; the newest."""
+    """With the addresses as the provider writes them; the newest.
 
-    def rank(one: Candidate) -> tuple[bool, bool, int]:
-        return like is None or one.addresses == like.addresses, one.ours, one.uid
+    Not ours first: of two messages with one Message-ID each would keep its own, and remove the other's.
+    """
+
+    def rank(one: Candidate) -> tuple[bool, int]:
+        return like is None or one.addresses == like.addresses, one.uid
 
     return max(among, key=rank, default=None)
 

@@ -17,6 +17,7 @@ _FIELD = re.compile(
     r"|(?:last-attempt|arrival)-date|will-retry-until|final-log-id|x-[\w-]{1,40})\s{0,5}:(.*)",
     re.IGNORECASE,
 )
+_ESCAPED = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
 _CODE = re.compile(r"\b[245]\.\d{1,3}\.\d{1,3}\b")
 _GROUPS = re.compile(r"\n[ \t>]*\n")
 _ACTIONS = {
@@ -95,8 +96,13 @@ def _fields(group: str) -> Fields:
 
 
 def _name(value: str) -> str:
-    """An address behind its type (`rfc822;`), or without one."""
-    return _last(value) if "@" in _last(value) else value
+    """An address behind its type (`rfc822;`), or without one; an international one may be escaped (RFC 6533 3)."""
+    name = _last(value) if "@" in _last(value) else value
+    return _ESCAPED.sub(lambda found: _character(int(found[1], 16)), name)
+
+
+def _character(code: int) -> str:
+    return chr(code) if code < 0xD800 or 0xDFFF < code <= 0x10FFFF else ""
 
 
 def _last(value: str) -> str:

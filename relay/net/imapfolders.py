@@ -17,6 +17,7 @@ from relay.core.folders import Folder
 from relay.net.imapwire import Wire, spoken
 
 __all__ = ["Client", "Nonsense", "decoded", "listed"]
+MOST = 4 << 20  # bytes of all lines: there are mailboxes with a folder for each of many thousand cases
 UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 Namespaces = Sequence[tuple[str, bool]]
 """(prefix, personal), the longest prefix first."""
@@ -58,7 +59,8 @@ def listed(client: Client) -> list[Folder]:
     """Every folder. Raises what imapclient does."""
     capabilities = client.words()
     namespaces = _namespaces(client) if "NAMESPACE" in capabilities else ()
-    lines = _lines(client, capabilities)
+    with client.wire.granted(most=MOST):
+        lines = _lines(client, capabilities)
     client.odd_names = {decoded(name): name for *_, name in lines if isinstance(name, bytes) and _odd(name)}
     found = (_folder(*line, namespaces) for line in lines)
     return [folder for folder in found if folder is not None]

@@ -58,13 +58,14 @@ def _uidnext(client: Client) -> int:
     return max(_fetch(client, "*", "(UID)"), default=0) + 1 if client.wire.exists else 1
 
 
-def headers(client: Client, uids: Collection[int], names: Collection[str]) -> dict[int, bytes]:
+def headers(client: Client, uids: Collection[int], names: Collection[str], *, partly: bool = False) -> dict[int, bytes]:
+    """`partly`: of some alone will do."""
     if not all(map(FIELD.fullmatch, names)):
         raise Wire.error("a header field of such a name cannot be asked for")
     part = f"HEADER.FIELDS ({' '.join(names).upper()})" if names else "HEADER"
     found: dict[int, bytes] = {}
     for some in batches(uids):
-        told = _fetch(client, _list(some), f"(UID BODY.PEEK[{part}]<0.{HEADER}>)", len(some) * (HEADER + SPARE))
+        told = _fetch(client, _list(some), f"(UID BODY.PEEK[{part}]<0.{HEADER}>)", len(some) * (HEADER + SPARE), partly)
         texts = ((uid, body(told[uid])) for uid in some if uid in told)
         found.update((uid, text[:HEADER]) for uid, text in texts if text is not None)
     return found
@@ -123,13 +124,17 @@ def _need(client: Client, word: str) -> None:
         raise Unsupported(f"does not offer {word}")
 
 
-def _fetch(client: Client, uids: str, items: str, most: int = 0) -> dict[int, Attributes]:
-    """Some servers say NO where one of the mails is gone, and tell of the others (RFC 5530 EXPUNGEISSUED)."""
+def _fetch(client: Client, uids: str, items: str, most: int = 0, partly: bool = False) -> dict[int, Attributes]:
+    """Some servers say NO where one of the mails is gone, and tell of the others (RFC 5530 EXPUNGEISSUED).
+
+    So they do where they cannot read one of them, which they may later: that is for the caller to know.
+    """
     with client.wire.granted(most=MOST_BYTES + most):
         typ, said = client.wire.ask("UID", "FETCH", uids, items)
-    if "[EXPUNGEISSUED]" not in said:
+    found = fetched(client.wire.untagged_responses.pop("FETCH", ()))
+    if "[EXPUNGEISSUED]" not in said and not (partly and found):
         agreed(typ, said)
-    return fetched(client.wire.untagged_responses.pop("FETCH", ()))
+    return found
 
 
 def agreed(typ: str, said: str) -> None:

@@ -33,7 +33,7 @@ def find(client: Client, message_id: str) -> list[int]:
         return []
     candidates = _candidates(client, message_id.strip().removeprefix("<").removesuffix(">"))
     newest = _last(client, 1, NEWEST)
-    told = headers(client, {*candidates[-CANDIDATES:], *newest}, ("Message-ID",))
+    told = headers(client, {*candidates[-CANDIDATES:], *newest}, ("Message-ID",), partly=True)  # one may be broken
     return sorted(uid for uid, header in told.items() if wanted in _ids(header))
 
 

@@ -61,17 +61,21 @@ async def look(conn: Connection, account: str, seen: datetime | None) -> Grant |
         return await cursor.fetchone()
 
 
-async def claim(conn: Connection, account: str, seconds: float) -> datetime | None:
-    """The right to refresh it, for so long at most, and its fence; None where somebody else has it."""
+async def claim(conn: Connection, account: str, seconds: float, *, refresh: str | None = None) -> datetime | None:
+    """The right to refresh it, for so long at most, and its fence; None where somebody else has it.
+
+    Or has had it: `refresh` is the sealed refresh token that was seen, and has another taken its place, it is spent.
+    """
     cursor = await conn.execute(
         """
         insert into grants as g (account_id, claimed_until)
-        select id, now() + %s * interval '1 second' from accounts where id = %s
+        select id, now() + %s * interval '1 second' from accounts
+        where id = %s and secrets ->> %s is not distinct from coalesce(%s, secrets ->> %s)
         on conflict (account_id) do update set claimed_until = excluded.claimed_until, error = ''
         where coalesce(g.claimed_until <= now(), true)
         returning claimed_until
         """,
-        (seconds, account),
+        (seconds, account, REFRESH, refresh, REFRESH),
     )
     row = await cursor.fetchone()
     return row[0] if row else None
@@ -139,9 +143,12 @@ async def rest(conn: Connection, account: str, claim: datetime, error: str, seco
     )
 
 
-async def refuse(conn: Connection, account: str, claim: datetime, error: str, refused: str | None) -> None:
-    """Ends the claim with a refusal. `refused`: the hash of a refresh token that will never do again."""
-    await conn.execute(
+async def refuse(conn: Connection, account: str, claim: datetime, error: str, refused: str | None) -> bool:
+    """Ends the claim with a refusal. `refused`: the hash of a refresh token that will never do again.
+
+    False: the claim has ended, and the refusal may be of a token that somebody else has used since.
+    """
+    cursor = await conn.execute(
         """
         update grants set claimed_until = null, error = %(error)s, refused = %(refused)s,
             token = case when %(refused)s::text is null then token end
@@ -149,6 +156,7 @@ async def refuse(conn: Connection, account: str, claim: datetime, error: str, re
         """,
         {"error": error, "refused": refused, "account": account, "claim": claim},
     )
+    return cursor.rowcount == 1
 
 
 async def forget(conn: Connection, account: str) -> None:

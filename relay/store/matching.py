@@ -32,8 +32,8 @@ class Match:
 
 # A provider may have given the message a name of its own: then that is what reports call it, and our reply has it.
 BY_RECIPIENT = f"""
-select a.place::int - 1, d.id, d.message_id, d.recipient, d.state::text, m.message_id = any(%(names)s), d.reply
-from unnest(%(addresses)s::text[]) with ordinality as a(address, place)
+select a.place, d.id, d.message_id, d.recipient, d.state::text, m.message_id = any(%(names)s), d.reply
+from unnest(%(places)s::int[], %(addresses)s::text[]) as a(place, address)
 cross join lateral (
     select x.id, x.message_id, x.recipient, x.state, x.reply, x.finished_at from deliveries x
     where x.account_id = %(account)s and lower(x.recipient) = lower(a.address) and x.state {states.DELIVERED}
@@ -50,15 +50,15 @@ where message_id = any(%(names)s) order by id desc limit 1
 """
 
 LATELY = f"""
-select a.place::int - 1, d.id, d.message_id, d.recipient, d.state::text
-from unnest(%(addresses)s::text[]) with ordinality as a(address, place)
+select distinct on (a.place) a.place, d.id, d.message_id, d.recipient, d.state::text
+from unnest(%(places)s::int[], %(addresses)s::text[]) as a(place, address)
 cross join lateral (
-    select x.id, x.message_id, x.recipient, x.state from deliveries x
+    select x.id, x.message_id, x.recipient, x.state, x.finished_at from deliveries x
     where x.account_id = %(account)s and lower(x.recipient) = lower(a.address) and x.state {states.DELIVERED}
         and x.finished_at > coalesce(%(at)s, now()) - make_interval(days => {DAYS})
         and x.finished_at <= coalesce(%(at)s + interval '15 minutes', now())  -- another clock stamped the report
     order by x.finished_at desc limit 1) d
-order by a.place
+order by a.place, d.finished_at desc
 """  # noqa: S608 - the text is ours
 
 
@@ -91,7 +91,7 @@ async def _by_recipient(conn: Connection, account: str, findings: Sequence[Findi
         BY_RECIPIENT,
         {
             "account": account,
-            "addresses": [one.recipient for one in findings],
+            **_spelt(findings),
             "names": [name, f"<{name}>"],
             "local": _local(name),
             "depth": max(DEPTH // max(len(findings), 1), LEAST),
@@ -122,9 +122,14 @@ async def _by_name(conn: Connection, account: str, findings: Sequence[Finding], 
 
 async def _lately(conn: Connection, account: str, findings: Sequence[Finding], reported: Reported) -> list[Match]:
     """The last delivery to each recipient before the report came, if that is not long ago."""
-    addresses = [one.recipient for one in findings]
-    cursor = await conn.execute(LATELY, {"account": account, "addresses": addresses, "at": reported.at})
+    cursor = await conn.execute(LATELY, {"account": account, **_spelt(findings), "at": reported.at})
     return [Match(findings[place], *rest) for place, *rest in await cursor.fetchall()]
+
+
+def _spelt(findings: Sequence[Finding]) -> dict[str, list[int] | list[str]]:
+    """Their addresses in every spelling, each with its place: we keep what the sender wrote, and servers tell ASCII."""
+    found = [(place, address) for place, one in enumerate(findings) for address in one.names]
+    return {"places": [place for place, _ in found], "addresses": [address for _, address in found]}
 
 
 def _local(name: str) -> str:

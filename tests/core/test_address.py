@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.address import Mailbox, ascii_domain, envelope, is_ascii, parse_list
+from relay.core.address import Mailbox, ascii_domain, envelope, is_ascii, parse_list, spellings
 from relay.core.errors import Refused
 
 GOOD = [
@@ -193,3 +193,18 @@ def test_any_name_comes_back(name):
 def test_a_domain_beyond_ascii_is_written_so_that_no_smtputf8_is_needed():
     assert Mailbox("", "ada@exämple.de").header() == "ada@xn--exmple-cua.de"
     assert Mailbox("", "adä@exämple.de").header() == "adä@exämple.de"
+
+
+@pytest.mark.parametrize(
+    ("address", "others"),
+    [
+        ("jan@there.example", []),
+        ("jan@BÜCHER.example", ["jan@xn--bcher-kva.example", "jan@bücher.example"]),
+        ("jan@xn--bcher-kva.example", ["jan@bücher.example"]),
+        ("jan@xn--.example", []),
+        ("jan@\ud800.example", []),
+        ("nobody", []),
+    ],
+)
+def test_a_domain_has_a_spelling_for_people_and_one_for_servers(address: str, others: list[str]) -> None:
+    assert list(spellings(address)) == [address, *others]

@@ -299,6 +299,8 @@ class MailSession(Session):
 
     async def do_create(self, words: list[Any], uid: bool) -> Answer:
         path = str(imap_utf7.decode(str(words[0]).encode()))
+        if path in self.server.store.folders:
+            raise Refusal("NO [ALREADYEXISTS] there is such a folder")
         self.server.store.folders[path] = Folder(path, "", 5000 + len(self.server.store.folders))
         return [], "OK done"
 
@@ -322,10 +324,12 @@ class MailSession(Session):
     async def do_fetch(self, words: list[Any], uid: bool) -> Answer:
         folder, items = self._here(), words[1] if isinstance(words[1], list) else [words[1]]
         at = {one: number for number, one in enumerate(self.seen, 1)}
+        wanted = self._uids(words[0], uid)
+        told = [one for one in wanted if not folder.mail(one).broken]
         return [
             b"* %d FETCH (" % at[one] + b" ".join(_item(folder, one, item.upper()) for item in items) + b")"
-            for one in self._uids(words[0], uid)
-        ], "OK done"
+            for one in told
+        ], "OK done" if told == wanted else "NO Some messages could not be FETCHed (Failure)"
 
     async def do_store(self, words: list[Any], uid: bool) -> Answer:
         folder, (what, flags) = self._here(write=True), words[1:]

@@ -58,6 +58,7 @@ class Mail:
     flags: set[str] = field(default_factory=set)
     date: datetime = DATE
     findable: int = 0  # the command from which SEARCH HEADER knows it
+    broken: bool = False  # the server cannot read it: FETCH tells of the others, and ends with NO
 
     @property
     def header(self) -> bytes:

@@ -163,6 +163,45 @@ async def test_junk_is_found_in_odd_mailboxes(pool: db.Pool, settings: Settings,
             await all_bounced_once(bench)
 
 
+@pytest.mark.parametrize("path", ["INBOX", "Junk"])
+@pytest.mark.parametrize("mail", [PERSON, bounce("x@there.example", id="broken")], ids=["letter", "report"])
+async def test_mail_that_the_server_cannot_read_keeps_no_report_waiting(
+    bench: Watched, server: MailboxServer, mail: bytes, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In INBOX it is asked for again first: the trouble may pass."""
+    for uid in put(server, *bounces("p0"), mail, *bounces("p1", "p2"), path=path)[1:2]:
+        server.folder(path).mail(uid).broken = True
+    async with bench.running():
+        await all_bounced_once(bench)
+        await bench.looked_at()
+    assert [f"mail 2 in {path}" in line for line in caplog.messages if "cannot be read" in line] == [True]
+
+
+async def test_a_folder_for_junk_of_which_nothing_can_be_read_keeps_inbox_from_nothing(
+    bench: Watched, server: MailboxServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    for uid in put(server, *bounces("junk"), path="Junk"):
+        server.folder("Junk").mail(uid).broken = True
+    put(server, *bounces(*NAMES))
+    async with bench.running():
+        await all_bounced_once(bench)
+        await bench.looked_at()
+    assert (await bench.standing()).error == ""
+    assert not [line for line in caplog.messages if "cannot be read" in line]
+
+
+async def test_a_folder_of_which_nothing_can_be_read_is_read_when_it_can(bench: Watched, server: MailboxServer) -> None:
+    put(server, *bounces(*NAMES))
+    mails = server.mails("INBOX")
+    for mail in mails:
+        mail.broken = True
+    async with bench.running():
+        await until(lambda: bench.failed(look.PATIENCE + 3))
+        for mail in mails:
+            mail.broken = False
+        await all_bounced_once(bench)
+
+
 async def test_only_what_may_be_a_report_is_ever_fetched(bench: Watched, server: MailboxServer) -> None:
     put(server, *[PERSON] * 20, *bounces("p0"), AWAY)
     async with bench.running():

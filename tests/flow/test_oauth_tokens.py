@@ -205,6 +205,47 @@ async def test_a_rotated_refresh_token_takes_the_old_ones_place(bench: Bench) ->
         assert len(bench.issuer.access) == number + 1
 
 
+async def test_a_refresh_token_that_another_process_has_just_used_is_not_used_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between one's look and its claim: an issuer that takes each just once would end the grant."""
+    bench.issuer.rotates = True
+    await bench.connected()
+    claim = grants.claim
+    async with bench.tokens() as one, bench.tokens() as other:
+        account = await bench.account()
+
+        async def late(*args: Any, **more: Any) -> Any:
+            monkeypatch.setattr(grants, "claim", claim)
+            await other.armed(account)
+            await bench.aged(0)
+            return await claim(*args, **more)
+
+        monkeypatch.setattr(grants, "claim", late)
+        assert said(await one.armed(account)) == bench.issuer.access[1]
+    assert await bench.sql("select state::text from accounts") == [("active",)]
+
+
+async def test_whoever_comes_too_late_with_a_refresh_token_stops_no_account(bench: Bench) -> None:
+    """Its claim has ended while it stood still, and another process has used the token, and has the next."""
+    bench.issuer.rotates = True
+    await bench.connected()
+    go = asyncio.Event()
+    bench.issuer.when(times=1).wait(go)
+    async with bench.tokens() as one, bench.tokens() as other:
+        account = await bench.account()
+        late = asyncio.create_task(one.armed(account))
+        await bench.issuer.heard(1)
+        await bench.sql("update grants set claimed_until = now()")
+        assert said(await other.armed(account)) == bench.issuer.access[0]
+        go.set()
+        with pytest.raises(TokenError) as caught:
+            await late
+        assert caught.value.kind == "away"
+        assert await bench.sql("select state::text from accounts") == [("active",)]
+        assert said(await one.armed(account)) == bench.issuer.access[0]
+
+
 async def test_a_rotation_waits_for_the_store(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the issuer gave once is not lost with a commit that could not be made."""
     bench.issuer.rotates = True

@@ -84,7 +84,15 @@ async def test_a_complaint_is_recorded_as_one(bench: Watched) -> None:
     assert len(await bench.events("messageComplaint")) == 1
 
 
-@pytest.mark.parametrize("mail", [PERSON, AWAY], ids=["person", "auto-reply"])
+def feedback(what: str) -> bytes:
+    return complaint("bob@there.example", what=what)
+
+
+@pytest.mark.parametrize(
+    "mail",
+    [PERSON, AWAY, feedback("not-spam"), feedback("Auth-Failure")],
+    ids=["person", "auto-reply", "no spam", "DMARC"],
+)
 async def test_other_mail_is_not_recorded(bench: Watched, mail: bytes) -> None:
     await come(bench, mail)
     async with bench.running():

@@ -515,12 +515,18 @@ async def test_no_server_keeps_us(verb: str, how: str) -> None:
         await until(lambda: server.open == 0)
 
 
-@pytest.mark.parametrize("size", [1_100_000, 10**15])
+@pytest.mark.parametrize("size", [5_000_000, 10**15])
 async def test_a_literal_that_is_too_large_is_not_begun(size: int) -> None:
     async with Mailserver(folders=[f'() "/" {{{size}}}']) as server:
         fault = await refusal(mailbox(server), HASTY)
     assert (fault.step, fault.kind) == ("folders", "protocol")
     assert str(size) in str(fault)
+
+
+async def test_a_folder_for_each_of_many_thousand_cases_is_listed() -> None:
+    cases = (rf'(\HasNoChildren) "/" "Cases/2026/{n:06} Somebody against somebody else"' for n in range(20_000))
+    async with Mailserver(folders=[r'(\Sent) "/" "Sent"', *cases]) as server, reached(mailbox(server)) as found:
+        assert len(await found.folders()) == 20_001
 
 
 async def test_an_answer_without_end_ends_by_its_size() -> None:

@@ -107,6 +107,27 @@ async def test_a_failure_makes_a_delivery_bounced_and_its_recipient_suppressed(p
     }
 
 
+@pytest.mark.parametrize("name", ["<m@x.example>", ""], ids=["named", "nameless"])
+@pytest.mark.parametrize(
+    ("written", "reported"),
+    [
+        ("ann@müller.example", "ann@xn--mller-kva.example"),
+        ("ann@xn--mller-kva.example", "ann@Müller.example"),
+        ("ann@müller.example", "ann@MÜLLER.example"),
+    ],
+)
+async def test_a_domain_is_the_same_in_ascii_and_as_people_write_it(
+    pool: db.Pool, written: str, reported: str, name: str
+) -> None:
+    """A server that knows no SMTPUTF8 was told it in ASCII, and so it reports it."""
+    async with db.connection(pool) as conn:
+        await account(conn)
+        await sent(conn, written, "bob@there.example")
+        assert await bounces.apply(conn, "a", bounce(reported, message_id=name)) == 1
+        assert await states(conn) == ["bounced", "sent"]
+        assert await suppressed(conn) == [("ann@xn--mller-kva.example", "bounce")]
+
+
 async def test_its_event_tells_what_was_reported(pool: db.Pool) -> None:
     async with db.connection(pool) as conn:
         await account(conn)
@@ -522,11 +543,11 @@ async def test_the_suppression_says_why(pool: db.Pool) -> None:
 PLANS = {
     "by recipient": (
         matching.BY_RECIPIENT,
-        {"addresses": ["ann@x.example"], "names": ["m"], "local": "m", "depth": 20_000},
+        {"places": [0], "addresses": ["ann@x.example"], "names": ["m"], "local": "m", "depth": 20_000},
         "deliveries_recipient",
     ),
     "by name": (matching.BY_NAME, {"names": ["m"], "depth": 20_000}, "messages_account"),
-    "lately": (matching.LATELY, {"addresses": ["ann@x.example"], "at": None}, "deliveries_recipient"),
+    "lately": (matching.LATELY, {"places": [0], "addresses": ["ann@x.example"], "at": None}, "deliveries_recipient"),
 }
 
 

@@ -142,6 +142,28 @@ def test_what_an_account_lacks_to_send_is_said_in_place_of_how_to(postferry: Pos
     assert "postferry send shop" in postferry("account", "add", "shop", "--update", *HOST).err
 
 
+def test_an_email_that_another_account_has_is_taken_and_told(postferry: Postferry, tmp_path: Path) -> None:
+    shared = "shop@example.com is the email of account crm too: mail from it needs a login or X-Account now"
+    (tmp_path / "moved.json").write_text('{"email": "Shop@Example.com"}')
+    postferry("account", "add", "crm", *HOST, "--email", "shop@example.com")
+
+    added = postferry("account", "add", "shop", *HOST, "--email", "SHOP@example.com")
+    renamed = postferry("account", "add", "shop", "--update", "--name", "The shop")
+    moved = postferry("account", "add", "shop", "--update", "--email", "other@example.com")
+    back = postferry("account", "add", "shop", "--update", "--json", "moved.json")
+
+    told = [done.err.count(shared) for done in (added, renamed, moved, back)]
+    assert [done.code for done in (added, renamed, moved, back)] == [0, 0, 0, 0]
+    assert told == [1, 0, 0, 1]
+    assert "email of" not in added.out
+
+
+def test_accounts_without_an_email_share_none(postferry: Postferry, tmp_path: Path) -> None:
+    (tmp_path / "none.json").write_text('{"email": null}')
+    for name in ("crm", "shop"):
+        assert "email of" not in postferry("account", "add", name, "--json", "none.json").err
+
+
 @pytest.mark.parametrize(
     ("user", "words"),
     [

@@ -11,12 +11,10 @@ from api.call import Call, unknown
 from api.problems import Problem
 from api.shapes import AccountId, Answer, Instant, Listing, Paging, Words
 from api.tenant import Change, New
-from api.verified import Known, known
-from relay import enrol
-from relay.core import account as settings_of
-from relay.core.tenant import Account, AccountState
-from relay.store import accounts, db, mailboxes, verifications
-from relay.store.mailboxes import Standing
+from api.verified import Known
+from relay import accountview, enrol
+from relay.core.tenant import AccountState
+from relay.store import accounts, db
 
 
 class Saved(Answer):
@@ -120,11 +118,9 @@ async def show(call: Call, account: AccountId) -> Whole:
     """An account's settings and state, and what was found of its servers."""
     async with db.connection(call.house.pool) as conn:
         row = await accounts.find(conn, account)
-        found = await verifications.find(conn, account)
-        watch = await mailboxes.find(conn, account)
-    if row is None:
-        raise unknown(account)
-    return Whole(**dict(_shown(row)), mailbox=_watch(watch), verification=known(found))
+        if row is None:
+            raise unknown(account)
+        return Whole(**await accountview.whole(conn, row))
 
 
 async def delete(call: Call, account: AccountId) -> Deleted:
@@ -152,55 +148,4 @@ async def page(call: Call, query: Search) -> Accounts:
         )
     total, number = at[:2] if at else (total, query.page)
     frame = query.frame(total, number, len(rows), rows[-1].id if rows else "")
-    return Accounts(**frame, items=[_shown(row) for row in rows])
-
-
-def _shown(row: accounts.Row) -> Shown:
-    fields = row.fields(None)
-    nested = settings_of.nest(fields)
-    sees = settings_of.build(row.id, row.state, row.reason, fields)
-    return Shown(
-        account=row.id,
-        name=row.name,
-        email=row.email,
-        state=row.state,
-        reason=row.reason,
-        retry_at=row.retry_at,
-        smtp=nested.get("smtp"),
-        imap=nested.get("imap"),
-        mailgun=nested.get("mailgun"),
-        oauth2=nested.get("oauth2"),
-        copy_=fields.get("copy", "auto"),
-        locale=sees.locale,
-        tz=sees.tz,
-        webhooks=fields.get("webhooks") or None,
-        limits={
-            "connections": sees.limits.connections,
-            "messagesPerConnection": sees.limits.messages_per_connection,
-            **nested.get("limits", {}),
-        },
-        tracking=_tracking(sees),
-        created=row.created_at,
-        updated=row.updated_at,
-    )
-
-
-def _watch(found: Standing | None) -> Watch | None:
-    if found is None:
-        return None
-    return Watch(looked_at=found.looked_at, next_at=found.next_at, error=found.error or None)
-
-
-def _tracking(account: Account) -> dict[str, Any]:
-    alerts = account.alerts
-    return {
-        "opens": account.track_opens,
-        "own": [str(network) for network in account.own],
-        "alerts": {
-            "opened": alerts.opened,
-            "unopened": alerts.unopened,
-            "unopenedDays": alerts.unopened_days,
-            "unopenedMail": alerts.unopened_mail,
-            "to": alerts.to or None,
-        },
-    }
+    return Accounts(**frame, items=[Shown(**accountview.shown(row)) for row in rows])

@@ -8,7 +8,6 @@ from pydantic import Field
 
 from api.shapes import Answer, Instant
 from relay.core.verification import Result, StepState
-from relay.store.verifications import Verification
 
 
 class Step(Answer):
@@ -54,18 +53,6 @@ class Known(Answer):
     pending: bool = Field(description="The servers were changed, and are to be looked at.")
     smtp: Server | None
     imap: Mailbox | None
-
-
-def known(found: Verification | None) -> Known | None:
-    """As GET /v1/account/{account} shows it."""
-    if found is None:
-        return None
-    return Known(
-        at=found.at,
-        pending=found.pending,
-        smtp=Server.model_validate(found.smtp) if found.smtp else None,
-        imap=Mailbox.model_validate(found.imap) if found.imap else None,
-    )
 
 
 def server_shown(result: Result | None) -> Server | None:

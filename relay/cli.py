@@ -22,8 +22,6 @@ from relay.commands.terminal import (
     paint,
 )
 
-UNDEFINED = ("42P01", "42703")  # PostgreSQL: no such table, no such column
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code: 0, or one of sysexits.h; no traceback reaches a person."""
@@ -83,7 +81,7 @@ def _help() -> str:
 
 def _explain(error: Exception) -> int:
     """What happened, in the words of whoever can do something about it."""
-    from relay.core.errors import Refused, StoreAway
+    from relay.core.errors import Refused, StoreAway, Unmigrated
     from relay.core.vault import VaultError
     from relay.settings import SettingsError
 
@@ -99,6 +97,9 @@ def _explain(error: Exception) -> int:
                 str(error), "check POSTFERRY_SECRET_KEYS: every key that ever sealed a secret must still be listed"
             )
             return CONFIG
+        case Unmigrated():
+            complain(str(error), error.advice)
+            return CONFIG
         case StoreAway():
             complain(
                 f"PostgreSQL cannot be reached: {_first_line(error)}",
@@ -111,9 +112,6 @@ def _explain(error: Exception) -> int:
         case PermissionError():
             complain(f"not allowed: {error}", "run as the user that owns the file")
             return NOPERM
-        case _ if getattr(error, "sqlstate", "") in UNDEFINED:
-            complain(f"the database has not this version's schema: {_first_line(error)}", "run: postferry migrate")
-            return CONFIG
         case OSError():
             complain(str(error))
             return UNAVAILABLE

@@ -11,7 +11,7 @@ from relay.core.vault import Vault, VaultError
 from relay.doors import exposure, ports, tls
 from relay.net import resp
 from relay.settings import Settings
-from relay.store import mailboxes, overview, sentcopies
+from relay.store import mailboxes, overview, schema, sentcopies
 from relay.store.db import Connection
 
 OLDEST_SERVER = 140000
@@ -49,7 +49,7 @@ async def _store(conn: Connection, settings: Settings) -> AsyncIterator[Check]:
             "database", f"PostgreSQL {server.version}, answers in {(after - before).total_seconds() * 1000:.1f} ms"
         )
     yield clock((server.clock - (before + (after - before) / 2)).total_seconds())
-    if missing := await overview.unapplied(conn):
+    if missing := await schema.unapplied(conn):
         yield Check("schema", Finding.FAILED, f"lacks {', '.join(missing)}", "run: postferry migrate")
         return
     yield ok("schema", "up to date")

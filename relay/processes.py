@@ -15,11 +15,14 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
+from relay.core.errors import Unmigrated
+
 log = logging.getLogger("postferry.processes")
 
 GRACE = 10.0  # s that a process has to end in good order
 QUICK = 1.0  # s; one that dies sooner is not started again at once
 LAST = 5.0  # s that what failed has to let go of what it holds
+CONFIG = 78  # sysexits.h: who ends with it is not started again, for it would end so again
 START = 5.0  # s; who fails so soon would fail again, and whoever started the role waits to hear of it
 
 Main = Callable[[asyncio.Event], Awaitable[None]]
@@ -35,11 +38,12 @@ def run(count: int, main: Main) -> int:
 def _serve(main: Main, parent: int | None) -> int:
     """One process: `stopping` is set by a signal, or by the end of the parent (its end of the pipe `parent` closes).
 
-    Returns 1 for a `main` that failed. That is told, and the process ends, whatever it left behind: a task that heeds
-    no cancel (a pool's may not) would keep the loop for ever, and no signal would be listened to any more.
+    Returns 1 for a `main` that failed, 78 for one that had no schema to work with. That is told, and the process ends,
+    whatever it left behind: a task that heeds no cancel (a pool's may not) would keep the loop for ever, and no signal
+    would be listened to any more.
     """
     code = 0
-    giving_up = threading.Timer(LAST, os._exit, (1,))
+    giving_up = threading.Timer(LAST, lambda: os._exit(code))
     giving_up.daemon = True
 
     async def serve() -> None:
@@ -57,6 +61,10 @@ def _serve(main: Main, parent: int | None) -> int:
             loop.add_reader(parent, orphaned)
         try:
             await main(stopping)
+        except Unmigrated as fault:
+            code = CONFIG
+            log.critical("%s; %s", fault, fault.advice)
+            giving_up.start()
         except Exception as error:
             code = 1
             log.critical("stopped by an unexpected error: %s", error, exc_info=True)
@@ -126,13 +134,16 @@ class _Parent:
                 if pid == 0:
                     return
                 born = self._born.pop(pid, 0.0)
-                if not self._stopping and os.WIFEXITED(status) and time.monotonic() < self._trusts_from:
+                if not self._stopping and os.WIFEXITED(status) and self._is_final(os.WEXITSTATUS(status)):
                     self._code, self._stopping = os.WEXITSTATUS(status), True
                 elif not self._stopping:
                     log.error("process %s ended with status %s and is started again", pid, status)
                     if time.monotonic() - born < QUICK:
                         time.sleep(QUICK)
                     self._start()
+
+    def _is_final(self, code: int) -> bool:
+        return code == CONFIG or time.monotonic() < self._trusts_from
 
     def _stop(self, *_: object) -> None:
         self._stopping = True

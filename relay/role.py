@@ -10,16 +10,20 @@ import socket
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from relay import log, meters, metrics, processes, scrape, vitals
 from relay import settings as settings_module
+from relay.core.errors import StoreAway, Unmigrated
 from relay.core.vault import Vault, VaultError
 from relay.settings import Settings, SettingsError
-from relay.store import db
+from relay.store import db, overview, schema
 
 CONFIG, UNAVAILABLE = 78, 69  # sysexits.h
+INTERRUPTED = 130
+PATIENCE = 5.0  # s for a look at the schema
 
 Serve = Callable[[Settings, asyncio.Event], Awaitable[None]]
 Bind = Callable[[Settings], Sequence[socket.socket]]
@@ -44,9 +48,15 @@ def run(
     try:
         settings = settings_module.read()
         _check(settings, keys, broker)
+        asyncio.run(_check_schema(settings))
     except SettingsError as error:
         _complain("the settings are wrong:", *(f"  {fault}" for fault in error.faults))
         return CONFIG
+    except Unmigrated as fault:
+        _complain(str(fault), f"  {fault.advice}")
+        return CONFIG
+    except KeyboardInterrupt:
+        return INTERRUPTED
     try:
         held = bind(settings) if bind else ()
     except OSError as error:
@@ -63,7 +73,11 @@ def run(
         if name != "api":
             scrape.expose(settings)  # in every process, after the fork: a thread does not survive one
         async with vitals.told(name):
-            await serve(settings, stopping)
+            try:
+                await serve(settings, stopping)
+            except Exception:
+                await _check_schema(settings)  # PostgreSQL may have been away at the start
+                raise
 
     try:
         return processes.run(count(settings), process)
@@ -95,6 +109,13 @@ def _check(settings: Settings, keys: bool, broker: Judge | None) -> None:
         faults.append(str(error))
     if faults:
         raise SettingsError(faults)
+
+
+async def _check_schema(settings: Settings) -> None:
+    """Raises Unmigrated. While PostgreSQL is away nothing is known of it: the role starts, and waits."""
+    with suppress(StoreAway, TimeoutError):
+        async with asyncio.timeout(PATIENCE), overview.connected(settings.database_url) as conn:
+            await schema.check(conn)
 
 
 def _complain(*lines: str) -> None:

@@ -32,11 +32,11 @@ class Child:
 
 
 class NotReady(Exception):
-    """A process ended, or took too long, before it was ready for the first time."""
+    """A process ended, or took too long (`status` is None), before it was ready for the first time."""
 
-    def __init__(self, child: Child, reason: str) -> None:
+    def __init__(self, child: Child, reason: str, status: int | None = None) -> None:
         super().__init__(f"{child.name} {reason}")
-        self.child, self.reason = child, reason
+        self.child, self.reason, self.status = child, reason, status
 
 
 class Supervisor:
@@ -121,7 +121,7 @@ class Supervisor:
         until = time.monotonic() + child.patience
         while not child.ready():
             if process.returncode is not None:
-                raise NotReady(child, f"{_how(process.returncode)} while it was starting")
+                raise NotReady(child, f"{_how(process.returncode)} while it was starting", process.returncode)
             if time.monotonic() > until:
                 raise NotReady(child, f"was not ready within {child.patience:g} seconds")
             await asyncio.sleep(POLL)

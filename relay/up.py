@@ -145,7 +145,8 @@ class Up:
     def _explain(self, fault: NotReady) -> Stop:
         log = log_of(self._folder, fault.child.name)
         words = tail.last_words(log, self._earlier[log]) or ["it said nothing"]
-        return Stop(str(fault), "\n".join([*words, f"the whole story: {log}"]), SOFTWARE)
+        code = CONFIG if fault.status == CONFIG else SOFTWARE  # 78: started again, it would end so again
+        return Stop(str(fault), "\n".join([*words, f"the whole story: {log}"]), code)
 
     def _ready_block(self) -> str:
         """Where everything is, and two lines to paste."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from relay.commands import enrolment
 from relay.commands.installation import asynchronous, opened
@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     one = {
         "show": (
             _show,
-            "Show an account's settings, and how its mailbox is watched, as the API gives them; secrets are masked.",
+            "Show an account's settings and how its servers fare, in JSON as the API gives them; secrets are masked.",
         ),
         "verify": (
             _verify,
@@ -43,6 +43,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         leaf = commands.add_parser(name, help=text.partition(".")[0][0].lower() + text.partition(".")[0][1:])
         describe(leaf, asynchronous(work), text, f"account {name} shop")
         leaf.add_argument("account", metavar="ID")
+        if name == "show":
+            leaf.add_argument("--json", action="store_true", help="as JSON, which it is in any case")
         if name == "pause":
             leaf.add_argument(
                 "--reason", default="paused by an operator", metavar="TEXT", help="shown where its mail waits"
@@ -62,10 +64,13 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def _list(args: argparse.Namespace) -> int:
+    from relay import accountview
+    from relay.core.options import spelled
+
     async with opened(args) as here:
         rows = await _all(here.conn, args.query)
     if args.json:
-        print(json.dumps([_facts(row) for row in rows], indent=2))
+        print(json.dumps([accountview.shown(row) for row in rows], indent=2, default=spelled))
     elif rows:
         print(table(("id", "state", "email", "upstream", "reason"), [_line(row) for row in rows]))
     else:
@@ -76,19 +81,12 @@ async def _list(args: argparse.Namespace) -> int:
 
 
 async def _show(args: argparse.Namespace) -> int:
-    from relay.commands.webhook_log import spelled
-    from relay.store import mailboxes
+    from relay import accountview
+    from relay.core.options import spelled
 
     async with opened(args) as here:
-        facts = _facts(await found(here.conn, args.account))
-        watch = await mailboxes.find(here.conn, args.account)
-    if watch:
-        facts["mailbox"] = {
-            "lookedAt": spelled(watch.looked_at),
-            "nextAt": spelled(watch.next_at),
-            "error": watch.error or None,
-        }
-    print(json.dumps(facts, indent=2))
+        facts = await accountview.whole(here.conn, await found(here.conn, args.account))
+    print(json.dumps(facts, indent=2, default=spelled))
     return 0
 
 
@@ -179,13 +177,6 @@ async def _all(conn: Connection, query: str) -> Sequence[Row]:
     while batch := (await accounts.page(conn, query=query, after=rows[-1].id if rows else "", size=1000))[1]:
         rows += batch
     return rows
-
-
-def _facts(row: Row) -> dict[str, Any]:
-    """As GET /v1/account/{account} speaks."""
-    from relay.core import account
-
-    return {"account": row.id, "state": str(row.state), "reason": row.reason, **account.nest(row.fields(None))}
 
 
 def _line(row: Row) -> tuple[str, ...]:

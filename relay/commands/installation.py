@@ -78,9 +78,10 @@ def read_with_database(args: argparse.Namespace) -> settings.Settings:
 
 @asynccontextmanager
 async def opened(args: argparse.Namespace) -> AsyncIterator[Installation]:
-    """StoreAway when PostgreSQL cannot be reached."""
+    """StoreAway when PostgreSQL cannot be reached, Unmigrated when it has not this version's schema."""
     given = read_with_database(args)
-    from relay.store import overview
+    from relay.store import overview, schema
 
     async with overview.connected(given.database_url) as conn:
+        await schema.check(conn)
         yield Installation(given, conn)

@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--json", action="store_true", help="as JSON")
     _add_arguments(commands.add_parser("add", help="make an endpoint; its secret is shown once"))
     one = {
-        "show": (_show, "Show an endpoint as the API gives it, and how much waits for it; secrets are masked."),
+        "show": (_show, "Show an endpoint in JSON as the API gives it, and how much waits for it; secrets are masked."),
         "enable": (_enable, "Post to an endpoint again that was disabled or fails. What waits for it goes at once."),
         "remove": (_remove, "Remove an endpoint with its log and with what waits for it."),
     }
@@ -40,6 +40,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         leaf = commands.add_parser(name, help=text.partition(".")[0][0].lower() + text.partition(".")[0][1:])
         describe(leaf, asynchronous(work), text, f"webhook {name} 3")
         leaf.add_argument("id", type=int, metavar="NUMBER", help="as `webhook list` shows it")
+        if name == "show":
+            leaf.add_argument("--json", action="store_true", help="as JSON, which it is in any case")
     webhook_log.configure(commands)
 
 

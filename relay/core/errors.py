@@ -25,6 +25,14 @@ class Doubtful(StoreAway):
     """It went in the middle and stays away: what was to be stored may have been."""
 
 
+class Unmigrated(Exception):
+    """The database has no schema of ours, or an older one than this version's. Both texts are for operators."""
+
+    def __init__(self, message: str, advice: str = "run: postferry migrate") -> None:
+        super().__init__(message)
+        self.advice = advice
+
+
 class MailboxAway(Exception):
     """An account's mailbox does not do as asked, now. `theirs`: its server was there and refused, or somebody must do
     something about the settings (502); else it is away, and may be back soon (503). The text is public.

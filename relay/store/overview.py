@@ -179,15 +179,6 @@ async def health(conn: Connection) -> Health:
     return found
 
 
-async def unapplied(conn: Connection) -> list[str]:
-    """Names of the migrations that this database lacks."""
-    row = await (await conn.execute("select to_regclass('migrations') is not null")).fetchone()
-    done: set[str] = set()
-    if row and row[0]:
-        done = {name for (name,) in await (await conn.execute("select name from migrations")).fetchall()}
-    return [name for name, _ in db.migrations() if name not in done]
-
-
 async def sealed(conn: Connection) -> list[tuple[str, str, str]]:
     """(account, field, token) of every stored secret; an endpoint's are those of `endpoint/ID`."""
     cursor = await conn.execute(

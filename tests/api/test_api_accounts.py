@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import sys
 from typing import Any
 
 import pytest
 
 from api.call import House
-from relay.store import accounts, db, mailboxes
+from relay.core.verification import Result, Step, StepState
+from relay.store import accounts, db, mailboxes, verifications
 from tests.api.client import SHOP, Client, Login
 
 
@@ -251,3 +256,42 @@ async def test_how_a_mailbox_is_watched_is_shown(admin: Client, shop: str, pool:
 async def test_without_a_mailbox_there_is_no_watch(admin: Client) -> None:
     await admin.ok("POST", "/v1/account", {"account": "bare", "name": "X"})
     assert (await admin.ok("GET", "/v1/account/bare"))["mailbox"] is None
+
+
+async def test_the_command_shows_what_the_api_shows(admin: Client, pool: db.Pool, environ: dict[str, str]) -> None:
+    imap = {"host": "127.0.0.1", "port": 993, "auth": {"user": "shop", "pass": "s3cret-pass"}}
+    alerts = {"opened": True, "unopened": True, "unopenedDays": 3, "to": "ann@example.com"}
+    given = {"imap": imap, "limits": {"perHour": 9}, "tracking": {"alerts": alerts, "own": ["192.0.2.0/24"]}}
+    await admin.ok("POST", "/v1/account", SHOP | given | {"locale": "de", "tz": "Europe/Berlin"})
+    async with db.connection(pool) as conn:
+        due = await verifications.claim_one(conn, "shop", 60)
+        assert due is not None
+        failed = Result((Step("connect", StepState.FAILED, "nobody listens", "Start it.", seconds=0.1),))
+        await verifications.settle(conn, due, failed.told(), None, None)
+
+    shown = await admin.ok("GET", "/v1/account/shop")
+    listed = await admin.ok("GET", "/v1/accounts")
+
+    assert set_fields(await command(environ, "account", "show", "shop")) == set_fields(shown)
+    assert shown["verification"]["smtp"]["steps"][0]["advice"] == "Start it."
+    assert await command(environ, "account", "list", "--json") == listed["items"]
+
+
+async def command(environ: dict[str, str], *argv: str) -> Any:
+    """What `postferry` told in JSON."""
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "relay", *argv), env=os.environ | environ, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await running.communicate()
+    assert running.returncode == 0
+    return json.loads(out)
+
+
+def set_fields(told: Any) -> Any:
+    """Without what is null: the command leaves out what a verification did not find."""
+    match told:
+        case dict():
+            return {key: set_fields(value) for key, value in told.items() if value is not None}
+        case list():
+            return [set_fields(value) for value in told]
+    return told

@@ -54,21 +54,16 @@ def test_an_account_is_added_and_shown_without_its_secret(
     shown = postferry("account", "show", "shop")
 
     assert added.code == 0, added.err
-    assert json.loads(shown.out) == {
-        "account": "shop",
-        "state": "active",
-        "reason": "",
-        "name": "",
-        "email": "shop@example.com",
-        "smtp": {
-            "host": "smtp.example.com",
-            "port": 465,
-            "secure": True,
-            "auth": {"user": "shop", "pass": "******"},
-        },
-        "limits": {"perHour": 200},
-        "tracking": {"opens": False},
+    told = json.loads(shown.out)
+    assert (told["account"], told["state"], told["email"]) == ("shop", "active", "shop@example.com")
+    assert told["smtp"] == {
+        "host": "smtp.example.com",
+        "port": 465,
+        "secure": True,
+        "auth": {"user": "shop", "pass": "******"},
     }
+    assert told["limits"] == {"connections": 5, "messagesPerConnection": 100, "perHour": 200}
+    assert told["tracking"]["opens"] is False
     assert password_of(environ, "shop") == "hunter2"
 
 
@@ -145,6 +140,28 @@ def test_what_an_account_lacks_to_send_is_said_in_place_of_how_to(postferry: Pos
     assert "it has no upstream to send through yet: postferry account add shop --update --smtp-host" in added.err
     assert "postferry send" not in added.err
     assert "postferry send shop" in postferry("account", "add", "shop", "--update", *HOST).err
+
+
+def test_an_email_that_another_account_has_is_taken_and_told(postferry: Postferry, tmp_path: Path) -> None:
+    shared = "shop@example.com is the email of account crm too: mail from it needs a login or X-Account now"
+    (tmp_path / "moved.json").write_text('{"email": "Shop@Example.com"}')
+    postferry("account", "add", "crm", *HOST, "--email", "shop@example.com")
+
+    added = postferry("account", "add", "shop", *HOST, "--email", "SHOP@example.com")
+    renamed = postferry("account", "add", "shop", "--update", "--name", "The shop")
+    moved = postferry("account", "add", "shop", "--update", "--email", "other@example.com")
+    back = postferry("account", "add", "shop", "--update", "--json", "moved.json")
+
+    told = [done.err.count(shared) for done in (added, renamed, moved, back)]
+    assert [done.code for done in (added, renamed, moved, back)] == [0, 0, 0, 0]
+    assert told == [1, 0, 0, 1]
+    assert "email of" not in added.out
+
+
+def test_accounts_without_an_email_share_none(postferry: Postferry, tmp_path: Path) -> None:
+    (tmp_path / "none.json").write_text('{"email": null}')
+    for name in ("crm", "shop"):
+        assert "email of" not in postferry("account", "add", name, "--json", "none.json").err
 
 
 @pytest.mark.parametrize(
@@ -295,6 +312,12 @@ def test_accounts_are_listed_and_searched(postferry: Postferry) -> None:
         "smtp.example.com:587",
     ]
     assert [one["account"] for one in json.loads(postferry("account", "list", "beta", "--json").out)] == ["beta"]
+
+
+def test_show_may_be_asked_for_json_as_the_others(postferry: Postferry) -> None:
+    postferry("account", "add", "shop", *HOST)
+
+    assert json.loads(postferry("account", "show", "shop", "--json").out)["account"] == "shop"
 
 
 def test_no_accounts_says_how_to_add_one(postferry: Postferry) -> None:

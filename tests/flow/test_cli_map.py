@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from relay import cli, commands
@@ -163,7 +164,18 @@ def test_a_database_without_the_schema_says_migrate(
     shown = bare("queue")
 
     assert shown.code == 78
-    assert "postferry migrate" in shown.err
+    assert "the database 'postgres' has no Postferry schema\n  run: postferry migrate\n" in shown.err
+
+
+def test_a_schema_older_than_the_commands_says_migrate(postferry: Postferry, environ: dict[str, str]) -> None:
+    with psycopg.connect(environ["DATABASE_URL"], autocommit=True) as conn:
+        conn.execute("delete from migrations where name > '0008'")
+
+    shown = postferry("queue")
+
+    assert shown.code == 78
+    assert "older than this version: it lacks 0008_mailbox, 0009_vacuum" in shown.err
+    assert "run: postferry migrate\n" in shown.err
 
 
 def fail(error: BaseException) -> object:

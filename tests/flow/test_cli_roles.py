@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.fakes.upstream import Upstream
@@ -70,11 +71,14 @@ async def test_a_refusal_is_told_with_the_upstreams_words(
 
 
 @pytest.mark.parametrize("role", ["scheduler", "notify", "mailbox"])
-async def test_a_role_that_cannot_go_on_ends_by_itself(
-    process: Postferry, environ: dict[str, str], servers: dict[str, str], role: str
-) -> None:
-    """Here for want of a schema. It once stayed for ever, without a word, deaf to signals."""
-    done = await called(process, environ | {"DATABASE_URL": servers["postgres"]}, role)
+async def test_a_role_that_cannot_go_on_ends_by_itself(process: Postferry, environ: dict[str, str], role: str) -> None:
+    """Here for want of the tables that it works with. It once stayed for ever, without a word, deaf to signals."""
+    with psycopg.connect(environ["DATABASE_URL"], autocommit=True) as conn:
+        tables = [name for (name,) in conn.execute("select tablename from pg_tables where schemaname = 'public'")]
+        for name in set(tables) - {"migrations"}:
+            conn.execute(f"drop table if exists {name} cascade")
+
+    done = await called(process, environ, role)
 
     assert done.code == 1
     assert "stopped by an unexpected error" in done.err

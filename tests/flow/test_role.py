@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
+import psycopg
 import pytest
 
+from relay.store import db
 from tests.flow.conftest import Postferry
 
 ROLES = ("smtp", "api", "worker", "scheduler", "notify", "mailbox")
@@ -49,3 +55,66 @@ def test_all_that_is_missing_is_listed_at_once(process: Postferry) -> None:
     head, *faults = done.err.splitlines()
     assert head == "postferry: the settings are wrong:"
     assert [fault.split()[0] for fault in faults] == ["DATABASE_URL", "REDIS_URL", "POSTFERRY_SECRET_KEYS"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_role_needs_a_schema(
+    process: Postferry, environ: dict[str, str], servers: dict[str, str], role: str
+) -> None:
+    done = process(role, **environ | {"DATABASE_URL": servers["postgres"]})
+
+    assert done.code == 78
+    assert done.err == "postferry: the database 'postgres' has no Postferry schema\n  run: postferry migrate\n"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_role_needs_the_schema_of_its_version(process: Postferry, environ: dict[str, str], role: str) -> None:
+    lacks = forget_the_last_migration(environ["DATABASE_URL"])
+
+    done = process(role, **environ)
+
+    assert done.code == 78
+    assert f"has a schema older than this version: it lacks {lacks}\n  run: postferry migrate\n" in done.err
+
+
+# What meets a database that was away when the role was started, and has no schema when it comes.
+LATE = r"""
+import sys
+from relay import role
+from relay.store import db
+
+async def serve(settings, stopping):
+    async with db.pooled(settings, most=1) as pool, db.connection(pool) as conn:
+        await conn.execute("drop table if exists migrations")
+        await conn.execute("select * from migrations")
+
+sys.exit(role.run("worker", serve, count=lambda settings: settings.worker_processes, keys=False))
+"""
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_schema_that_is_missing_later_is_told_too(environ: dict[str, str], processes: str) -> None:
+    given = os.environ | environ | {"POSTFERRY_WORKER_PROCESSES": processes, "POSTFERRY_LOG_FORMAT": "text"}
+
+    done = subprocess.run([sys.executable, "-c", LATE], env=given, capture_output=True, text=True, timeout=30)
+
+    assert done.returncode == 78
+    assert "has no Postferry schema; run: postferry migrate" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_schema_that_may_not_be_looked_at_stops_nobody(environ: dict[str, str]) -> None:
+    """As with a database user who was granted what the work needs, and no more."""
+    calm = LATE.replace("drop table if exists migrations", "select 1").replace("select * from migrations", "select 2")
+    given = os.environ | environ | {"DATABASE_URL": environ["DATABASE_URL"] + "&options=-crole%3Dpg_monitor"}
+
+    done = subprocess.run([sys.executable, "-c", calm], env=given, capture_output=True, text=True, timeout=30)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def forget_the_last_migration(database_url: str) -> str:
+    name, _ = db.migrations()[-1]
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        conn.execute("delete from migrations where name = %s", (name,))
+    return name

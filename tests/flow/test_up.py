@@ -273,14 +273,14 @@ def test_a_role_that_ends_at_its_start_is_told_at_once_in_words_of_this_run(
 ) -> None:
     bad = {"DATABASE_URL": database_url, "REDIS_URL": "redis://127.0.0.1:1?no_such=1"}
     first = start(**bad)
-    assert first.process.wait(20) == 70
+    assert first.process.wait(20) == 78
     for role in ("worker", "scheduler"):
         with (first.home / f"data/logs/{role}.log").open("a") as log:
             log.write("the disk is full\n" * 3)
 
     second = start(**bad)
 
-    assert second.process.wait(20) == 70
+    assert second.process.wait(20) == 78
     assert "ended with status 78 while it was starting" in second.said()
     assert "REDIS_URL has a parameter" in second.said()
     assert "the disk is full" not in second.said()

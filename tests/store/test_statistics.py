@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -146,6 +147,21 @@ async def test_the_quarter_before_kathmandus_full_hour_is_the_hour_before(pool: 
         await tally(conn, {"quarter": "2026-11-20T22:00", "sent": 1}, {"quarter": "2026-11-20T22:15", "sent": 2})
         hours = await statistics.rows(conn, span(zone="Asia/Kathmandu"), "hour")
         assert hours == {3: Sums(sent=1), 4: Sums(sent=2)}
+
+
+@pytest.mark.parametrize("zone", ["CET", "EET", "MET", "WET", "EST", "MST", "HST", "GMT", "NZ", "GB", "EST5EDT"])
+@pytest.mark.parametrize("month", ["2026-01", "2026-07"])
+async def test_a_zone_that_has_an_abbreviations_name_keeps_its_summer_time(
+    pool: db.Pool, zone: str, month: str
+) -> None:
+    """PostgreSQL reads `CET` as an hour ahead of UTC all year."""
+    quarter = at(f"{month}-15T12:00")
+    there = quarter.astimezone(ZoneInfo(zone))
+    begin = there.replace(hour=0).astimezone(UTC)
+    async with db.connection(pool) as conn:
+        await tally(conn, {"quarter": quarter, "sent": 1})
+        assert await statistics.rows(conn, span(zone=zone), "hour") == {there.hour: Sums(sent=1)}
+        assert await statistics.begun(conn, quarter, 1, zone) == (begin, there.date(), there.date())
 
 
 def quarters(first: str, hours: int) -> Iterable[datetime]:

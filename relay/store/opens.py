@@ -11,6 +11,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from relay.core import account as settings_of
 from relay.core.model import DELIVERED, EventType, Opener, State
+from relay.core.openers import FLOOD
 from relay.core.tenant import AccountState
 from relay.store import states
 from relay.store.db import Connection
@@ -69,8 +70,9 @@ async def known(conn: Connection, ages: dict[int, float]) -> dict[int, Known]:
             """
             select d.id, statement_timestamp(), d.state::text, d.finished_at, coalesce(o.fetches, 0),
                 case when o.any_last_at > t.at - %(burst)b * interval '1 second' then
-                    (select count(*) from fetches f where f.delivery_id = d.id and f.at <= t.at
-                     and f.at > t.at - %(burst)b * interval '1 second') else 0 end,
+                    (select count(*) from (
+                         select f.at from fetches f where f.delivery_id = d.id union all select unnest(o.lately)) f
+                     where f.at <= t.at and f.at > t.at - %(burst)b * interval '1 second') else 0 end,
                 (a.config -> 'tracking')::text
             from (select delivery, statement_timestamp() - age * interval '1 second' as at
                   from unnest(%(ids)b::bigint[], %(ages)b::float8[]) as u(delivery, age)) t
@@ -166,7 +168,10 @@ with given as materialized (
         last_fetch = case when o.last_at > excluded.last_at then o.last_fetch
             else coalesce({_kept("last_fetch", "max", "g.counts")}, o.last_fetch) end,
         any_last_fetch = case when o.any_last_at > excluded.any_last_at then o.any_last_fetch
-            else coalesce({_kept("any_last_fetch", "max", "g.counts_at_all")}, o.any_last_fetch) end
+            else coalesce({_kept("any_last_fetch", "max", "g.counts_at_all")}, o.any_last_fetch) end,
+        lately = case when o.fetches + excluded.fetches > {KEPT} then ((
+            select array_agg(g.at order by g.place desc) from given g
+            where g.delivery = o.delivery_id and g.place > {KEPT} - o.fetches) || o.lately)[:{FLOOD.burst}] end
     returning o.delivery_id, o.fetches, o.opens, o.any_opens, date_bin('15 minutes', o.sent_at, 'epoch') as cohort
 ), gained as materialized (
     select mail.*, merged.cohort, merged.fetches - mail.fetches as before,

@@ -346,6 +346,18 @@ async def test_what_a_judgement_needs_is_known(pool: db.Pool) -> None:
         assert (await opens.known(conn, {one: 5.0}))[one].burst == 1
 
 
+async def test_a_burst_is_known_when_its_fetches_are_only_counted(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn)
+        (one,) = await sent(conn)
+        now = (await opens.known(conn, {one: 0.0}))[one].now
+        await opens.record(conn, fetches(one, *[Opener.PERSON] * (KEPT - 2), since=now - timedelta(hours=1)))
+        for size, burst in ((4, 4), (3, 7), (23, 30)):
+            await opens.record(conn, [replace(fetch, at=now) for fetch in fetches(one, *[Opener.PERSON] * size)])
+            assert (await opens.known(conn, {one: 0.0}))[one].burst == burst
+        assert (await opens.known(conn, {one: 1800.0}))[one].burst == 0
+
+
 @pytest.mark.parametrize(
     ("state", "finished", "seconds"),
     [

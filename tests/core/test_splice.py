@@ -290,6 +290,13 @@ def test_signed_and_encrypted_mail_stays_as_it_is(kind):
     assert find(multipart(TEXT, multipart(message(PAGE), TEXT, kind=kind, boundary="c"))) is None
 
 
+@pytest.mark.parametrize("encoding", ["7bit", "quoted-printable", "base64"])
+def test_html_that_was_signed_as_text_stays_as_it_is(encoding):
+    armoured = "-----BEGIN PGP SIGNED MESSAGE-----\r\nHash: SHA256\r\n\r\n{}-----BEGIN PGP SIGNATURE-----\r\n"
+    assert find(message(armoured.format(PAGE), encoding)) is None
+    assert find(multipart(TEXT, message(armoured.format(PAGE), encoding), kind="alternative")) is None
+
+
 def test_an_enclosed_message_stays_as_it_is():
     assert find(multipart(TEXT, b"Content-Type: message/rfc822\r\n\r\n" + message(PAGE))) is None
     assert find(multipart(TEXT, b"\r\n" + message(PAGE), kind="digest")) is None

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from relay import enrol
 from relay.core.errors import Refused
 from relay.store import db, statistics
 from relay.store.statistics import Came, Span, Sums, Totals
@@ -219,6 +220,11 @@ async def test_a_zone_that_the_database_does_not_know_is_refused_by_name(pool: d
     async with db.connection(pool) as conn:
         with pytest.raises(Refused, match="Mars/Olympus"):
             await statistics.begun(conn, NOW, 1, "Mars/Olympus")
+
+
+def test_the_zone_of_whatever_host_this_is_is_none() -> None:
+    assert "localtime" not in enrol.zones()
+    assert {"UTC", "Europe/Berlin"} <= enrol.zones()
 
 
 async def test_countries_come_with_the_most_opens_first(pool: db.Pool) -> None:

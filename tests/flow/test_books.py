@@ -141,6 +141,23 @@ async def test_events_tell_no_longer_than_that_who_opened(pool: db.Pool, setting
     assert left == [("", "", "person")] * 2 + [("192.0.2.7", "Reader/1", "person")]
 
 
+async def test_what_receivers_repeat_of_who_opened_is_erased_with_it(pool: db.Pool, settings: Settings) -> None:
+    async with forgotten(pool, settings, open_days=10, webhook_days=30) as conn:
+        for days in (12, 9):
+            ((event,),) = await rows(conn, EVENT, days)
+            await conn.execute(
+                "with told as (insert into postings (endpoint_id, event_id, account_id) values (1, %s, 'a')"
+                " returning id) insert into posts (posting_id, endpoint_id, seconds, url, status, response)"
+                " select id, 1, 1, '', 200, '{\"got\": \"192.0.2.7\"}' from told",
+                (event,),
+            )
+    async with db.connection(pool) as conn:
+        assert await rows(conn, "select status, response from posts order by id") == [
+            (200, ""),
+            (200, '{"got": "192.0.2.7"}'),
+        ]
+
+
 async def test_with_the_mail_means_that_nothing_is_erased_before(pool: db.Pool, settings: Settings) -> None:
     async with forgotten(pool, settings, open_days=0) as conn:
         await conn.execute(FETCH, (1000,))

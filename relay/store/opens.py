@@ -264,14 +264,18 @@ async def record(conn: Connection, batch: Sequence[Open]) -> set[int]:
 async def recorded(conn: Connection, batch: Sequence[Open]) -> bool:
     """Whether this very batch has been written, where its answer was lost. Of any that was, one row is enough.
 
-    A batch of which no row was kept cannot be told: all its deliveries had their 200 before.
+    The try that was cut off may still be at work in the database, with these deliveries locked: it is waited for. A
+    batch of which no row was kept cannot be told: all its deliveries had their 200 before.
     """
-    cursor = await conn.execute(
-        """
-        select exists (select from unnest(%b::bigint[], %b::timestamptz[]) as g(delivery, at)
-            join fetches f on f.delivery_id = g.delivery and f.at = g.at)
-        """,
-        ([one.delivery for one in batch], [one.at for one in batch]),
-    )
-    (found,) = await cursor.fetchone() or (False,)
+    given = [one.delivery for one in batch], [one.at for one in batch]
+    async with conn.transaction():
+        await conn.execute("select from deliveries where id = any(%b::bigint[]) order by id for update", given[:1])
+        cursor = await conn.execute(
+            """
+            select exists (select from unnest(%b::bigint[], %b::timestamptz[]) as g(delivery, at)
+                join fetches f on f.delivery_id = g.delivery and f.at = g.at)
+            """,
+            given,
+        )
+        (found,) = await cursor.fetchone() or (False,)
     return bool(found)

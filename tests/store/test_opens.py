@@ -16,6 +16,7 @@ from relay.core.model import Opener, State
 from relay.settings import Settings
 from relay.store import db, opens
 from relay.store.opens import KEPT, Open
+from tests.stack import until
 from tests.store.mail import account, prepared, stored
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -328,6 +329,24 @@ async def test_a_batch_is_known_again(pool: db.Pool) -> None:
         await opens.record(conn, batch)
         assert await opens.recorded(conn, batch)
         assert not await opens.recorded(conn, fetches(two, Opener.PERSON))
+
+
+async def test_a_batch_that_is_just_being_written_is_waited_for(pool: db.Pool) -> None:
+    """Its connection was cut, and the database goes on with it."""
+    async with db.connection(pool) as cut, db.connection(pool) as conn, db.connection(pool) as third:
+        await account(conn)
+        (one,) = await sent(conn)
+        batch = fetches(one, Opener.PERSON)
+
+        async def waiting() -> bool:
+            query = "select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+            return asking.done() or bool(await rows(third, query))
+
+        async with cut.transaction():
+            await opens.record(cut, batch)
+            asking = asyncio.create_task(opens.recorded(conn, batch))
+            await until(waiting)
+        assert await asking
 
 
 async def test_what_a_judgement_needs_is_known(pool: db.Pool) -> None:

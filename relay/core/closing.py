@@ -45,7 +45,7 @@ def place(html: bytes, charset: bytes) -> tuple[int, str] | None:
 
 
 def _position(html: bytes) -> int | None:
-    """Where the last </body> begins that is neither in a comment nor in another tag; else the end, unless in a tag."""
+    """Where the last </body> begins that is neither in a comment nor in another tag; else the end, unless in either."""
     html = html.lower()
     at = html.rfind(_TAG)
     while at >= 0 and not _is_body(html, at):
@@ -55,7 +55,7 @@ def _position(html: bytes) -> int | None:
     if at >= 0:
         return at
     end = len(html.rstrip(b"\r\n"))
-    return None if _in_tag(html, end) else end
+    return None if _in_tag(html, end) or _in_comment(html, end) else end
 
 
 def _is_body(html: bytes, at: int) -> bool:

@@ -79,8 +79,8 @@ def test_the_pixel_stands_before_the_last_body_end_or_at_the_end(before, after, 
 
 
 @pytest.mark.parametrize("encoding", ["7bit", "quoted-printable", "base64"])
-@pytest.mark.parametrize("html", ["<p>cut off <img src=x", "<p>cut off </bod", "<p><!"])
-def test_html_that_ends_inside_a_tag_stays_as_it_is(html, encoding):
+@pytest.mark.parametrize("html", ["<p>cut off <img src=x", "<p>cut off </bod", "<p><!", "<p><!-- <b>x</b>"])
+def test_html_that_ends_inside_a_tag_or_a_comment_stays_as_it_is(html, encoding):
     assert find(message(html + "\r\n", encoding)) is None
 
 

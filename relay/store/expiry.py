@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from relay.core.model import EventType
 from relay.store import rollups
 from relay.store.db import Connection
 from relay.store.rollups import COUNTS
@@ -50,7 +51,7 @@ ERASED = {
     "events": {
         "place": "erased_event",
         "erased": """data = data || '{"remoteAddress": "", "userAgent": ""}'""",
-        "which": "type = 'trackOpen'",
+        "which": f"type in ('{EventType.TRACK_OPEN}', '{EventType.LIST_UNSUBSCRIBE}')",
         "echoes": """echoes as (  -- a receiver may repeat in its answer what it was told
             update posts set response = '' where response <> '' and posting_id in (
                 select id from postings where event_id in (select id from erased))

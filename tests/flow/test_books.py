@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import psycopg
+import pytest
 
 from relay.books import Books
 from relay.settings import Settings
@@ -130,10 +131,12 @@ async def test_who_opened_from_where_is_erased_in_its_time(pool: db.Pool, settin
     assert left == [(None, "")] * 3 + [("192.0.2.7", "Reader/1")]
 
 
-async def test_events_tell_no_longer_than_that_who_opened(pool: db.Pool, settings: Settings) -> None:
+@pytest.mark.parametrize("type", ["trackOpen", "listUnsubscribe"])
+async def test_events_tell_no_longer_than_that_who_it_was(pool: db.Pool, settings: Settings, type: str) -> None:
     async with forgotten(pool, settings, open_days=10, webhook_days=30) as conn:
         for days in (12, 11, 9):
             await conn.execute(EVENT, (days,))
+        await conn.execute("update events set type = %s", (type,))
     async with db.connection(pool) as conn:
         left = await rows(
             conn, "select data ->> 'remoteAddress', data ->> 'userAgent', data ->> 'opener' from events order by id"

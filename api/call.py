@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
@@ -53,6 +54,7 @@ class House:
 
 HOUSE = web.AppKey("house", House)
 MOST_HOPS = 32  # of X-Forwarded-For, from our own end: who asks may write thousands of them
+_WITH_PORT = re.compile(r"([0-9.]+):[0-9]+|\[([0-9A-Fa-f:.]+)\](?::[0-9]+)?")
 NOBODY = Token(id=0, scopes=(), account=None)
 
 
@@ -133,8 +135,14 @@ def client(request: web.Request, settings: Settings) -> str:
     told = ",".join(request.headers.getall("X-Forwarded-For", ())).split(",")[-MOST_HOPS:]
     hops = [hop.strip() for hop in told if hop.strip()]
     while hops and _within(peer, settings):
-        peer = hops.pop()
+        peer = _bare(hops.pop())
     return peer
+
+
+def _bare(hop: str) -> str:
+    """Without the port that some load balancers write behind it: 192.0.2.1:443, [2001:db8::1]:443."""
+    found = _WITH_PORT.fullmatch(hop)
+    return found[1] or found[2] if found else hop
 
 
 def _within(address: str, settings: Settings) -> bool:
@@ -142,4 +150,5 @@ def _within(address: str, settings: Settings) -> bool:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return False
+    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
     return any(parsed in network for network in settings.proxy_networks)

@@ -18,8 +18,8 @@ FORGET_AT_ONCE = 500
 
 @functools.cache
 def zones() -> frozenset[str]:
-    """The time zones that this host knows."""
-    return frozenset(available_timezones() | {"UTC"})
+    """The time zones that this host knows by a name which means the same elsewhere: PostgreSQL has no `localtime`."""
+    return frozenset((available_timezones() | {"UTC"}) - {"localtime"})
 
 
 def rules(settings: Settings) -> Rules:
@@ -29,6 +29,7 @@ def rules(settings: Settings) -> Rules:
         sandbox=bool(settings.sandbox_port),
         zones=zones(),
         applications=frozenset(settings.applications),
+        kept_days=settings.retention_days,
     )
 
 

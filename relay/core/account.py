@@ -24,6 +24,8 @@ from relay.core.tenant import MAILGUN, Account, AccountState, Alerts, Imap, Limi
 
 Fields = dict[str, Any]
 
+ASKED = frozenset({"tracking.alerts.unopened", "tracking.alerts.unopenedDays"})
+
 
 class Faulty(Exception):
     """Settings that cannot be used, and `what` they are of; `faults` has a (field, message) for each reason."""
@@ -37,13 +39,15 @@ class Faulty(Exception):
 class Rules:
     """What this installation allows: private networks, the sandbox, and the time zones it knows.
 
-    `applications`: the OAuth2 providers that it has an application of its own for.
+    `applications`: the OAuth2 providers that it has an application of its own for. `kept_days`: how long it keeps mail
+    that has ended; 0 is for ever.
     """
 
     allowed: Sequence[hosts.Network]
     sandbox: bool
     zones: Container[str]
     applications: frozenset[str] = frozenset()
+    kept_days: int = 0
 
 
 def check_id(id: str) -> None:
@@ -88,6 +92,8 @@ def _together(old: Fields, new: Fields, given: Fields, rules: Rules) -> Iterator
         yield "tz", "is not a known time zone (example: Europe/Berlin)"
     if new.get("webhooks") and (reason := hosts.judge_url(new["webhooks"], rules.allowed)):
         yield "webhooks", reason
+    if ASKED & given.keys():
+        yield from _reminder(_alerts(new), rules.kept_days)
     for server, secure in (("smtp", new.get("smtp.secure")), ("imap", _secure_mailbox(new))):
         if secure and f"{server}.tls.mode" in new:
             fix = f"leave it out, or set {server}.secure to false"
@@ -105,6 +111,12 @@ def _together(old: Fields, new: Fields, given: Fields, rules: Rules) -> Iterator
 
     yield from oauthsettings.faults(old, new, again, rules.allowed, rules.applications)
     yield from mailgunsettings.faults(old, new, again, rules.allowed)
+
+
+def _reminder(alerts: Alerts, kept_days: int) -> Iterator[tuple[str, str]]:
+    if alerts.unopened and 0 < kept_days <= alerts.unopened_days:
+        why = f"mail is kept for {kept_days} days (POSTFERRY_RETENTION_DAYS), and nobody would be told"
+        yield "tracking.alerts.unopenedDays", f"must be less than {kept_days}: {why}"
 
 
 def _server(server: str, old: Fields, new: Fields, given: Fields, rules: Rules) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ _TAG = b"</body"
 _AFTER = frozenset((b">", b"/", b" ", b"\t", b"\r", b"\n", b"\f"))
 _TOKENS = re.compile(rb"<!--(?:-?>|.*?-->|.*)|</?[a-z][^>]*>?", re.DOTALL)  # in lower case
 _MARKUP = re.compile(rb"<[!/?a-z]", re.IGNORECASE)
+_SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"  # the HTML itself, without MIME (RFC 9580 7): its </body> is signed too
 _ASCII = re.compile(
     rb"(?:us-)?ascii|ansi_x3\S*|utf-?8|iso[-_]?8859[-_]?\d+(?:-[ei])?|latin-?\d|iso-2022-\w+|koi8-\w+|gb2312|gbk|gb18030"
     rb"|(?:windows|cp)-?(?:125\d|874|932|936|949|950)|big5(?:-hkscs)?|euc-\w+|shift[-_]jis|ks_c_5601-1987|tis-620"
@@ -35,7 +36,7 @@ def place(html: bytes, charset: bytes) -> tuple[int, str] | None:
     """The offset of the pixel in the decoded part, and the codec to write it in. None: better leave it alone."""
     if charset in _WIDE:
         return _place_wide(html, charset)
-    if b"\0" in html or not (_ASCII.fullmatch(charset) or _MARKUP.search(html)):
+    if b"\0" in html or _SIGNED in html or not (_ASCII.fullmatch(charset) or _MARKUP.search(html)):
         return None
     at = _position(html)
     if at is None or _shifted(html, at, charset):
@@ -44,7 +45,7 @@ def place(html: bytes, charset: bytes) -> tuple[int, str] | None:
 
 
 def _position(html: bytes) -> int | None:
-    """Where the last </body> begins that is neither in a comment nor in another tag; else the end, unless in a tag."""
+    """Where the last </body> begins that is neither in a comment nor in another tag; else the end, unless in either."""
     html = html.lower()
     at = html.rfind(_TAG)
     while at >= 0 and not _is_body(html, at):
@@ -54,7 +55,7 @@ def _position(html: bytes) -> int | None:
     if at >= 0:
         return at
     end = len(html.rstrip(b"\r\n"))
-    return None if _in_tag(html, end) else end
+    return None if _in_tag(html, end) or _in_comment(html, end) else end
 
 
 def _is_body(html: bytes, at: int) -> bool:

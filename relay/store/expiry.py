@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from relay.core.model import EventType
 from relay.store import rollups
 from relay.store.db import Connection
 from relay.store.rollups import COUNTS
@@ -34,8 +35,8 @@ with here as (
 ), old as (
     select id from page where id < coalesce((select min(id) from page where young), 9223372036854775807)
 ), erased as (
-    update {table} set {erased} where id in (select id from old) and {which}
-), further as (
+    update {table} set {erased} where id in (select id from old) and {which} returning id
+), {echoes} further as (
     update books set {place} = greatest({place}, (select max(id) from old)) where exists (select from old)
 )
 select count(*) from old
@@ -45,11 +46,16 @@ ERASED = {
         "place": "erased_fetch",
         "erased": "address = null, user_agent = ''",
         "which": "(address is not null or user_agent <> '')",
+        "echoes": "",
     },
     "events": {
         "place": "erased_event",
         "erased": """data = data || '{"remoteAddress": "", "userAgent": ""}'""",
-        "which": "type = 'trackOpen'",
+        "which": f"type in ('{EventType.TRACK_OPEN}', '{EventType.LIST_UNSUBSCRIBE}')",
+        "echoes": """echoes as (  -- a receiver may repeat in its answer what it was told
+            update posts set response = '' where response <> '' and posting_id in (
+                select id from postings where event_id in (select id from erased))
+        ),""",
     },
 }
 

@@ -11,6 +11,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from relay.core import account as settings_of
 from relay.core.model import DELIVERED, EventType, Opener, State
+from relay.core.openers import FLOOD
 from relay.core.tenant import AccountState
 from relay.store import states
 from relay.store.db import Connection
@@ -69,8 +70,9 @@ async def known(conn: Connection, ages: dict[int, float]) -> dict[int, Known]:
             """
             select d.id, statement_timestamp(), d.state::text, d.finished_at, coalesce(o.fetches, 0),
                 case when o.any_last_at > t.at - %(burst)b * interval '1 second' then
-                    (select count(*) from fetches f where f.delivery_id = d.id and f.at <= t.at
-                     and f.at > t.at - %(burst)b * interval '1 second') else 0 end,
+                    (select count(*) from (
+                         select f.at from fetches f where f.delivery_id = d.id union all select unnest(o.lately)) f
+                     where f.at <= t.at and f.at > t.at - %(burst)b * interval '1 second') else 0 end,
                 (a.config -> 'tracking')::text
             from (select delivery, statement_timestamp() - age * interval '1 second' as at
                   from unnest(%(ids)b::bigint[], %(ages)b::float8[]) as u(delivery, age)) t
@@ -166,7 +168,10 @@ with given as materialized (
         last_fetch = case when o.last_at > excluded.last_at then o.last_fetch
             else coalesce({_kept("last_fetch", "max", "g.counts")}, o.last_fetch) end,
         any_last_fetch = case when o.any_last_at > excluded.any_last_at then o.any_last_fetch
-            else coalesce({_kept("any_last_fetch", "max", "g.counts_at_all")}, o.any_last_fetch) end
+            else coalesce({_kept("any_last_fetch", "max", "g.counts_at_all")}, o.any_last_fetch) end,
+        lately = case when o.fetches + excluded.fetches > {KEPT} then ((
+            select array_agg(g.at order by g.place desc) from given g
+            where g.delivery = o.delivery_id and g.place > {KEPT} - o.fetches) || o.lately)[:{FLOOD.burst}] end
     returning o.delivery_id, o.fetches, o.opens, o.any_opens, date_bin('15 minutes', o.sent_at, 'epoch') as cohort
 ), gained as materialized (
     select mail.*, merged.cohort, merged.fetches - mail.fetches as before,
@@ -259,14 +264,18 @@ async def record(conn: Connection, batch: Sequence[Open]) -> set[int]:
 async def recorded(conn: Connection, batch: Sequence[Open]) -> bool:
     """Whether this very batch has been written, where its answer was lost. Of any that was, one row is enough.
 
-    A batch of which no row was kept cannot be told: all its deliveries had their 200 before.
+    The try that was cut off may still be at work in the database, with these deliveries locked: it is waited for. A
+    batch of which no row was kept cannot be told: all its deliveries had their 200 before.
     """
-    cursor = await conn.execute(
-        """
-        select exists (select from unnest(%b::bigint[], %b::timestamptz[]) as g(delivery, at)
-            join fetches f on f.delivery_id = g.delivery and f.at = g.at)
-        """,
-        ([one.delivery for one in batch], [one.at for one in batch]),
-    )
-    (found,) = await cursor.fetchone() or (False,)
+    given = [one.delivery for one in batch], [one.at for one in batch]
+    async with conn.transaction():
+        await conn.execute("select from deliveries where id = any(%b::bigint[]) order by id for update", given[:1])
+        cursor = await conn.execute(
+            """
+            select exists (select from unnest(%b::bigint[], %b::timestamptz[]) as g(delivery, at)
+                join fetches f on f.delivery_id = g.delivery and f.at = g.at)
+            """,
+            given,
+        )
+        (found,) = await cursor.fetchone() or (False,)
     return bool(found)

@@ -110,7 +110,8 @@ async def page(
     if skip * accounts > DEEPEST:
         raise Refused(f"Page numbers lead over {DEEPEST // accounts} recipients here; go on by cursor", key="page")
     roster = _Roster(conn, wanted, "last_sent" if sort in RANKS else sort, after, skip, size, accounts)
-    if "@" in wanted.search and not after and (found := await roster.exact()):
+    begun = after is None or after.address == wanted.search.lower()  # a page before this one was of that address
+    if "@" in wanted.search and begun and (found := await roster.exact(ranked=sort in RANKS)):
         return found
     if sort in RANKS:
         return await roster.ranked(RANKS[sort].format(kind="any_" if wanted.machine else ""), count)
@@ -141,14 +142,19 @@ class _Roster:
             self._given |= {"after": after.account, "behind": after.address, "sent_at": after.sent_at}
             self._behind = BEHIND[order]
 
-    async def exact(self) -> Page | None:
-        """Those whose whole address is sought, which an index knows; None where there is none."""
+    async def exact(self, *, ranked: bool) -> Page | None:
+        """Those whose whole address is sought, which an index knows, by their accounts; None where there is none."""
+        behind = "and r.account_id > %(after)s" if "after" in self._given else ""
         found = f"""
             select {KEY} from accounts a join recipients r on r.account_id = a.id and r.address = lower(%(search)s)
-            {self._where} and {self._wanted.owned} order by r.account_id"""  # noqa: S608 - the text is ours
+            {self._where} and {self._wanted.owned} {behind} order by r.account_id"""  # noqa: S608 - the text is ours
         rows = await self._rows(found)
-        skip = self._next - self._size
-        return await self._page(rows[skip:], len(rows), False, None) if rows else None
+        if not rows:
+            return None
+        more: Mark | int | None = None
+        if len(rows) > self._next:
+            more = self._next if ranked else Mark(*rows[self._next - 1])
+        return await self._page(rows[self._next - self._size :], len(rows), False, more)
 
     async def walked(self, count: bool) -> Page:
         """In its order. Where something is sought, a window is looked through, and its page may not be full."""

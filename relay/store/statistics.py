@@ -21,6 +21,9 @@ MOST = 1000  # rows that are told apart by type: a tenant may send each mail wit
 EVERYBODY = ""
 """The account of the sums over all accounts."""
 
+FULL = {"CET": "Europe/Brussels", "EET": "Europe/Athens", "MET": "Europe/Brussels", "WET": "Europe/Lisbon"}
+"""Zones whose names PostgreSQL takes for abbreviations, which know no summer time; and the zones they stand for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -44,7 +47,7 @@ class Span:
             "since": self.since or "-infinity",
             "until": self.until or "infinity",
             "email_type": self.email_type,
-            "zone": self.zone,
+            "zone": FULL.get(self.zone, self.zone),
         }
 
     def within(self, start: str = "%(since)s::timestamptz") -> str:
@@ -120,7 +123,7 @@ async def begun(conn: Connection, now: datetime, days: int, zone: str) -> tuple[
     Raises Refused for a zone that PostgreSQL does not know. It is asked, and not Python: their tables of zones differ.
     """
     try:
-        cursor = await conn.execute(BEGUN, {"now": now, "days": days, "zone": zone})
+        cursor = await conn.execute(BEGUN, {"now": now, "days": days, "zone": FULL.get(zone, zone)})
     except psycopg.errors.InvalidParameterValue:
         raise Refused(f"{zone} is no time zone that the database knows", key="tz", code="InvalidFields") from None
     row = await cursor.fetchone()

@@ -36,6 +36,12 @@ def asked(peer: str, told: str, *proxies: str) -> str:
         ("10.0.0.1", "nobody", ("10.0.0.0/8",), "nobody"),
         ("10.0.0.1", f"192.0.2.1|{READER}", ("10.0.0.0/8",), READER),  # a proxy that adds a line of its own
         ("10.0.0.1", "192.0.2.1, nobody", ("10.0.0.0/8",), "nobody"),
+        ("10.0.0.1", f"{READER}:50123", ("10.0.0.0/8",), READER),  # Azure's Application Gateway writes ports
+        ("10.0.0.1", f"{READER}:50123, 10.0.0.2:443", ("10.0.0.0/8",), READER),
+        ("10.0.0.1", "[2001:db8::7]:50123", ("10.0.0.0/8",), "2001:db8::7"),
+        ("10.0.0.1", "2001:db8::7", ("10.0.0.0/8",), "2001:db8::7"),
+        ("10.0.0.1", f"{READER}, ::ffff:10.0.0.2", ("10.0.0.0/8",), READER),
+        ("::ffff:10.0.0.1", READER, ("10.0.0.0/8",), READER),
     ],
 )
 def test_who_asks(peer: str, told: str, proxies: tuple[str, ...], expected: str) -> None:

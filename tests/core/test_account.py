@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
@@ -78,6 +79,31 @@ def test_every_spelling_of_a_private_host_is_seen(host: str) -> None:
 @pytest.mark.parametrize("control", ["\n", "\0", "\x1b", "\x7f", "\x85", "\x9b", "\u2028"])
 def test_no_text_has_a_control_character(control: str) -> None:
     assert faults({"name": f"a{control}b"}) == ["name"]
+
+
+@pytest.mark.parametrize(
+    ("kept", "alerts", "fits"),
+    [
+        (30, {"unopened": True}, True),
+        (30, {"unopened": True, "unopenedDays": 29}, True),
+        (30, {"unopened": True, "unopenedDays": 30}, False),  # the mail is gone by then
+        (30, {"unopenedDays": 60}, True),  # nobody asks
+        (3, {"unopened": True}, False),  # 3 unless told
+        (0, {"unopened": True, "unopenedDays": 365}, True),  # mail is kept for ever
+    ],
+)
+def test_a_reminder_comes_before_its_mail_goes(kept: int, alerts: dict[str, object], fits: bool) -> None:
+    rules = replace(RULES, kept_days=kept)
+    given = {"tracking": {"alerts": alerts}}
+    if fits:
+        change(OLD, given, rules)
+    else:
+        assert faults(given, OLD, rules) == ["tracking.alerts.unopenedDays"]
+
+
+def test_a_reminder_that_was_asked_for_before_holds_up_no_other_change() -> None:
+    old = change(OLD, {"tracking": {"alerts": {"unopened": True, "unopenedDays": 60}}}, RULES)
+    assert change(old, {"name": "Other"}, replace(RULES, kept_days=30))["name"] == "Other"
 
 
 def test_all_faults_are_told_together() -> None:

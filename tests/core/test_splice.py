@@ -79,8 +79,8 @@ def test_the_pixel_stands_before_the_last_body_end_or_at_the_end(before, after, 
 
 
 @pytest.mark.parametrize("encoding", ["7bit", "quoted-printable", "base64"])
-@pytest.mark.parametrize("html", ["<p>cut off <img src=x", "<p>cut off </bod", "<p><!"])
-def test_html_that_ends_inside_a_tag_stays_as_it_is(html, encoding):
+@pytest.mark.parametrize("html", ["<p>cut off <img src=x", "<p>cut off </bod", "<p><!", "<p><!-- <b>x</b>"])
+def test_html_that_ends_inside_a_tag_or_a_comment_stays_as_it_is(html, encoding):
     assert find(message(html + "\r\n", encoding)) is None
 
 
@@ -288,6 +288,13 @@ def test_the_first_html_of_several_is_taken_and_its_boundary_stays(end, encoding
 def test_signed_and_encrypted_mail_stays_as_it_is(kind):
     assert find(multipart(message(PAGE), TEXT, kind=kind)) is None
     assert find(multipart(TEXT, multipart(message(PAGE), TEXT, kind=kind, boundary="c"))) is None
+
+
+@pytest.mark.parametrize("encoding", ["7bit", "quoted-printable", "base64"])
+def test_html_that_was_signed_as_text_stays_as_it_is(encoding):
+    armoured = "-----BEGIN PGP SIGNED MESSAGE-----\r\nHash: SHA256\r\n\r\n{}-----BEGIN PGP SIGNATURE-----\r\n"
+    assert find(message(armoured.format(PAGE), encoding)) is None
+    assert find(multipart(TEXT, message(armoured.format(PAGE), encoding), kind="alternative")) is None
 
 
 def test_an_enclosed_message_stays_as_it_is():

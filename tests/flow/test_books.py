@@ -152,15 +152,34 @@ async def test_who_opened_from_where_is_erased_in_its_time(pool: db.Pool, settin
     assert left == [(None, "")] * 3 + [("192.0.2.7", "Reader/1")]
 
 
-async def test_events_tell_no_longer_than_that_who_opened(pool: db.Pool, settings: Settings) -> None:
+@pytest.mark.parametrize("type", ["trackOpen", "listUnsubscribe"])
+async def test_events_tell_no_longer_than_that_who_it_was(pool: db.Pool, settings: Settings, type: str) -> None:
     async with forgotten(pool, settings, open_days=10, webhook_days=30) as conn:
         for days in (12, 11, 9):
             await conn.execute(EVENT, (days,))
+        await conn.execute("update events set type = %s", (type,))
     async with db.connection(pool) as conn:
         left = await rows(
             conn, "select data ->> 'remoteAddress', data ->> 'userAgent', data ->> 'opener' from events order by id"
         )
     assert left == [("", "", "person")] * 2 + [("192.0.2.7", "Reader/1", "person")]
+
+
+async def test_what_receivers_repeat_of_who_opened_is_erased_with_it(pool: db.Pool, settings: Settings) -> None:
+    async with forgotten(pool, settings, open_days=10, webhook_days=30) as conn:
+        for days in (12, 9):
+            ((event,),) = await rows(conn, EVENT, days)
+            await conn.execute(
+                "with told as (insert into postings (endpoint_id, event_id, account_id) values (1, %s, 'a')"
+                " returning id) insert into posts (posting_id, endpoint_id, seconds, url, status, response)"
+                " select id, 1, 1, '', 200, '{\"got\": \"192.0.2.7\"}' from told",
+                (event,),
+            )
+    async with db.connection(pool) as conn:
+        assert await rows(conn, "select status, response from posts order by id") == [
+            (200, ""),
+            (200, '{"got": "192.0.2.7"}'),
+        ]
 
 
 async def test_with_the_mail_means_that_nothing_is_erased_before(pool: db.Pool, settings: Settings) -> None:

@@ -92,6 +92,23 @@ async def test_a_flood_of_one_message_writes_its_rows_once_a_batch(
     assert written[0] == 6
 
 
+async def test_a_flood_is_no_reader_either_when_its_fetches_are_only_counted(
+    pool: db.Pool, settings: Settings, deliveries: list[int], rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that are kept as rows came long ago."""
+    before = Opens(pool, settings, KEYS)
+    for _ in range(opens.KEPT):
+        look(before, deliveries[0], "Mozilla/5.0")
+    await before.close()
+    await rows("update fetches set at = at - interval '1 hour' returning id")
+    monkeypatch.setattr("relay.opens.MOST", 10)
+    recorder = Opens(pool, settings, KEYS)
+    for _ in range(100):
+        look(recorder, deliveries[0])
+    await recorder.close()
+    assert await rows("select opens, fetches from opens") == [(30, 300)]
+
+
 async def test_each_fetch_of_a_batch_knows_those_before_it(recorder: Opens, deliveries: list[int], rows: Rows) -> None:
     """What a gateway does in a second shows in the last of its fetches, though all were judged at once."""
     for _ in range(40):

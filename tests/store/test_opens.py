@@ -16,6 +16,7 @@ from relay.core.model import Opener, State
 from relay.settings import Settings
 from relay.store import db, opens
 from relay.store.opens import KEPT, Open
+from tests.stack import until
 from tests.store.mail import account, prepared, stored
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -330,6 +331,24 @@ async def test_a_batch_is_known_again(pool: db.Pool) -> None:
         assert not await opens.recorded(conn, fetches(two, Opener.PERSON))
 
 
+async def test_a_batch_that_is_just_being_written_is_waited_for(pool: db.Pool) -> None:
+    """Its connection was cut, and the database goes on with it."""
+    async with db.connection(pool) as cut, db.connection(pool) as conn, db.connection(pool) as third:
+        await account(conn)
+        (one,) = await sent(conn)
+        batch = fetches(one, Opener.PERSON)
+
+        async def waiting() -> bool:
+            query = "select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+            return asking.done() or bool(await rows(third, query))
+
+        async with cut.transaction():
+            await opens.record(cut, batch)
+            asking = asyncio.create_task(opens.recorded(conn, batch))
+            await until(waiting)
+        assert await asking
+
+
 async def test_what_a_judgement_needs_is_known(pool: db.Pool) -> None:
     async with db.connection(pool) as conn:
         await account(conn)
@@ -344,6 +363,18 @@ async def test_what_a_judgement_needs_is_known(pool: db.Pool) -> None:
         assert (found[two].fetches, found[two].burst) == (0, 0)
         assert (found[one].own, found[one].tells) == ((ip_network("192.0.2.0/24"),), True)
         assert (await opens.known(conn, {one: 5.0}))[one].burst == 1
+
+
+async def test_a_burst_is_known_when_its_fetches_are_only_counted(pool: db.Pool) -> None:
+    async with db.connection(pool) as conn:
+        await account(conn)
+        (one,) = await sent(conn)
+        now = (await opens.known(conn, {one: 0.0}))[one].now
+        await opens.record(conn, fetches(one, *[Opener.PERSON] * (KEPT - 2), since=now - timedelta(hours=1)))
+        for size, burst in ((4, 4), (3, 7), (23, 30)):
+            await opens.record(conn, [replace(fetch, at=now) for fetch in fetches(one, *[Opener.PERSON] * size)])
+            assert (await opens.known(conn, {one: 0.0}))[one].burst == burst
+        assert (await opens.known(conn, {one: 1800.0}))[one].burst == 0
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,16 @@ async def test_a_whole_address_is_found_wherever_it_is(pool: db.Pool, monkeypatc
         assert await addresses(conn, "engagement", search="p0@x") == (["p0@x", "p0@x"], 2, False)
 
 
+@pytest.mark.parametrize("sort", ["last_sent", "address", "engagement"])
+async def test_a_whole_address_that_many_accounts_wrote_to_is_found_to_the_last(pool: db.Pool, sort: str) -> None:
+    async with db.connection(pool) as conn:
+        for number in range(7):
+            await account(conn, f"a{number}")
+            await person(conn, "ada@x", of=f"a{number}", last_sent_at=ago(days=number))
+            await person(conn, "nada@x", of=f"a{number}")
+        assert await walk(conn, Filter(NOW, search="Ada@x"), sort) == ["ada@x"] * 7
+
+
 @pytest.mark.parametrize("sort", ["last_sent", "address"])
 async def test_a_search_goes_on_where_its_window_ended(
     pool: db.Pool, monkeypatch: pytest.MonkeyPatch, sort: str

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from relay import enrol
 from relay.core.errors import Refused
 from relay.store import db, statistics
 from relay.store.statistics import Came, Span, Sums, Totals
@@ -148,6 +150,21 @@ async def test_the_quarter_before_kathmandus_full_hour_is_the_hour_before(pool: 
         assert hours == {3: Sums(sent=1), 4: Sums(sent=2)}
 
 
+@pytest.mark.parametrize("zone", ["CET", "EET", "MET", "WET", "EST", "MST", "HST", "GMT", "NZ", "GB", "EST5EDT"])
+@pytest.mark.parametrize("month", ["2026-01", "2026-07"])
+async def test_a_zone_that_has_an_abbreviations_name_keeps_its_summer_time(
+    pool: db.Pool, zone: str, month: str
+) -> None:
+    """PostgreSQL reads `CET` as an hour ahead of UTC all year."""
+    quarter = at(f"{month}-15T12:00")
+    there = quarter.astimezone(ZoneInfo(zone))
+    begin = there.replace(hour=0).astimezone(UTC)
+    async with db.connection(pool) as conn:
+        await tally(conn, {"quarter": quarter, "sent": 1})
+        assert await statistics.rows(conn, span(zone=zone), "hour") == {there.hour: Sums(sent=1)}
+        assert await statistics.begun(conn, quarter, 1, zone) == (begin, there.date(), there.date())
+
+
 def quarters(first: str, hours: int) -> Iterable[datetime]:
     return (at(first) + number * timedelta(minutes=15) for number in range(4 * hours))
 
@@ -203,6 +220,11 @@ async def test_a_zone_that_the_database_does_not_know_is_refused_by_name(pool: d
     async with db.connection(pool) as conn:
         with pytest.raises(Refused, match="Mars/Olympus"):
             await statistics.begun(conn, NOW, 1, "Mars/Olympus")
+
+
+def test_the_zone_of_whatever_host_this_is_is_none() -> None:
+    assert "localtime" not in enrol.zones()
+    assert {"UTC", "Europe/Berlin"} <= enrol.zones()
 
 
 async def test_countries_come_with_the_most_opens_first(pool: db.Pool) -> None:

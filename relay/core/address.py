@@ -66,6 +66,18 @@ def ascii_domain(address: str) -> str:
     return address if domain.isascii() else f"{local}@{idna.encode(domain, uts46=True).decode()}"
 
 
+def spellings(address: str) -> tuple[str, ...]:
+    """The address as it is, and with its domain in its other form: it is told to most servers in A-labels."""
+    local, _, domain = address.rpartition("@")
+    if len(domain) > DOMAIN or (domain.isascii() and "xn--" not in domain.lower()):
+        return (address,)
+    try:
+        other = idna.decode(domain) if domain.isascii() else idna.encode(domain, uts46=True).decode()
+    except UnicodeError:  # others wrote it: it may be no domain at all
+        return (address,)
+    return (address, f"{local}@{other}")
+
+
 def _parted(text: str, key: str) -> tuple[str, str]:
     """The parts before and after the last @, once nothing in them can end a command or a header field."""
     if not text:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -116,18 +116,12 @@ def read(told: Mapping[str, Any], token: str) -> Event:
         source="mailgun",
         key=f"mailgun:{at.date()}:{_text(told, 'id')}" if at and _text(told, "id") else f"mailgun:{token}",
         message_id=f"<{name.strip('<>')}>",
-        recipients=tuple(_findings(told, recipient, effect)),
+        recipients=(_failure(told, recipient) if effect is Effect.BOUNCED else Finding(recipient),),
         at=at,
         arf=_arf(recipient, at) if effect is Effect.COMPLAINED else {},
         headers=_headers(told) if effect is Effect.COMPLAINED else {},
     )
     return Event(effect, about, _text(told, "ip"), _text(told, "client-info", "user-agent"))
-
-
-def _findings(told: Mapping[str, Any], recipient: str, effect: Effect) -> Iterator[Finding]:
-    """The recipient in each spelling that our sender may have used: Mailgun was told it in ASCII."""
-    for spelling in dict.fromkeys((recipient, _unicode(recipient))):
-        yield _failure(told, spelling) if effect is Effect.BOUNCED else Finding(spelling)
 
 
 def _failure(told: Mapping[str, Any], recipient: str) -> Finding:
@@ -187,11 +181,3 @@ def _moment(timestamp: Any) -> datetime | None:
         return datetime.fromtimestamp(float(timestamp), UTC)
     except (TypeError, ValueError, OverflowError, OSError):
         return None
-
-
-def _unicode(address: str) -> str:
-    local, at, domain = address.rpartition("@")
-    try:
-        return local + at + domain.encode("ascii").decode("idna")
-    except UnicodeError:
-        return address

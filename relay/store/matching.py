@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from relay.core import provider
+from relay.core import address, provider
 from relay.core.bounce import MOST, Finding, Reported, held
 from relay.store import states
 from relay.store.db import Connection
@@ -32,8 +33,8 @@ class Match:
 
 # A provider may have given the message a name of its own: then that is what reports call it, and our reply has it.
 BY_RECIPIENT = f"""
-select a.place::int - 1, d.id, d.message_id, d.recipient, d.state::text, m.message_id = any(%(names)s), d.reply
-from unnest(%(addresses)s::text[]) with ordinality as a(address, place)
+select a.place, d.id, d.message_id, d.recipient, d.state::text, m.message_id = any(%(names)s), d.reply
+from unnest(%(addresses)s::text[], %(places)s::int[]) as a(address, place)
 cross join lateral (
     select x.id, x.message_id, x.recipient, x.state, x.reply, x.finished_at from deliveries x
     where x.account_id = %(account)s and lower(x.recipient) = lower(a.address) and x.state {states.DELIVERED}
@@ -50,8 +51,8 @@ where message_id = any(%(names)s) order by id desc limit 1
 """
 
 LATELY = f"""
-select a.place::int - 1, d.id, d.message_id, d.recipient, d.state::text
-from unnest(%(addresses)s::text[]) with ordinality as a(address, place)
+select a.place, d.id, d.message_id, d.recipient, d.state::text
+from unnest(%(addresses)s::text[], %(places)s::int[]) as a(address, place)
 cross join lateral (
     select x.id, x.message_id, x.recipient, x.state from deliveries x
     where x.account_id = %(account)s and lower(x.recipient) = lower(a.address) and x.state {states.DELIVERED}
@@ -91,7 +92,7 @@ async def _by_recipient(conn: Connection, account: str, findings: Sequence[Findi
         BY_RECIPIENT,
         {
             "account": account,
-            "addresses": [one.recipient for one in findings],
+            **_addressed(findings),
             "names": [name, f"<{name}>"],
             "local": _local(name),
             "depth": max(DEPTH // max(len(findings), 1), LEAST),
@@ -122,9 +123,15 @@ async def _by_name(conn: Connection, account: str, findings: Sequence[Finding], 
 
 async def _lately(conn: Connection, account: str, findings: Sequence[Finding], reported: Reported) -> list[Match]:
     """The last delivery to each recipient before the report came, if that is not long ago."""
-    addresses = [one.recipient for one in findings]
-    cursor = await conn.execute(LATELY, {"account": account, "addresses": addresses, "at": reported.at})
+    given = {"account": account, "at": reported.at, **_addressed(findings)}
+    cursor = await conn.execute(LATELY, given)
     return [Match(findings[place], *rest) for place, *rest in await cursor.fetchall()]
+
+
+def _addressed(findings: Sequence[Finding]) -> dict[str, Any]:
+    """The recipients in each spelling that they may have been accepted in, with the place of their finding."""
+    each = [(spelt, place) for place, one in enumerate(findings) for spelt in address.spellings(one.recipient)]
+    return {"addresses": [spelt for spelt, _ in each], "places": [place for _, place in each]}
 
 
 def _local(name: str) -> str:

@@ -107,6 +107,27 @@ async def test_a_failure_makes_a_delivery_bounced_and_its_recipient_suppressed(p
     }
 
 
+@pytest.mark.parametrize(
+    ("accepted", "told_of"),
+    [
+        ("ann@bücher.example", "ann@XN--BCHER-KVA.example"),
+        ("ann@straße.example", "ann@xn--strae-oqa.example"),
+        ("ann@xn--bcher-kva.example", "ann@bücher.example"),
+    ],
+)
+@pytest.mark.parametrize("message_id", ["<m@x.example>", ""])
+async def test_a_recipient_is_known_by_both_forms_of_its_domain(
+    pool: db.Pool, accepted: str, told_of: str, message_id: str
+) -> None:
+    """Given mail to several, when the one whose domain its server was told in ASCII bounces, then that one bounced."""
+    async with db.connection(pool) as conn:
+        await account(conn)
+        await sent(conn, accepted, "bob@there.example")
+        assert await bounces.apply(conn, "a", bounce(told_of, message_id=message_id)) == 1
+        assert await states(conn) == ["bounced", "sent"]
+        assert await suppressed(conn) == [(suppressions.spelling(accepted), "bounce")]
+
+
 async def test_its_event_tells_what_was_reported(pool: db.Pool) -> None:
     async with db.connection(pool) as conn:
         await account(conn)
@@ -522,11 +543,15 @@ async def test_the_suppression_says_why(pool: db.Pool) -> None:
 PLANS = {
     "by recipient": (
         matching.BY_RECIPIENT,
-        {"addresses": ["ann@x.example"], "names": ["m"], "local": "m", "depth": 20_000},
+        {"addresses": ["ann@x.example"], "places": [0], "names": ["m"], "local": "m", "depth": 20_000},
         "deliveries_recipient",
     ),
     "by name": (matching.BY_NAME, {"names": ["m"], "depth": 20_000}, "messages_account"),
-    "lately": (matching.LATELY, {"addresses": ["ann@x.example"], "at": None}, "deliveries_recipient"),
+    "lately": (
+        matching.LATELY,
+        {"addresses": ["ann@x.example"], "places": [0], "at": None},
+        "deliveries_recipient",
+    ),
 }
 
 

@@ -56,7 +56,7 @@ ERASED = {
     "events": {
         "place": "erased_event",
         "erased": """data = data || '{"remoteAddress": "", "userAgent": ""}'""",
-        "which": "type = 'trackOpen'",
+        "which": "type in ('trackOpen', 'listUnsubscribe')",
     },
 }
 

@@ -144,7 +144,7 @@ async def test_who_opened_from_where_is_erased_in_its_time(pool: db.Pool, settin
     assert left == [(None, "")] * 3 + [("192.0.2.7", "Reader/1")]
 
 
-@pytest.mark.parametrize("type", ["trackOpen"])
+@pytest.mark.parametrize("type", ["trackOpen", "listUnsubscribe"])
 async def test_events_tell_no_longer_than_that_from_where_it_was(pool: db.Pool, settings: Settings, type: str) -> None:
     async with forgotten(pool, settings, open_days=10, webhook_days=30) as conn:
         for days in (12, 11, 9):

@@ -29,6 +29,7 @@ def rules(settings: Settings) -> Rules:
         sandbox=bool(settings.sandbox_port),
         zones=zones(),
         applications=frozenset(settings.applications),
+        kept_days=settings.retention_days,
     )
 
 

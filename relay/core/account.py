@@ -23,6 +23,7 @@ from relay.core.accountfields import SECRETS as SECRETS
 from relay.core.tenant import MAILGUN, Account, AccountState, Alerts, Imap, Limits, Mailgun, OAuth2, Smtp, Tls
 
 Fields = dict[str, Any]
+UNOPENED_DAYS = "tracking.alerts.unopenedDays"
 
 
 class Faulty(Exception):
@@ -37,13 +38,15 @@ class Faulty(Exception):
 class Rules:
     """What this installation allows: private networks, the sandbox, and the time zones it knows.
 
-    `applications`: the OAuth2 providers that it has an application of its own for.
+    `applications`: the OAuth2 providers that it has an application of its own for. `kept_days`: how long it keeps mail
+    that is finished; 0: for ever.
     """
 
     allowed: Sequence[hosts.Network]
     sandbox: bool
     zones: Container[str]
     applications: frozenset[str] = frozenset()
+    kept_days: int = 0
 
 
 def check_id(id: str) -> None:
@@ -88,6 +91,9 @@ def _together(old: Fields, new: Fields, given: Fields, rules: Rules) -> Iterator
         yield "tz", "is not a known time zone (example: Europe/Berlin)"
     if new.get("webhooks") and (reason := hosts.judge_url(new["webhooks"], rules.allowed)):
         yield "webhooks", reason
+    asked = new.get("tracking.alerts.unopened") and {"tracking.alerts.unopened", UNOPENED_DAYS} & given.keys()
+    if asked and 0 < rules.kept_days <= _alerts(new).unopened_days:
+        yield UNOPENED_DAYS, f"must be less than the {rules.kept_days} days that mail is kept here"
     for server, secure in (("smtp", new.get("smtp.secure")), ("imap", _secure_mailbox(new))):
         if secure and f"{server}.tls.mode" in new:
             fix = f"leave it out, or set {server}.secure to false"
@@ -225,7 +231,7 @@ def _alerts(fields: Fields) -> Alerts:
         opened=fields.get("tracking.alerts.opened", False),
         unopened=fields.get("tracking.alerts.unopened", False),
         unopened_mail=fields.get("tracking.alerts.unopenedMail", False),
-        unopened_days=fields.get("tracking.alerts.unopenedDays", 3),
+        unopened_days=fields.get(UNOPENED_DAYS, 3),
         to=fields.get("tracking.alerts.to", ""),
     )
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from tests.flow.conftest import Postferry
@@ -49,3 +53,22 @@ def test_all_that_is_missing_is_listed_at_once(process: Postferry) -> None:
     head, *faults = done.err.splitlines()
     assert head == "postferry: the settings are wrong:"
     assert [fault.split()[0] for fault in faults] == ["DATABASE_URL", "REDIS_URL", "POSTFERRY_SECRET_KEYS"]
+
+
+FRUGAL = """
+import resource
+from relay import role
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+async def serve(settings, stopping):
+    print(resource.getrlimit(resource.RLIMIT_NOFILE) == (min(hard, role.SOCKETS), hard))
+role.run("notify", serve, keys=False)
+"""
+
+
+def test_a_role_may_have_as_many_sockets_as_the_system_lets_it(environ: dict[str, str]) -> None:
+    """Given a shell's small limit, then a role raises it: kept connections to receivers alone may be thousands."""
+    command = [sys.executable, "-c", FRUGAL]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=os.environ | environ)
+
+    assert done.stdout == "True\n", done.stderr

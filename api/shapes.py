@@ -54,6 +54,11 @@ class Body(BaseModel):
     later: ClassVar[Mapping[str, str]] = {}
     """Fields that are known and not there yet, with what to say about each."""
 
+    def said(self) -> set[str]:
+        """The fields that say something: many clients send all that they know, as null, "" or false."""
+        values = {name: getattr(self, name) for name in self.model_fields_set}
+        return {name for name, value in values.items() if value is not None and value is not False and value != ""}
+
 
 class Query(BaseModel):
     """What a client sends behind the question mark: text, read as the type that is wanted."""

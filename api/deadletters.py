@@ -51,7 +51,7 @@ class DeadLetters(Listing):
 
 
 class Replay(Body):
-    """Which dead letters to try again. At least one field; `all: true` alone for every one."""
+    """Which dead letters to try again. At least one field that is not null; `all: true` alone for every one."""
 
     ids: list[RowId] | None = Field(None, min_length=1, max_length=10_000)
     account: AccountId | None = None
@@ -98,7 +98,7 @@ async def page(call: Call, query: Search) -> DeadLetters:
 
 async def replay(call: Call, body: Replay) -> Replayed:
     """Try dead letters again. What was replayed by someone else meanwhile is left alone."""
-    if not body.all_ and body.model_fields_set <= {"all_"}:
+    if not body.said():
         raise Problem(
             400, 'Say which dead letters: ids, account, queueId, reason, from, to, or "all": true', code="NoFilter"
         )

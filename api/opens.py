@@ -52,10 +52,11 @@ async def recent(call: Call, query: RecentSearch) -> Opens:
     """Who opened what just now, newest first."""
     counts = [one for one in Opener if (one.counts_at_all if query.machine else one.counts)]
     (after,) = read_cursor(query.cursor, RowId) if query.cursor else (None,)
+    account = await call.narrowed(query.account)
     async with call.turn() as conn:
         found, more, back_to = await tracking.recent(
             conn,
-            await call.narrowed(query.account),
+            account,
             [query.opener] if query.opener else counts,
             after=after,
             size=query.limit,

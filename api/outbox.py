@@ -126,10 +126,11 @@ class Moved(Answer):
 async def page(call: Call, query: Search) -> Outbox:
     """Messages that have a delivery queued, being sent, or deferred; newest first."""
     at = query.after(UUID)
+    account = await call.narrowed(query.account)
     async with call.turn() as conn:
         total, entries = await outbox.page(
             conn,
-            account=await call.narrowed(query.account),
+            account=account,
             after=at[2] if at else None,
             skip=query.skip,
             size=query.page_size,

@@ -155,8 +155,8 @@ async def replay(call: Call, endpoint: EndpointId, body: Replay) -> Replayed:
     A call ends after 10,000 or so; while it gives a `cursor`, ask again with it. Events have the `webhook-id` that
     they always had, and are kept for as many days as the operator says (30).
     """
-    given = body.model_fields_set - {"cursor"}
-    if not given & {"event_ids", "since", "until"} and not body.failed:
+    given = body.said() - {"cursor"}
+    if not given & {"event_ids", "since", "until", "failed"}:
         raise Problem(400, 'Say what to replay: eventIds, since, until, or "failed": true', code="NoFilter")
     if body.event_ids and given != {"event_ids"}:
         raise Problem(400, "eventIds say it all: leave the rest out", code="InvalidFields")

@@ -75,13 +75,11 @@ async def pause(call: Call, account: AccountId, body: Pause) -> Flow:
     Resuming also tries a refused login at once.
     """
     async with call.turn() as conn:
-        row = await accounts.find(conn, account)
-        if row is None:
+        if await accounts.find(conn, account) is None:
             raise unknown(account)
         state = AccountState.PAUSED if body.paused else AccountState.ACTIVE
-        changed = row.state is not state and await accounts.set_state(
-            conn, account, state, BY_HAND if body.paused else "", expect=(row.state,)
-        )
+        others = [one for one in AccountState if one is not state]
+        changed = await accounts.set_state(conn, account, state, BY_HAND if body.paused else "", expect=others)
     call.house.directory.forget(account)
     if not body.paused:
         call.house.waker.wake(account)

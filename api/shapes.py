@@ -54,6 +54,11 @@ class Body(BaseModel):
     later: ClassVar[Mapping[str, str]] = {}
     """Fields that are known and not there yet, with what to say about each."""
 
+    def said(self) -> set[str]:
+        """The fields that say something: many clients send all that they know, as null, "" or false."""
+        values = {name: getattr(self, name) for name in self.model_fields_set}
+        return {name for name, value in values.items() if value is not None and value is not False and value != ""}
+
 
 class Query(BaseModel):
     """What a client sends behind the question mark: text, read as the type that is wanted."""
@@ -124,10 +129,12 @@ class Paging(Query):
         return total, page, key
 
     def frame(self, total: int, page: int, shown: int, last: Any) -> dict[str, Any]:
-        """The fields of Listing; `last` is the key of the last of the `shown` items."""
+        """The fields of Listing; `last` is the key of the last of the `shown` items.
+
+        What was counted at the beginning says nothing of the end: others may have come between.
+        """
         pages = -(-total // self.page_size)
-        more = shown == self.page_size and page + 1 < pages
-        cursor = write_cursor(total, page + 1, last) if more else None
+        cursor = write_cursor(total, page + 1, last) if shown == self.page_size else None
         return {"total": total, "page": page, "pages": pages, "cursor": cursor}
 
 
@@ -137,7 +144,10 @@ class Listing(Answer):
     total: int = Field(description="How many match, when the list was begun.")
     page: int = Field(description="This page, from 0.")
     pages: int = Field(description="How many pages there are.")
-    cursor: str | None = Field(default=None, description="Give it back for the next page; null on the last one.")
+    cursor: str | None = Field(
+        default=None,
+        description="Give it back for the next page; null at the end. An empty page may be the last one.",
+    )
 
     def line(self) -> type[Answer]:
         kind: type[Answer] = get_args(type(self).model_fields["items"].annotation)[0]

@@ -175,7 +175,7 @@ def _refused(faults: Sequence[tuple[str, str]], what: str, good: int) -> Problem
 
 async def _store(call: Call, account: str, entries: Sequence[Entry], ignored: Sequence[str] = ()) -> Added:
     """In one database transaction."""
-    given = [Suppression(one.address, one.reason, one.detail) for one in entries]
+    given = (Suppression(one.address, one.reason, one.detail) for one in entries)
     items = await asyncio.to_thread(suppressions.one_each, given)  # spelling many addresses takes its time
     added = 0
     try:

@@ -49,10 +49,11 @@ class Search(Paging):
 async def page(call: Call, query: Search) -> Tokens:
     """The tokens, oldest first, without their text. A token that is bound to an account sees that account's."""
     at = query.after(RowId)
+    account = await call.narrowed(query.account)
     async with db.connection(call.house.pool) as conn:
         total, found = await tokens.page(
             conn,
-            account=await call.narrowed(query.account),
+            account=account,
             after=at[2] if at else 0,
             skip=query.skip,
             size=query.page_size,

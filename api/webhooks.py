@@ -112,11 +112,12 @@ class Search(Paging):
 async def page(call: Call, query: Search) -> Endpoints:
     """Endpoints, the oldest first. A token that is bound to an account sees those of that account."""
     at = query.after(int)
+    account = await call.narrowed(query.account)
     async with call.turn() as conn:
         total, found = await endpoints.page(
             conn,
             call.house.vault,
-            account=await call.narrowed(query.account),
+            account=account,
             after=at[2] if at else 0,
             skip=query.skip,
             size=query.page_size,

@@ -65,6 +65,7 @@ class Books:
         kept, most = self._settings, self._step
         chores: list[Batch] = [
             partial(expiry.events, days=kept.webhook_days, most=most),
+            partial(expiry.posts, days=kept.webhook_days, most=most),
             partial(expiry.aged, table="reports", days=kept.webhook_days, most=most),
             partial(expiry.aged, table="provider_posts", days=PROVIDER_DAYS, most=most),
             partial(expiry.aged, table="authorisations", days=0, most=most),

@@ -24,6 +24,7 @@ from relay.store import db, overview, schema
 CONFIG, UNAVAILABLE = 78, 69  # sysexits.h
 INTERRUPTED = 130
 PATIENCE = 5.0  # s for a look at the schema
+SOCKETS = 65_536  # that a process may have, where the system lets it: shells say 1,024
 
 Serve = Callable[[Settings, asyncio.Event], Awaitable[None]]
 Bind = Callable[[Settings], Sequence[socket.socket]]
@@ -45,6 +46,7 @@ def run(
     binds the role's ports too, without listening: that one is taken is said once, at the start.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump of this process would have the tenants' passwords in it
+    _allow_sockets()
     try:
         settings = settings_module.read()
         _check(settings, keys, broker)
@@ -86,6 +88,15 @@ def run(
             one.close()
         if own:
             shutil.rmtree(own, ignore_errors=True)
+
+
+def _allow_sockets() -> None:
+    """A role keeps thousands: of clients, of mailboxes, of receivers that it may soon post to again."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = SOCKETS if hard == resource.RLIM_INFINITY else min(hard, SOCKETS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(ValueError, OSError):  # macOS promises more than it gives
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _check(settings: Settings, keys: bool, broker: Judge | None) -> None:

@@ -336,6 +336,8 @@ def _together(values: Mapping[str, Any]) -> list[str]:
             faults.append(f"POSTFERRY_TLS_CERTIFICATE does not load with its key: {fault}")
     if values["lease_budget"] >= values["lease_seconds"]:
         faults.append("POSTFERRY_LEASE_BUDGET must be less than POSTFERRY_LEASE_SECONDS")
+    if 1.1 * sum(values["webhook_retries"]) >= 86_400 * values["webhook_days"]:  # a wait may be a tenth longer
+        faults.append("POSTFERRY_WEBHOOK_DAYS end before the last of POSTFERRY_WEBHOOK_RETRIES: it would not be made")
     for name in ("GOOGLE", "MICROSOFT"):
         if bool(values[f"{name.lower()}_client_id"]) != bool(values[f"{name.lower()}_client_secret"]):
             both = f"POSTFERRY_{name}_CLIENT_ID and POSTFERRY_{name}_CLIENT_SECRET"

@@ -23,8 +23,8 @@ from relay.core.accountfields import SECRETS as SECRETS
 from relay.core.tenant import MAILGUN, Account, AccountState, Alerts, Imap, Limits, Mailgun, OAuth2, Smtp, Tls
 
 Fields = dict[str, Any]
-
-ASKED = frozenset({"tracking.alerts.unopened", "tracking.alerts.unopenedDays"})
+UNOPENED_DAYS = "tracking.alerts.unopenedDays"
+ASKED = frozenset({"tracking.alerts.unopened", UNOPENED_DAYS})
 
 
 class Faulty(Exception):
@@ -237,7 +237,7 @@ def _alerts(fields: Fields) -> Alerts:
         opened=fields.get("tracking.alerts.opened", False),
         unopened=fields.get("tracking.alerts.unopened", False),
         unopened_mail=fields.get("tracking.alerts.unopenedMail", False),
-        unopened_days=fields.get("tracking.alerts.unopenedDays", 3),
+        unopened_days=fields.get(UNOPENED_DAYS, 3),
         to=fields.get("tracking.alerts.to", ""),
     )
 

@@ -69,7 +69,7 @@ def ascii_domain(address: str) -> str:
 def spellings(address: str) -> tuple[str, ...]:
     """The address as it is, and with its domain as people write it, or as servers are told it."""
     local, at, domain = address.rpartition("@")
-    if domain.isascii() and "xn--" not in domain.lower():
+    if len(domain) > DOMAIN or (domain.isascii() and "xn--" not in domain.lower()):
         return (address,)
     try:
         ascii_form = idna.encode(domain, uts46=True).decode()

@@ -152,10 +152,10 @@ async def change(
             "off": OFF,
         },
     )
-    if again:
+    if again:  # without tries and not due is what is posted just now: it must not go twice
         await conn.execute(
             "update postings set due_at = now(), attempts = 0"
-            " where endpoint_id = %s and state = 'pending' and due_at > now()",
+            " where endpoint_id = %s and state = 'pending' and due_at > now() and attempts > 0",
             (old.id,),
         )
 

@@ -17,6 +17,13 @@ with old as (
 delete from events where id in (select id from old)
 """
 
+# Those that are left, older than any event: of postings that went with their endpoint, or before the try was recorded.
+POSTS = """
+delete from posts where id in (
+    select id from (select id, at from posts order by id limit %(most)s) p
+    where at < now() - make_interval(days => %(days)s))
+"""
+
 # Reports: kept as long as the events that tell of them. Then the same one read again is a new one, and finds nothing to
 # change. Tokens of providers' webhooks: longer than a webhook of that age is taken. Authorisations end by themselves.
 AGED = {
@@ -102,6 +109,11 @@ START = ("", "")
 async def events(conn: Connection, days: int, *, most: int = 1000) -> int:
     """Drops events older than `days` with their postings and posts; tells how many."""
     return (await conn.execute(EVENTS, {"days": days, "most": most})).rowcount
+
+
+async def posts(conn: Connection, days: int, *, most: int = 1000) -> int:
+    """Drops tries older than `days`; tells how many."""
+    return (await conn.execute(POSTS, {"days": days, "most": most})).rowcount
 
 
 async def aged(conn: Connection, table: str, days: int, *, most: int = 1000) -> int:

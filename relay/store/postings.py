@@ -49,7 +49,7 @@ class Tried:
     """How one try went. `wait`: seconds until the next; None when it failed and that was the last."""
 
     posting: Posting
-    url: str
+    url: str  # "": it could not be posted at all
     seconds: float
     status: int | None
     error: str  # "": delivered
@@ -116,7 +116,7 @@ order by claimed.endpoint_id, claimed.id
 
 # Nobody is waited for: whoever holds a posting has it begin anew, or go, and then this try settles nothing; whoever
 # holds an endpoint changes it, and failures count again from the next. Else one tenant's long change of its endpoint
-# would hold up what all others are told.
+# would hold up what all others are told. A try says nothing of an endpoint that was led elsewhere meanwhile.
 SETTLE = """
 with told as (
     select * from unnest(%b::bigint[], %b::bigint[], %b::timestamptz[], %b::posting_state[], %b::float8[], %b::real[],
@@ -135,8 +135,9 @@ with told as (
 ), met as materialized (
     select e.id, e.failures as before, n.*,
         case when n.failed > 0 then coalesce(case when not n.well then e.failing_since end, now()) end as since
-    from unnest(%b::bigint[], %b::bool[], %b::int[], %b::text[], %b::bool[]) as n(endpoint, well, failed, reason, gone)
-    join endpoints e on e.id = n.endpoint
+    from unnest(%b::bigint[], %b::text[], %b::bool[], %b::int[], %b::text[], %b::bool[])
+      as n(endpoint, url, well, failed, reason, gone)
+    join endpoints e on e.id = n.endpoint and n.url in (e.url, '')
     where e.state = 'active' and (n.failed > 0 or e.failures > 0)
     order by e.id for update of e skip locked
 ), fared as (
@@ -210,7 +211,8 @@ async def _settle(conn: Connection, batch: Sequence[Tried], failing: float) -> l
             [tried.error for tried in ordered],
             [tried.response for tried in ordered],
             [tried.at for tried in ordered],
-            list(fares),
+            [endpoint for endpoint, _ in fares],
+            [url for _, url in fares],
             [fare.well for fare in fares.values()],
             [fare.failed for fare in fares.values()],
             [fare.reason for fare in fares.values()],
@@ -225,7 +227,7 @@ async def _settle(conn: Connection, batch: Sequence[Tried], failing: float) -> l
 
 @dataclass(frozen=True, slots=True)
 class _Fare:
-    """One endpoint in one group: whether a try succeeded, and how many failed after that."""
+    """One endpoint at one URL in one group: whether a try succeeded, and how many failed after that."""
 
     well: bool = False
     failed: int = 0
@@ -233,17 +235,18 @@ class _Fare:
     gone: bool = False
 
 
-def _fares(batch: Sequence[Tried]) -> dict[int, _Fare]:
-    fares: dict[int, _Fare] = {}
+def _fares(batch: Sequence[Tried]) -> dict[tuple[int, str], _Fare]:
+    fares: dict[tuple[int, str], _Fare] = {}
     for tried in batch:
-        fare = fares.get(tried.posting.endpoint, _Fare())
+        place = tried.posting.endpoint, tried.url
+        fare = fares.get(place, _Fare())
         if fare.gone:
             continue
         if tried.error:
             fare = replace(fare, failed=fare.failed + 1, reason=tried.error, gone=tried.gone)
         else:
             fare = _Fare(well=True)
-        fares[tried.posting.endpoint] = fare
+        fares[place] = fare
     return fares
 
 

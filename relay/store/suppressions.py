@@ -62,7 +62,8 @@ class Filter:
 
     @property
     def given(self) -> dict[str, Any]:
-        return {"account": self.account, "reason": self.reason, "search": self.search.lower()}
+        search = spelling(self.search) if "@" in self.search else self.search.lower()
+        return {"account": self.account, "reason": self.reason, "search": search}
 
 
 Mark = tuple[str, datetime, str]

@@ -112,7 +112,10 @@ async def test_a_replay_leaves_an_event(admin: Client, dead: list[int], pool: db
 
 @pytest.mark.parametrize(
     "body",
-    [{}, {"all": False}, {"ids": []}, {"ids": ["1"]}, {"ids": [10**30]}, {"reason": ""}, {"from": "x"}, {"x": 1}],
+    [
+        *({}, {"all": False}, {"ids": []}, {"ids": ["1"]}, {"ids": [10**30]}, {"reason": ""}, {"from": "x"}, {"x": 1}),
+        *({"ids": None}, {"queueId": None, "reason": None, "from": None, "to": None, "account": None}, {"from": ""}),
+    ],
 )
 async def test_a_replay_of_nothing_in_particular_is_a_400(admin: Client, dead: list[int], body: object) -> None:
     assert (await admin.ask("POST", REPLAY, body))[0] == 400

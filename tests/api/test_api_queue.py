@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from relay.store import db
+import pytest
+
+from relay.store import accounts, db
 from tests.api.client import Client
 from tests.api.test_api_outbox import LATER, become, submit
 
@@ -42,6 +44,24 @@ async def test_pause_and_resume(admin: Client, shop: str, pool: db.Pool) -> None
     async with db.connection(pool) as conn:
         cursor = await conn.execute("select type from events order by id")
         assert await cursor.fetchall() == [("accountPaused",), ("accountResumed",)]
+
+
+async def test_a_pause_holds_though_the_account_changes_meanwhile(
+    admin: Client, shop: str, pool: db.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given an account whose login is refused at the moment it is paused, then it is paused, as the answer says."""
+    find = accounts.find
+
+    async def refused_after(conn: db.Connection, id: str, **how: bool) -> accounts.Row | None:
+        row = await find(conn, id, **how)
+        await conn.execute("update accounts set state = 'refused' where id = %s", (id,))
+        return row
+
+    monkeypatch.setattr(accounts, "find", refused_after)
+    told = await admin.ok("PUT", "/v1/account/shop/queue", {"paused": True})
+    monkeypatch.undo()
+    assert (told["changed"], told["state"]) == (True, "paused")
+    assert (await admin.ok("GET", "/v1/account/shop"))["state"] == "paused"
 
 
 async def test_an_unknown_account_is_a_404(admin: Client) -> None:

@@ -303,3 +303,18 @@ async def test_a_dry_run_tells_too(admin: Client, shop: str, pool: db.Pool) -> N
 async def test_what_is_not_suppressed_says_nothing_of_it(admin: Client, shop: str, pool: db.Pool) -> None:
     await suppress(pool, Suppression("eve@example.com", "manual"))
     assert "suppressed" not in await admin.ok("POST", SUBMIT, message("ada@example.com"))
+
+
+async def test_what_is_added_meanwhile_hides_nothing_of_the_list(admin: Client, shop: str) -> None:
+    """Given the first page of a list, when others come between it and the end, then its end is reached all the same."""
+    await admin.ok("POST", "/v1/suppressions", {"account": shop, "address": "last@example.com"})
+    await admin.ok("POST", "/v1/account", {"account": "other"})
+    await admin.ok("POST", "/v1/suppressions", {"account": "other", "address": "first@example.com"})
+    page = await admin.ok("GET", "/v1/suppressions?pageSize=1")
+    found = [one["address"] for one in page["items"]]
+    await admin.ok("POST", "/v1/account", {"account": "rest"})
+    await admin.ok("POST", "/v1/suppressions", {"account": "rest", "address": "between@example.com"})
+    while page["cursor"]:
+        page = await admin.ok("GET", f"/v1/suppressions?pageSize=1&cursor={page['cursor']}")
+        found += [one["address"] for one in page["items"]]
+    assert found == ["first@example.com", "between@example.com", "last@example.com"]

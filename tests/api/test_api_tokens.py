@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
 import pytest
 
+from api.__main__ import CONNECTIONS
+from api.call import House
 from relay.store import db
 from tests.api.client import Client, Login
 
@@ -52,3 +56,14 @@ async def test_a_tenant_makes_and_revokes_no_tokens(login: Login, shop: str) -> 
 @pytest.mark.parametrize(("token", "status"), [("999999", 404), ("0", 400), ("x", 400), ("9" * 30, 400)])
 async def test_revoking_what_is_not_there(admin: Client, token: str, status: int) -> None:
     assert (await admin.ask("DELETE", f"/v1/tokens/{token}"))[0] == status
+
+
+async def test_a_list_wants_one_connection_at_a_time(admin: Client, shop: str, house: House) -> None:
+    """Given one free connection, when tokens of an account are asked for, then it is enough: whoever holds one and
+    waits for another, together with others who do, keeps the pool from everybody."""
+    await admin.ok("GET", "/v1/tokens")
+    house.directory.forget(shop)
+    async with AsyncExitStack() as others:
+        for _ in range(CONNECTIONS - 1):
+            await others.enter_async_context(house.pool.connection())
+        assert (await admin.ask("GET", f"/v1/tokens?account={shop}"))[0] == 200

@@ -393,6 +393,14 @@ async def test_what_failed_is_posted_again_even_if_it_is_not_subscribed_to_any_m
     assert (await admin.ok("POST", f"{HOOKS}/{id}/replay", {"failed": True}))["replayed"] == 1
 
 
+async def test_fields_that_say_nothing_may_come_along(admin: Client, shop: str, conn: Connection) -> None:
+    id = await made(admin)
+    event = await told(conn, "shop")
+    await tried(conn, event, "delivered", 200)
+    body = {"eventIds": [f"evt_{event}"], "since": None, "until": None, "failed": False}
+    assert (await admin.ok("POST", f"{HOOKS}/{id}/replay", body))["replayed"] == 1
+
+
 async def test_a_large_replay_goes_on_by_cursor(
     admin: Client, shop: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -412,6 +420,8 @@ async def test_a_large_replay_goes_on_by_cursor(
     [
         {},
         {"failed": False},
+        {"eventIds": None, "since": None, "until": None, "failed": False},
+        {"since": ""},
         {"events": ["messageSent"]},
         {"eventIds": []},
         {"eventIds": ["1"]},

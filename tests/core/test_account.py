@@ -76,6 +76,17 @@ def test_every_spelling_of_a_private_host_is_seen(host: str) -> None:
     assert faults({"smtp": {"host": host}}) == ["smtp.host"]
 
 
+def test_nobody_waits_for_an_open_longer_than_mail_is_kept() -> None:
+    """Given mail that is kept for 30 days, then no reminder after those; what was set before stands in nobody's way."""
+    kept = replace(RULES, kept_days=30)
+    late = {"tracking": {"alerts": {"unopened": True, "unopenedDays": 30}}}
+    before = change({}, late, RULES)
+    assert faults(late, rules=kept) == ["tracking.alerts.unopenedDays"]
+    assert faults({"tracking": {"alerts": {"unopened": True}}}, before, kept) == ["tracking.alerts.unopenedDays"]
+    assert change(before, {"name": "New"}, kept)["name"] == "New"
+    change(before, {"tracking": {"alerts": {"unopenedDays": 29}}}, kept)
+
+
 @pytest.mark.parametrize("control", ["\n", "\0", "\x1b", "\x7f", "\x85", "\x9b", "\u2028"])
 def test_no_text_has_a_control_character(control: str) -> None:
     assert faults({"name": f"a{control}b"}) == ["name"]

@@ -104,6 +104,24 @@ def test_a_domain_beyond_ascii_becomes_a_labels_of_idna_2008():
     assert ascii_domain("ada@example.com") == "ada@example.com"
 
 
+@pytest.mark.parametrize(
+    ("address", "other"),
+    [
+        ("ada@straße.de", "ada@xn--strae-oqa.de"),
+        ("ada@XN--STRAE-OQA.de", "ada@straße.de"),
+        ("ada@example.com", None),
+        ("adä@example.com", None),
+        ("ada@xn--.com", None),
+        ("ada@xn--" + "a" * 300, None),
+        ("é", "@xn--9ca"),
+        ("\ud800@\ud800", None),
+        ("", None),
+    ],
+)
+def test_a_domain_is_spelt_in_both_of_its_forms(address, other):
+    assert spellings(address) == ((address, other) if other else (address,))
+
+
 def test_only_ascii_is_ascii():
     assert is_ascii("ada@example.com")
     assert not is_ascii("adä@example.com")

@@ -84,6 +84,8 @@ def test_dotenv_fills_what_the_environment_leaves_out(tmp_path: Path) -> None:
     ("given", "fault"),
     [
         ({"POSTFERRY_LEASE_SECONDS": "5", "POSTFERRY_LEASE_BUDGET": "5"}, "LEASE_BUDGET must be less"),
+        ({"POSTFERRY_WEBHOOK_DAYS": "1"}, "POSTFERRY_WEBHOOK_DAYS end before the last"),
+        ({"POSTFERRY_WEBHOOK_RETRIES": "60 31536000"}, "POSTFERRY_WEBHOOK_DAYS end before the last"),
         ({"POSTFERRY_TLS_KEY": __file__}, "go together"),
     ],
 )

@@ -21,7 +21,7 @@ insert into fetches (delivery_id, account_id, at, method, address, user_agent)
 values (1, 'a', now() - %s * interval '1 day', 'GET', '192.0.2.7', 'Reader/1')
 """
 EVENT = """
-insert into events (at, account_id, type, data) values (now() - %s * interval '1 day', 'a', 'trackOpen',
+insert into events (at, account_id, type, data) values (now() - %s * interval '1 day', 'a', %s,
     '{"remoteAddress": "192.0.2.7", "userAgent": "Reader/1", "opener": "person"}') returning id
 """
 TALLY = "insert into tallies (account_id, quarter, email_type, sent) values (%s, now() - %s * interval '1 day', '', 1)"
@@ -97,7 +97,7 @@ async def test_one_process_folds_at_a_time(pool: db.Pool) -> None:
 async def test_events_leave_with_their_postings_and_posts(pool: db.Pool, settings: Settings) -> None:
     async with forgotten(pool, settings, webhook_days=30) as conn:
         for days in (33, 32, 31, 29):
-            ((event,),) = await rows(conn, EVENT, days)
+            ((event,),) = await rows(conn, EVENT, days, "trackOpen")
             ((posting,),) = await rows(
                 conn,
                 "insert into postings (endpoint_id, event_id, account_id) values (1, %s, 'a') returning id",
@@ -109,6 +109,19 @@ async def test_events_leave_with_their_postings_and_posts(pool: db.Pool, setting
     async with db.connection(pool) as conn:
         left = [await rows(conn, f"select count(*) from {table}") for table in ("events", "postings", "posts")]
     assert left == [[(1,)]] * 3
+
+
+async def test_posts_leave_though_their_posting_went_before_them(pool: db.Pool, settings: Settings) -> None:
+    """Given tries whose posting went with its endpoint, or before they were recorded, then they go in their time."""
+    async with forgotten(pool, settings, webhook_days=30) as conn:
+        for days in (33, 32, 31, 29):
+            await conn.execute(
+                "insert into posts (posting_id, endpoint_id, at, seconds, url) values (7, 1, now() - %s * interval"
+                " '1 day', 1, %s)",
+                (days, str(days)),
+            )
+    async with db.connection(pool) as conn:
+        assert await rows(conn, "select url from posts") == [("29",)]
 
 
 async def test_reports_leave_with_the_events_that_tell_of_them(pool: db.Pool, settings: Settings) -> None:
@@ -153,11 +166,10 @@ async def test_who_opened_from_where_is_erased_in_its_time(pool: db.Pool, settin
 
 
 @pytest.mark.parametrize("type", ["trackOpen", "listUnsubscribe"])
-async def test_events_tell_no_longer_than_that_who_it_was(pool: db.Pool, settings: Settings, type: str) -> None:
+async def test_events_tell_no_longer_than_that_from_where_it_was(pool: db.Pool, settings: Settings, type: str) -> None:
     async with forgotten(pool, settings, open_days=10, webhook_days=30) as conn:
         for days in (12, 11, 9):
-            await conn.execute(EVENT, (days,))
-        await conn.execute("update events set type = %s", (type,))
+            await conn.execute(EVENT, (days, type))
     async with db.connection(pool) as conn:
         left = await rows(
             conn, "select data ->> 'remoteAddress', data ->> 'userAgent', data ->> 'opener' from events order by id"
@@ -168,7 +180,7 @@ async def test_events_tell_no_longer_than_that_who_it_was(pool: db.Pool, setting
 async def test_what_receivers_repeat_of_who_opened_is_erased_with_it(pool: db.Pool, settings: Settings) -> None:
     async with forgotten(pool, settings, open_days=10, webhook_days=30) as conn:
         for days in (12, 9):
-            ((event,),) = await rows(conn, EVENT, days)
+            ((event,),) = await rows(conn, EVENT, days, "trackOpen")
             await conn.execute(
                 "with told as (insert into postings (endpoint_id, event_id, account_id) values (1, %s, 'a')"
                 " returning id) insert into posts (posting_id, endpoint_id, seconds, url, status, response)"

@@ -85,6 +85,12 @@ def test_panels_ask_for_labels_that_the_metric_has() -> None:
     assert {(metric, label) for metric, label in labels(text) if label not in declared()[metric]} == set()
 
 
+def test_panels_put_hosts_together() -> None:
+    """A metric comes once from each host that is scraped: as it is, it would be lines of the same name."""
+    alone = [expr for panel in PANELS for expr in expressions(panel) if not re.search(r"\b(sum|max|min|count)\b", expr)]
+    assert alone == []
+
+
 def test_panels_have_ids_of_their_own() -> None:
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(set(ids)) == len(ids)

@@ -118,3 +118,22 @@ def forget_the_last_migration(database_url: str) -> str:
     with psycopg.connect(database_url, autocommit=True) as conn:
         conn.execute("delete from migrations where name = %s", (name,))
     return name
+
+
+FRUGAL = """
+import resource
+from relay import role
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+async def serve(settings, stopping):
+    print(resource.getrlimit(resource.RLIMIT_NOFILE) == (min(hard, role.SOCKETS), hard))
+role.run("notify", serve, keys=False)
+"""
+
+
+def test_a_role_may_have_as_many_sockets_as_the_system_lets_it(environ: dict[str, str]) -> None:
+    """Given a shell's small limit, then a role raises it: kept connections to receivers alone may be thousands."""
+    command = [sys.executable, "-c", FRUGAL]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=os.environ | environ)
+
+    assert done.stdout == "True\n", done.stderr

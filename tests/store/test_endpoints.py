@@ -7,6 +7,7 @@ import base64
 import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from relay import enrol
 from relay.core.endpoint import MOST, Wanted
 from relay.core.vault import Vault
 from relay.store import accounts, db, endpoints, overview, postlog, replays
+from relay.store import postings as queue
 from relay.store.db import Connection
 from relay.store.endpoints import Endpoint
 from relay.store.postlog import Filter
@@ -156,6 +158,18 @@ async def test_enabled_again_it_begins_anew_and_what_waits_goes_at_once(conn: Co
 
     assert (after.active, after.reason, after.failures, after.failing_since) == (True, "", 0, None)
     assert [row[2:] for row in await postings(conn)] == [("pending", 0, True)]
+
+
+async def test_what_is_posted_for_the_first_time_just_now_is_not_posted_beside_it(conn: Connection) -> None:
+    """Given a posting in flight, when its endpoint is enabled anew, then nobody else may claim it."""
+    one = await made(conn)
+    await told(conn, "a")
+    claim = partial(queue.claim, conn, after=0, most=9, each=9, share=9, busy={}, seconds=30)
+    (posting,) = (await claim()).postings
+    await endpoints.change(conn, VAULT, one, Wanted(URL), headers=False, afresh=True)
+
+    assert (await claim()).postings == []
+    assert await queue.give_back(conn, [posting]) == 1
 
 
 async def test_a_change_of_the_description_forgets_no_failure(conn: Connection) -> None:

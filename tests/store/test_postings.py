@@ -17,6 +17,7 @@ from tests.store.mail import account
 from tests.store.posting import endpoint, event, events
 
 FAILING = 432_000.0
+URL = "http://127.0.0.1:9/"  # of an endpoint, where a test says no other
 OVER = "nothing but failures for 5 days, the last of them: it answered 500"
 
 
@@ -38,11 +39,11 @@ async def claimed(conn: db.Connection, **given: Any) -> list[Posting]:
 
 
 def well(posting: Posting) -> Tried:
-    return Tried(posting, "http://x/", 0.1, 200, "", "fine")
+    return Tried(posting, URL, 0.1, 200, "", "fine")
 
 
 def ill(posting: Posting, wait: float | None = 60.0, **given: Any) -> Tried:
-    return replace(Tried(posting, "http://x/", 0.1, 500, "it answered 500", "oops", wait=wait), **given)
+    return replace(Tried(posting, URL, 0.1, 500, "it answered 500", "oops", wait=wait), **given)
 
 
 async def settle(conn: db.Connection, *batch: Tried, failing: float = FAILING) -> list[Fared]:
@@ -214,9 +215,9 @@ async def test_each_try_is_settled_with_its_log(conn: db.Connection) -> None:
     assert states == [("delivered", 1, True), ("pending", 1, False), ("failed", 1, True)]
     assert 59 < due[0][0] <= 60
     assert log == [
-        (one.id, 200, "", "fine", "http://x/"),
-        (two.id, 500, "it answered 500", "oops", "http://x/"),
-        (three.id, None, "no answer", "oops", "http://x/"),
+        (one.id, 200, "", "fine", URL),
+        (two.id, 500, "it answered 500", "oops", URL),
+        (three.id, None, "no answer", "oops", URL),
     ]
 
 
@@ -293,6 +294,26 @@ async def test_gone_disables_at_once(conn: db.Connection) -> None:
         conn, well(one), ill(two, None, status=410, error="it answered 410 Gone", gone=True), well(three)
     )
     assert (fared.endpoint, fared.disabled, fared.reason) == (number, True, "it answered 410 Gone")
+
+
+async def test_a_try_at_the_url_of_before_says_nothing_of_the_new_one(conn: db.Connection) -> None:
+    """Given a post in flight, when its endpoint is led elsewhere and the old place answers 410, then nothing is said
+    against the new one."""
+    await endpoint(conn)
+    await events(conn, 2)
+    one, two = await claimed(conn)
+    await conn.execute("update endpoints set url = 'http://new/'")
+    assert await settle(conn, ill(one, gone=True, wait=None), ill(two)) == []
+    assert await rows(conn, "select state::text, failures, reason from endpoints") == [("active", 0, "")]
+    assert await rows(conn, "select count(*) from posts") == [(2,)]
+
+
+async def test_what_could_not_be_posted_at_all_counts_against_its_endpoint(conn: db.Connection) -> None:
+    await endpoint(conn)
+    await event(conn)
+    (posting,) = await claimed(conn)
+    (change,) = await settle(conn, ill(posting, url=""))
+    assert change.failures == 1
 
 
 async def test_the_end_of_an_endpoint_for_all_accounts_is_told_to_the_others_of_its_kind(conn: db.Connection) -> None:

@@ -40,6 +40,8 @@ async def test_a_domain_is_suppressed_in_both_of_its_forms(pool: db.Pool) -> Non
         await account(conn, "a")
         await suppressions.add(conn, "a", [Suppression("Ada@BÜCHER.example", "manual")])
         assert await suppressions.among(conn, [("a", "ada@xn--bcher-kva.example")])
+        for search in ("ada@bücher.example", "ADA@Bücher.example", "ada@xn--bch", "ada@"):
+            assert await suppressions.page(conn, Filter(search=search), after=None, skip=0, size=0) == (1, [])
         assert await suppressions.lift(conn, "a", "ada@bücher.example")
 
 

@@ -118,6 +118,8 @@ def translate(error: Exception) -> Problem:
             return Problem(409, error.message, code=error.code, headers=after)
         case AllSuppressed():
             return Problem(error.status, error.message, code=error.code, fields=error.fields)
+        case Refused(status=400, code="") if error.key:
+            return faulty([(error.key, error.message)])
         case Refused():
             fields = [(error.key, error.message)] if error.key else []
             return Problem(error.status, error.message, code=error.code or "Refused", fields=fields)
@@ -160,6 +162,13 @@ def _tell(request: web.Request, problem: Problem, error: Exception) -> None:
         if request.path.endswith("/submit"):
             metrics.REFUSED.labels("api", problem.code or str(problem.status)).inc()
         _log.info("refused: %s", problem.message, extra=extra)
+
+
+def faulty(faults: Sequence[tuple[str, str]]) -> Problem:
+    """Fields that have the right shape and cannot be used: (key, message) of each."""
+    (key, message), more = faults[0], len(faults) - 1
+    text = f"{key}: {message}" + (f" (and {more} more)" if more else "")
+    return Problem(400, text, code="InvalidFields", fields=faults)
 
 
 def invalid(

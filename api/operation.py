@@ -39,6 +39,7 @@ class Operation:
     scope: str | None = "api"
     large: bool = False  # attachments travel in its body
     errors: Sequence[int] = ()
+    answers: Sequence[int] = ()  # statuses beside 200 that come with its answer
     headers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     media: str = "application/json"
     table: Function | None = None  # takes a body of CSV, as `table`, where `function` takes one of JSON

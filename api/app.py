@@ -26,6 +26,7 @@ from api import (
     queue,
     recipients,
     reports,
+    spelling,
     statistics,
     submit,
     suppressions,
@@ -130,7 +131,7 @@ PAGES = (
 
 def build(house: House) -> web.Application:
     """The application of one process. Whoever built the house closes it."""
-    app = web.Application(middlewares=[problems.answer], client_max_size=0)
+    app = web.Application(middlewares=[problems.answer, spelling.plain], client_max_size=0)
     app[HOUSE] = house
     app[docs.DOCUMENT] = docs.encoded(openapi.document(OPERATIONS))
     resources: dict[str, web.Resource] = {}

@@ -103,6 +103,45 @@ async def test_whoever_waits_for_a_word_sends_the_body_then(admin: Client) -> No
     assert (status, answer["state"]) == (200, "new")
 
 
+async def status_of(client: Client, target: str) -> int:
+    """The answer to a request for exactly this: clients would spell it otherwise."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.http.port)
+    said = f"GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {client.token}\r\nConnection: close\r\n\r\n"
+    writer.write(said.encode())
+    line = await reader.readline()
+    writer.close()
+    return int(line.split()[1])
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("/%6detrics", "/%6Detrics?x=1", "/metric%73", "/metrics#", "/metrics#x", "/metrics%23", "/metrics%2F"),
+        *("//metrics", "/./metrics", "/x/../metrics", "/x/%2e%2e/metrics", "/x%2F..%2Fmetrics", "/%2e/metrics"),
+        *("http://x/%6detrics", "http://x//metrics", "/%761/accounts", "/v1/%61ccount/shop", "/v1/account/shop#"),
+    ],
+)
+async def test_what_is_shielded_by_its_path_has_one_spelling(admin: Client, shop: str, target: str) -> None:
+    assert await status_of(admin, target) == 404
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("/metrics", "http://x/metrics", "/v1/account/%73hop", "/v1/account/zoe%40caf%65.example%2B"),
+        *(
+            "/v1/account/shop/recipients/z%C3%B6e%2Bx%40b.example%7E",
+            "/v1/account/shop/recipients/z%C3%B6e+x@b.example~",
+        ),
+    ],
+)
+async def test_parts_of_an_address_may_be_encoded(admin: Client, shop: str, pool: db.Pool, target: str) -> None:
+    await admin.ok("POST", "/v1/account", {"account": "zoe@cafe.example+"})
+    async with db.connection(pool) as conn:
+        await conn.execute("insert into recipients (account_id, address) values ('shop', 'zöe+x@b.example~')")
+    assert await status_of(admin, target) == 200
+
+
 async def test_another_method_is_a_405_that_names_those_there_are(admin: Client) -> None:
     response = await admin.open("PATCH", "/v1/account/shop", {})
     assert response.status == 405

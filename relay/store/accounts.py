@@ -64,7 +64,13 @@ class Row:
 
     def account(self, vault: Vault | None) -> Account:
         account = settings_of.build(self.id, self.state, self.reason, self.fields(vault))
-        return replace(account, had_upstream=self.had_upstream, suppresses=self.suppresses, updated_at=self.updated_at)
+        return replace(
+            account,
+            had_upstream=self.had_upstream,
+            suppresses=self.suppresses,
+            updated_at=self.updated_at,
+            created_at=self.created_at,
+        )
 
 
 async def get(conn: Connection, vault: Vault | None, id: str) -> Account | None:

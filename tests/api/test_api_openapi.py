@@ -13,7 +13,7 @@ from api.codes import CODES
 from tests.api.client import Client
 
 PAGE = Path(__file__).parent.parent.parent / "api" / "page" / "docs.js"
-PAGES = {"NoCode", "NoRefreshToken", "OtherUser", "SettingsChanged", "StateUnknown"}
+PAGES = {"LinkEnded", "NoCode", "NoRefreshToken", "OtherUser", "SettingsChanged", "StateUnknown"}
 WIRE = {
     ("post", "/v1/account"),
     ("get", "/v1/account/{account}"),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from api import (
     accounts,
@@ -26,6 +26,7 @@ from api import (
     queue,
     recipients,
     reports,
+    spelling,
     statistics,
     submit,
     suppressions,
@@ -103,7 +104,7 @@ OPERATIONS = (
     Operation("GET", "/v1/recipients", recipients.page, errors=(404,)),
     Operation("GET", "/v1/account/{account}/recipients/{address}", recipients.show),
     Operation("POST", "/v1/providers/mailgun/{account}", providers.mailgun, scope=None, errors=(401, 406)),
-    Operation("GET", "/health", health.health, scope=None),
+    Operation("GET", "/health", health.health, scope=None, answers=(503,)),
     Operation("GET", "/metrics", health.expose, scope="metrics", media="text/plain"),
     Operation("GET", "/t/{token}.gif", pixel.gif, scope=None, media="image/gif"),
     Operation("GET", "/openapi.json", docs.openapi, scope=None),
@@ -130,7 +131,7 @@ PAGES = (
 
 def build(house: House) -> web.Application:
     """The application of one process. Whoever built the house closes it."""
-    app = web.Application(middlewares=[problems.answer], client_max_size=0)
+    app = web.Application(middlewares=[problems.answer, spelling.plain], client_max_size=0)
     app[HOUSE] = house
     app[docs.DOCUMENT] = docs.encoded(openapi.document(OPERATIONS))
     resources: dict[str, web.Resource] = {}
@@ -139,10 +140,23 @@ def build(house: House) -> web.Application:
         if path not in resources:
             resources[path] = app.router.add_resource(path)
         for method in (operation.method, "HEAD") if operation.method == "GET" else (operation.method,):
-            resources[path].add_route(method, operation.__call__)
+            resources[path].add_route(method, operation.__call__, expect_handler=_expected)
     for resource in resources.values():  # else the methods of addresses that look alike are told as well
-        resource.add_route("*", _refusing(sorted(route.method for route in resource)))
+        others = _refusing(sorted(route.method for route in resource))
+        resource.add_route("*", others, expect_handler=_expected)
+    app.router.add_resource("/{rest:.*}").add_route("*", _nothing, expect_handler=_expected)
     return app
+
+
+async def _expected(request: web.Request) -> None:
+    """Whoever waits for a word before the body goes on. Nothing else to expect is known (RFC 9110, 10.1.1)."""
+    if request.version >= HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # of the answer itself nothing was said yet
+
+
+async def _nothing(request: web.Request) -> web.StreamResponse:
+    raise web.HTTPNotFound
 
 
 def _refusing(methods: list[str]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

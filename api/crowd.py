@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
 from http import HTTPStatus
 from typing import Any, cast
 
 from aiohttp import web
 
+from api.problems import Problem, internal, new_id
 from relay.settings import Settings
 
 SHARE, SMALLEST_SHARE = 0.2, 10  # of the connections, for one address that is no load balancer's and not trusted
@@ -19,25 +19,45 @@ LINGER = 1.0  # s for last words to be read
 UNREAD = 60.0  # s that a client may take none of its answer
 
 
-def _answer(status: HTTPStatus, message: str, code: str, more: str = "") -> bytes:
-    """Said before the server has a request that it could answer."""
-    told = {"statusCode": status, "error": status.phrase, "message": message, "code": code}
-    body = json.dumps(told).encode()
-    head = f"HTTP/1.1 {status} {status.phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    return f"{head}{more}Connection: close\r\n\r\n".encode() + body
+FULL = Problem(
+    503, "Too many connections; try again in a second", code="TooManyConnections", headers={"Retry-After": "1"}
+)
+ENDLESS = Problem(431, f"Request line and headers have more than {MOST_HEAD} bytes", code="HeadersTooLarge")
+UNREADABLE = Problem(400, "This is no HTTP request that can be read", code="InvalidHttp")
 
 
-FULL = _answer(
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "Too many connections; try again in a second",
-    "TooManyConnections",
-    "Retry-After: 1\r\n",
-)
-ENDLESS = _answer(
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    f"Request line and headers have more than {MOST_HEAD} bytes",
-    "HeadersTooLarge",
-)
+def _said(problem: Problem) -> bytes:
+    """The whole answer, before the server has a request that it could answer."""
+    id = new_id()
+    body = problem.body(id)
+    headers = {
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        "X-Request-Id": id,
+        **problem.headers,
+        "Connection": "close",
+    }
+    lines = [f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+class _Handler(web.RequestHandler):
+    """The server's own, with our words for what never comes as far as the application."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        super().handle_error(request, status, exc, message)  # which tells the log
+        response = (UNREADABLE if status < 500 else internal()).response(new_id())
+        response.force_close()
+        return response
 
 
 class Crowd:
@@ -53,10 +73,12 @@ class Crowd:
 
     def welcome(self, transport: asyncio.Transport) -> None:
         if not self._admits(str((transport.get_extra_info("peername") or ("",))[0])):
-            transport.write(FULL)
+            transport.write(_said(FULL))
             transport.close()
             return
-        guarded = _Guarded(self._server())
+        handler = self._server()
+        handler.__class__ = _Handler  # the server takes no other kind
+        guarded = _Guarded(handler)
         transport.set_protocol(guarded)
         guarded.connection_made(transport)
 
@@ -129,7 +151,7 @@ class _Guarded(asyncio.Protocol):
         self._head += len(data)
         if self._head > MOST_HEAD:
             self._ended = True
-            self._transport.write(ENDLESS)
+            self._transport.write(_said(ENDLESS))
             self._transport.write_eof()  # to close in front of what is coming would take the answer along
             asyncio.get_running_loop().call_later(LINGER, self._transport.abort)
 

@@ -73,7 +73,7 @@ async def authorize(call: Call, account: AccountId) -> Authorisation:
     house = call.house
     with house.quota.admitted(call.token):
         begun = await house.connecting.begin(account)
-    link, until = house.tokens.link(account)
+    link, until = house.tokens.link(begun.account)
     expires = datetime.fromtimestamp(until, UTC)
     return Authorisation(account=account, url=begun.url, expires=begun.expires, link=link, link_expires=expires)
 
@@ -82,12 +82,12 @@ async def start(call: Call, token: LinkToken) -> web.Response:
     """The link to connect an account, opened by its user: goes on to the provider's page."""
 
     async def go_on() -> web.Response:
-        account = call.house.tokens.linked(token)
-        if account is None:
+        link = call.house.tokens.linked(token)
+        if link is None:
             return _page(410, "This link has ended", BAD_LINK)
         if call.request.method == "HEAD":
             return _page(200, "Connect your mailbox", "This link leads to your provider.")
-        begun = await call.house.connecting.begin(account)
+        begun = await call.house.connecting.begin(*link)
         return web.Response(status=302, headers={**HEADERS, "Location": begun.url})
 
     return await _kindly(go_on)

@@ -19,7 +19,9 @@ from relay.core.sheet import TYPE
 REF = "#/components/schemas/{model}"
 INTRODUCTION = """Mail that is handed over here is stored, then sent through the account's own mail server, one copy for
 each recipient. Every call but health, pixels and these pages wants `Authorization: Bearer <token>`. Instants are
-ISO 8601 in UTC. Every error has the same shape; each answer carries `X-Request-Id`, which the log knows too."""
+ISO 8601 in UTC. Every error has the same shape, with a `code` for programs; each answer carries `X-Request-Id`, which
+the log knows too. Whatever the address: 404 where there is nothing, 405 for a method that it has not, 431 for headers
+without end, 400 (`InvalidHttp`) for what is no HTTP, 500 for an error of ours."""
 
 _SENTENCE = re.compile(r"\A(.+?\.)\s+", re.DOTALL)
 
@@ -30,6 +32,7 @@ ERRORS = {
     403: "The token lacks the scope, or is for another account.",
     404: "There is nothing of that name (that this token may see).",
     406: "It was taken before, or never will be: do not send it again.",
+    408: "The body did not arrive in time.",
     409: "As things stand it cannot be done (an idempotency key in use, a limit reached); the message says why.",
     410: "What the address leads to has ended, or never was.",
     413: "The body is too large.",
@@ -135,7 +138,8 @@ def _responses(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
         error["content"][operation.media] = {}
     made: dict[str, Any] = {"200": {"description": "Done.", "content": content}}
     for status in sorted(_statuses(operation)):
-        made[str(status)] = {"description": ERRORS[status], **(error if status >= 400 else {})}
+        told = {"content": content} if status in operation.answers else error if status >= 400 else {}
+        made[str(status)] = {"description": ERRORS[status], **told}
     return made
 
 
@@ -146,7 +150,7 @@ def _statuses(operation: Operation) -> set[int]:
     if operation.body or operation.query or operation.parts:
         statuses.add(400)
     if operation.body:
-        statuses |= {413, 415}
+        statuses |= {408, 413, 415}
     if operation.parts:
         statuses.add(404)
     return statuses

@@ -18,7 +18,7 @@ from aiohttp import web
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from api import reading, sheet
-from api.call import HOUSE, NOBODY, Call, authorise
+from api.call import HOUSE, NOBODY, Call, House, authorise
 from api.problems import Problem, invalid
 from api.shapes import Answer, public
 from relay.core.sheet import TYPE, wanted
@@ -39,6 +39,7 @@ class Operation:
     scope: str | None = "api"
     large: bool = False  # attachments travel in its body
     errors: Sequence[int] = ()
+    answers: Sequence[int] = ()  # statuses beside 200 that come with its answer
     headers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     media: str = "application/json"
     table: Function | None = None  # takes a body of CSV, as `table`, where `function` takes one of JSON
@@ -84,14 +85,21 @@ class Operation:
         if self.query:
             given["query"] = self._query(request, self.query)
         if self.table and request.content_type == TYPE:
-            table = await reading.body(request, LARGEST_TABLE, TYPE)
+            table = await self._arrived(request, house, LARGEST_TABLE, TYPE)
             return self._answer(await self.table(call, **given, table=table))
         if self.body:
-            value = reading.parse(await reading.body(request, self._limit(house.settings)))
+            value = reading.parse(await self._arrived(request, house, self._limit(house.settings)))
             given["body"] = self._valid(self.body, value, "The body is not what this call takes")
         if self.sheeted and wanted(request.headers.get("Accept", "")):
             return await sheet.answer(call, self.function, given, self.answer)
         return self._answer(await self.function(call, **given))
+
+    async def _arrived(self, request: web.Request, house: House, limit: int, kind: str = "application/json") -> bytes:
+        """The body. Its token may have been revoked while it came, with an account whose id is another's by now."""
+        body = await reading.body(request, limit, kind)
+        if self.scope:
+            await authorise(request, house, self.scope)
+        return body
 
     def _answer(self, answer: Answer | web.StreamResponse) -> web.StreamResponse:
         if isinstance(answer, web.StreamResponse):

@@ -8,12 +8,13 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 from pydantic import BaseModel, Field, ValidationError
 
+from api.codes import CODES
 from api.shapes import PATTERNS, Answer
 from relay import metrics
 from relay.core.account import Faulty
@@ -40,7 +41,10 @@ class Error(Answer):
     status_code: int
     error: str = Field(description="The status in words.")
     message: str = Field(description="What is wrong, and what to do.")
-    code: str | None = Field(None, description="A word for programs, where there is one.")
+    code: str = Field(
+        description="A word for programs: " + " ".join(f"`{code}`: {words}" for code, words in CODES.items()),
+        json_schema_extra={"enum": list(CODES)},
+    )
     request_id: str = Field(description="Also in `X-Request-Id`, and in the log.")
     fields: list[FieldFault] | None = Field(None, description="Each field that is wrong.")
 
@@ -53,7 +57,7 @@ class Problem(Exception):
         status: int,
         message: str,
         *,
-        code: str | None = None,
+        code: str,
         fields: Sequence[tuple[str, str]] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
@@ -61,29 +65,33 @@ class Problem(Exception):
         self.status, self.message, self.code, self.fields = status, message, code, fields
         self.headers = dict(headers or {})
 
-    def response(self, request_id: str) -> web.Response:
-        body: dict[str, Any] = {
+    def body(self, request_id: str) -> bytes:
+        told: dict[str, Any] = {
             "statusCode": self.status,
             "error": HTTPStatus(self.status).phrase,
             "message": self.message,
             "requestId": request_id,
+            "code": self.code,
         }
-        if self.code:
-            body["code"] = self.code
         if self.fields:
-            body["fields"] = [{"message": message, "key": key} for key, message in self.fields]
-        text = json.dumps(body)
-        return web.Response(status=self.status, text=text, content_type="application/json", headers=self.headers)
+            told["fields"] = [{"message": message, "key": key} for key, message in self.fields]
+        return json.dumps(told).encode()
+
+    def response(self, request_id: str) -> web.Response:
+        body = self.body(request_id)
+        response = web.Response(status=self.status, body=body, content_type="application/json", headers=self.headers)
+        return signed(response, request_id)
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Response = TypeVar("Response", bound=web.StreamResponse)
 
 
 @web.middleware
 async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every answer has its request's id; whatever is raised becomes a Problem's response."""
     given = request.headers.get("X-Request-Id", "")
-    request_id = request[REQUEST_ID] = given if _ID.fullmatch(given) else secrets.token_hex(8)
+    request_id = request[REQUEST_ID] = given if _ID.fullmatch(given) else new_id()
     try:
         response = await handler(request)
     except Exception as error:
@@ -92,6 +100,16 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = problem.response(request_id)
         if request.body_exists and not request.content.at_eof():
             response.force_close()  # the rest of the body is not worth reading
+    return signed(response, request_id)
+
+
+def new_id() -> str:
+    """The id of a request that brings none."""
+    return secrets.token_hex(8)
+
+
+def signed(response: Response, request_id: str) -> Response:
+    """With what every answer has."""
     response.headers["X-Request-Id"] = request_id
     response.headers["X-Content-Type-Options"] = "nosniff"  # strangers' words are in it, and no browser's business
     response.headers["Server"] = "postferry"
@@ -118,6 +136,8 @@ def translate(error: Exception) -> Problem:
             return Problem(409, error.message, code=error.code, headers=after)
         case AllSuppressed():
             return Problem(error.status, error.message, code=error.code, fields=error.fields)
+        case Refused(status=400, code="") if error.key:
+            return faulty([(error.key, error.message)])
         case Refused():
             fields = [(error.key, error.message)] if error.key else []
             return Problem(error.status, error.message, code=error.code or "Refused", fields=fields)
@@ -132,13 +152,19 @@ def translate(error: Exception) -> Problem:
             return Problem(status, error.message, code="MailboxAway", headers=headers)
         case web.HTTPMethodNotAllowed():
             allowed = ", ".join(sorted(error.allowed_methods))
-            return Problem(405, f"{error.method} is not for this address: {allowed}", headers={"Allow": allowed})
+            words = f"{error.method} is not for this address: {allowed}"
+            return Problem(405, words, code="MethodNotAllowed", headers={"Allow": allowed})
         case web.HTTPNotFound():
-            return Problem(404, "There is nothing at this address; see /docs")
-        case web.HTTPException():
-            return Problem(error.status, error.reason)
+            return Problem(404, "There is nothing at this address; see /docs", code="NotFound")
+        case web.HTTPException() if error.status < 500:
+            return Problem(error.status, error.reason, code="Refused")
         case _:
-            return Problem(500, "Something went wrong here; the log has it under this request id")
+            return internal()
+
+
+def internal() -> Problem:
+    """A fault of ours."""
+    return Problem(500, "Something went wrong here; the log has it under this request id", code="InternalError")
 
 
 def _tell(request: web.Request, problem: Problem, error: Exception) -> None:
@@ -160,6 +186,13 @@ def _tell(request: web.Request, problem: Problem, error: Exception) -> None:
         if request.path.endswith("/submit"):
             metrics.REFUSED.labels("api", problem.code or str(problem.status)).inc()
         _log.info("refused: %s", problem.message, extra=extra)
+
+
+def faulty(faults: Sequence[tuple[str, str]]) -> Problem:
+    """Fields that have the right shape and cannot be used: (key, message) of each."""
+    (key, message), more = faults[0], len(faults) - 1
+    text = f"{key}: {message}" + (f" (and {more} more)" if more else "")
+    return Problem(400, text, code="InvalidFields", fields=faults)
 
 
 def invalid(

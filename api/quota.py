@@ -11,7 +11,8 @@ from relay.store.tokens import Token
 
 SECONDS = 60.0  # a window, which begins with the first of its tries
 BOUND, UNBOUND = 20, 120  # tries in it: of a token for one account, of one for all
-AT_ONCE, OF_ONE = 16, 4  # tries at the same time: of this process, of one token or account
+AT_ONCE = 16  # tries at the same time, of this process
+SHARES = 4  # of what others leave of it, one token or account has one: a few with servers that hang do not fill it
 SOON = 5  # s; a verification takes about that
 REMEMBERED = 10_000  # tokens
 
@@ -30,7 +31,7 @@ class Quota:
     def admitted(self, token: Token) -> Iterator[None]:
         """For the time of one try. Raises the 429 when there is no room for it."""
         key: Key = ("account", token.account) if token.account is not None else ("token", token.id)
-        if self._running[key] >= OF_ONE or self._running.total() >= AT_ONCE:
+        if not self._has_room(key):
             raise _refusal("Too many verifications at the same time", SOON)
         self._count(key, BOUND if token.account is not None else UNBOUND)
         self._running[key] += 1
@@ -39,6 +40,11 @@ class Quota:
         finally:
             self._running[key] -= 1
             self._running += Counter()  # forgets those that are at 0
+
+    def _has_room(self, key: Key) -> bool:
+        mine, all_ = self._running[key], self._running.total()
+        left = AT_ONCE - (all_ - mine)
+        return all_ < AT_ONCE and mine < max(1, left // SHARES)
 
     def _count(self, key: Key, most: int) -> None:
         now = self._clock()

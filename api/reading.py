@@ -23,17 +23,24 @@ async def body(request: web.Request, limit: int, kind: str = "application/json")
         raise _too_large(limit)
     if request.content_type != kind:
         what = "JSON" if kind.endswith("json") else kind
-        raise Problem(415, f"The body must be {what}, sent with Content-Type: {kind}", headers={"Accept": kind})
+        raise Problem(
+            415,
+            f"The body must be {what}, sent with Content-Type: {kind}",
+            code="UnsupportedMediaType",
+            headers={"Accept": kind},
+        )
     try:
         async with asyncio.timeout(SECONDS):
             request[BODY] = await _read(request, limit)
             return request[BODY]
     except TimeoutError:
-        raise Problem(408, f"The body did not arrive within {SECONDS} seconds") from None
+        raise Problem(408, f"The body did not arrive within {SECONDS} seconds", code="RequestTimeout") from None
     except web.HTTPException:
         raise
     except (web.RequestPayloadError, ConnectionError, zlib.error):
-        raise Problem(400, "The body could not be read: it is cut short or badly encoded") from None
+        raise Problem(
+            400, "The body could not be read: it is cut short or badly encoded", code="UnreadableBody"
+        ) from None
 
 
 async def _read(request: web.Request, limit: int) -> bytes:
@@ -58,12 +65,13 @@ def _unpacker(request: web.Request) -> Any:
     if encoding in ("gzip", "deflate"):
         return zlib.decompressobj(zlib.MAX_WBITS | 32)
     if encoding != "identity":
-        raise Problem(415, "The body may be compressed with gzip or deflate", headers={"Accept-Encoding": "gzip"})
+        words = "The body may be compressed with gzip or deflate"
+        raise Problem(415, words, code="UnsupportedMediaType", headers={"Accept-Encoding": "gzip"})
     return None
 
 
 def _too_large(limit: int) -> Problem:
-    return Problem(413, f"The body is larger than the {limit} bytes that are taken here")
+    return Problem(413, f"The body is larger than the {limit} bytes that are taken here", code="BodyTooLarge")
 
 
 def parse(body: bytes) -> Any:

@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from api.problems import Problem
+from api.problems import faulty
 from api.times import read_time
 from relay import enrol
 from relay.core import address, compose, mime, thread
@@ -82,9 +82,7 @@ class _Reader:
 
     def _give_up_on_faults(self) -> None:
         if self.faults:
-            (key, message), more = self.faults[0], len(self.faults) - 1
-            text = f"{key}: {message}" + (f" (and {more} more)" if more else "")
-            raise Problem(400, text, code="InvalidFields", fields=self.faults)
+            raise faulty(self.faults)
 
     @contextmanager
     def _at(self, key: str) -> Iterator[None]:

@@ -29,6 +29,7 @@ CALLBACK = "/v1/oauth2/callback"
 UNKNOWN = "There is no account {account}"
 NO_OAUTH2 = "The account has no oauth2 settings: set oauth2.provider first"
 USED = "This sign-in was finished already, or took longer than ten minutes. Begin again, from the link you were given."
+OTHERS = "The account that this link was made for was removed. Ask whoever gave it to you for a new one."
 CHANGED = "The account's settings were changed while you signed in. Begin again, from the link you were given."
 NO_REFRESH = (
     "The provider gave no refresh token, so that the access would end within the hour. The application must be allowed "
@@ -44,6 +45,7 @@ OTHER = (
 class Begun:
     """Where the person goes, and until when they may come back."""
 
+    account: Account
     url: str
     expires: datetime
 
@@ -63,9 +65,11 @@ class Connecting:
         self._pool, self._vault, self._tokens = pool, vault, tokens
         self._redirect = settings.public_url + CALLBACK
 
-    async def begin(self, id: str) -> Begun:
-        """A fresh authorisation of the account as it is now."""
-        fields, _, oauth2 = await self._found(id)
+    async def begin(self, id: str, made: datetime | None = None) -> Begun:
+        """A fresh authorisation of the account as it is now; where `made` is told, of the one made then alone."""
+        fields, account, oauth2 = await self._found(id)
+        if made not in (None, account.created_at):
+            raise Refused(OTHERS, status=410, code="LinkEnded")
         try:
             endpoints = await self._tokens.issuing.endpoints(oauth2)
             client = self._tokens.issuing.client(oauth2, endpoints)
@@ -86,7 +90,7 @@ class Connecting:
             user=oauth2.user,
             more=issuer.parameters if issuer else None,
         )
-        return Begun(url, expires)
+        return Begun(account, url, expires)
 
     async def finish(self, query: Mapping[str, str]) -> Connected:
         """What the browser brings back (RFC 6749 4.1.2): the account is connected, and sends again."""

@@ -11,9 +11,7 @@ from relay.core import account as settings_of
 from relay.core.account import Rules
 from relay.core.vault import Vault
 from relay.settings import Settings
-from relay.store import accounts, db, retention
-
-FORGET_AT_ONCE = 500
+from relay.store import accounts, db, parting, retention
 
 
 @functools.cache
@@ -51,10 +49,10 @@ async def delete(pool: db.Pool, id: str) -> bool:
     async with db.connection(pool) as conn:
         if await accounts.find(conn, id) is None:
             return False
-        while await retention.forget_mail(conn, id, FORGET_AT_ONCE):
+        while await retention.forget_mail(conn, id, parting.AT_ONCE):
             pass
-        while await retention.forget_recipients(conn, id, FORGET_AT_ONCE):
+        while await retention.forget_recipients(conn, id, parting.AT_ONCE):
             pass
-        while await accounts.forget_events(conn, id, FORGET_AT_ONCE):
+        while await parting.forget_events(conn, id, parting.AT_ONCE):
             pass
-        return await accounts.delete(conn, id)
+        return await parting.delete(conn, id)

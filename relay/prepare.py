@@ -26,7 +26,8 @@ def prepare(submission: Submission, settings: Settings, now: datetime, message: 
     if len(submission.recipients) > settings.max_recipients:
         raise Refused(f"More than {settings.max_recipients} recipients", smtp="452 4.5.3", key="to")
     if len(mail.content) > settings.max_message_size:
-        raise Refused(f"The message is larger than {settings.max_message_size} bytes", smtp="552 5.3.4", status=413)
+        words = f"The message is larger than {settings.max_message_size} bytes"
+        raise Refused(words, smtp="552 5.3.4", status=413, code="MessageTooLarge")
     tracked = account.track_opens if options.track is None else options.track
     recipients = tuple(dict.fromkeys(submission.recipients))
     addresses_are_ascii = all(map(address.is_ascii, (submission.sender, *recipients)))

@@ -120,13 +120,15 @@ class Tokens:
         live = await asyncio.shield(self._run(account, spurned))
         return bearer.armed(account, live.token) if live.token != spurned else None
 
-    def link(self, account: str) -> tuple[str, int]:
-        """Where the account's user connects it, and until when (Unix time)."""
+    def link(self, account: Account) -> tuple[str, int]:
+        """Where the user of a stored account connects it, and until when (Unix time)."""
+        assert account.created_at is not None
         until = int(time.time()) + LINK
-        return f"{self._settings.public_url}/v1/oauth2/start/{mendlink.sign(self._keys, account, until)}", until
+        token = mendlink.sign(self._keys, account.id, account.created_at, until)
+        return f"{self._settings.public_url}/v1/oauth2/start/{token}", until
 
-    def linked(self, token: str) -> str | None:
-        """The account that a link is for; None for one that is not ours, or has ended."""
+    def linked(self, token: str) -> mendlink.Link | None:
+        """Whom a link is for; None for one that is not ours, or has ended."""
         return mendlink.read(self._keys, token, time.time())
 
     async def close(self) -> None:
@@ -273,7 +275,7 @@ class Tokens:
         return live
 
     def _refused(self, account: Account, text: str) -> TokenError:
-        return TokenError("refused", text, self.link(account.id)[0])
+        return TokenError("refused", text, self.link(account)[0])
 
 
 def _digest(secret: str) -> str:

@@ -164,6 +164,7 @@ class Account:
     alerts: Alerts = Alerts()
     reason: str = ""  # why it is paused or refused
     updated_at: datetime | None = None  # of its settings
+    created_at: datetime | None = None  # tells it from one of the same id that was removed; None: it is not stored
     imap: Imap | None = None  # None: there is none, or it is switched off
     mailgun: Mailgun | None = None
     oauth2: OAuth2 | None = None

@@ -17,7 +17,7 @@ from relay.core.account import MASK, SECRETS, Fields
 from relay.core.model import EventType
 from relay.core.tenant import Account, AccountState
 from relay.core.vault import Vault, VaultError
-from relay.store import endpoints, facts, grants, mailboxes, retention, rollups, sentcopies, verifications
+from relay.store import endpoints, facts, grants, mailboxes, parting, sentcopies, verifications
 from relay.store.db import Connection
 
 COLUMNS = (
@@ -64,7 +64,13 @@ class Row:
 
     def account(self, vault: Vault | None) -> Account:
         account = settings_of.build(self.id, self.state, self.reason, self.fields(vault))
-        return replace(account, had_upstream=self.had_upstream, suppresses=self.suppresses, updated_at=self.updated_at)
+        return replace(
+            account,
+            had_upstream=self.had_upstream,
+            suppresses=self.suppresses,
+            updated_at=self.updated_at,
+            created_at=self.created_at,
+        )
 
 
 async def get(conn: Connection, vault: Vault | None, id: str) -> Account | None:
@@ -132,8 +138,8 @@ async def save(conn: Connection, vault: Vault, id: str, change: Callable[[Fields
     """
     async with conn.transaction():
         made = await conn.execute("insert into accounts (id) values (%s) on conflict do nothing", (id,))
-        while made.rowcount == 1 and await retention.forget_mail(conn, id, 500):
-            pass  # that came in at the very moment when an account of the same id was removed
+        if made.rowcount == 1:
+            await parting.forget(conn, id)  # what came in at the very moment when an account of the same id was removed
         row = await find(conn, id, lock=True)
         assert row is not None
         old = _openable(row, vault) if made.rowcount == 0 else {}
@@ -231,38 +237,6 @@ async def reseal(conn: Connection, vault: Vault) -> int:
                 await conn.execute("update accounts set secrets = %s where id = %s", (Jsonb(sealed), id))
                 await grants.reseal(conn, vault, id)
     return len(ids)
-
-
-async def forget_events(conn: Connection, id: str, most: int) -> int:
-    """Remove up to `most` of the account's events with their postings, whoever was told; tells how many there were."""
-    cursor = await conn.execute(
-        """
-        with gone as (
-            delete from events where id in (select id from events where account_id = %(id)s limit %(most)s)
-            returning id
-        ),
-        told as (delete from postings where event_id in (select id from gone) returning id),
-        posts as (delete from posts where posting_id in (select id from told))
-        select count(*) from gone
-        """,
-        {"id": id, "most": most},
-    )
-    row = await cursor.fetchone()
-    return row[0] if row else 0
-
-
-async def delete(conn: Connection, id: str) -> bool:
-    """Remove the account with its tokens, endpoints, windows, idempotency keys, and its part of all figures.
-
-    Its mail, recipients and events are removed before (`retention.forget_mail`, `forget_recipients`, `forget_events`).
-    """
-    async with conn.transaction():
-        while await forget_events(conn, id, 5000):  # of what happened since
-            pass
-        await rollups.forget(conn, id)
-        for table in ("slots", "idempotency", "recipients", "rowless_opens"):
-            await conn.execute(f"delete from {table} where account_id = %s".encode(), (id,))  # noqa: S608
-        return (await conn.execute("delete from accounts where id = %s", (id,))).rowcount == 1
 
 
 def _openable(row: Row, vault: Vault) -> Fields:

@@ -55,12 +55,13 @@ async def want(conn: Connection, account: str, *, watched: bool, moved: bool) ->
     Whoever has it in hand loses it. `moved`: it may be another mailbox, so that nothing is known of its folders.
     """
     await conn.execute(
-        """
-        insert into mailboxes as m (account_id, due_at) values (%(account)s, case when %(watched)s then now() end)
+        f"""
+        insert into mailboxes as m (account_id, due_at, claim)
+        values (%(account)s, case when %(watched)s then now() end, {states.FIRST_COUNT})
         on conflict (account_id) do update set due_at = excluded.due_at, claim = m.claim + 1, claimed_until = null,
             failures = 0, listed_at = null, files = case when not %(moved)s then m.files end,
-            folders = case when %(moved)s then '{}' else m.folders end
-        """,
+            folders = case when %(moved)s then '{{}}' else m.folders end
+        """.encode(),  # noqa: S608 - the text is ours
         {"account": account, "watched": watched, "moved": moved},
     )
 

@@ -1,4 +1,4 @@
-"""The states after sending, as SQL asks for them: written out, since indexes are partial."""
+"""What SQL of several files says alike: the states after sending, written out as indexes are partial; first counts."""
 
 from __future__ import annotations
 
@@ -17,3 +17,7 @@ DELIVERED = _among(TAKEN)
 
 DONE = _among((*TAKEN, State.FAILED))
 """It has an outcome."""
+
+FIRST_COUNT = "(extract(epoch from clock_timestamp()) * 1000000)::bigint"
+"""Where the count of an account's row begins, by which somebody at work knows his own: past all that an account of the
+same id, removed meanwhile, can have come to."""

@@ -10,6 +10,7 @@ from typing import Any
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from relay.store import states
 from relay.store.db import Connection
 
 SPARED = 10.0  # seconds between two looks at one account, however often it is saved
@@ -42,11 +43,11 @@ class Verification:
 async def want(conn: Connection, account: str) -> None:
     """The account's servers were changed: look at them."""
     await conn.execute(
-        """
-        insert into verifications as v (account_id) values (%s)
+        f"""
+        insert into verifications as v (account_id, wanted) values (%s, {states.FIRST_COUNT})
         on conflict (account_id) do update set wanted = v.wanted + 1, tries = 0,
             due_at = greatest(now(), v.at + %s * interval '1 second')
-        """,
+        """.encode(),  # noqa: S608 - the text is ours
         (account, SPARED),
     )
 
@@ -74,13 +75,13 @@ async def claim_one(conn: Connection, account: str, seconds: float) -> Due | Non
     """This account, due or not; None while somebody else has claimed it, and where there is none of this name."""
     async with conn.cursor(row_factory=class_row(Due)) as cursor:
         await cursor.execute(
-            """
-            insert into verifications as v (account_id, claimed_until)
-            select id, now() + %s * interval '1 second' from accounts where id = %s
+            f"""
+            insert into verifications as v (account_id, wanted, claimed_until)
+            select id, {states.FIRST_COUNT}, now() + %s * interval '1 second' from accounts where id = %s
             on conflict (account_id) do update set claimed_until = excluded.claimed_until
             where coalesce(v.claimed_until <= now(), true)
             returning v.account_id as account, v.wanted, v.found < v.wanted as fresh, v.tries, v.smtp, v.imap
-            """,
+            """.encode(),  # noqa: S608 - the text is ours
             (seconds, account),
         )
         return await cursor.fetchone()

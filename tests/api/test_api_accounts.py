@@ -6,13 +6,16 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from api import reading
 from api.call import House
 from relay.core.verification import Result, Step, StepState
-from relay.store import accounts, db, mailboxes, verifications
+from relay.store import accounts, db, mailboxes, tokens, verifications
 from tests.api.client import SHOP, Client, Login
 
 
@@ -228,6 +231,31 @@ async def test_a_deleted_account_leaves_neither_tokens_nor_mail(
             cursor = await conn.execute(f"select count(*) from {table}")
             assert await cursor.fetchone() == (0,), table
     assert tenant.token
+
+
+async def test_a_call_that_began_before_its_account_was_removed_is_not_the_next_ones(
+    admin: Client, shop: str, login: Login, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a body that comes slowly: meanwhile the account goes, and another of the same id is made."""
+    tenant, read, begun = await login("api", account="shop"), reading._read, asyncio.Event()
+
+    async def reads(request: web.Request, limit: int) -> bytes:
+        begun.set()
+        return await read(request, limit)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b'{"to": {"address": "ada@example.com"}, '
+        await begun.wait()
+        await admin.ok("DELETE", "/v1/account/shop")
+        await admin.ok("POST", "/v1/account", SHOP)
+        house.directory._tokens.forget(tokens.digest(tenant.token or ""))  # as it is by itself after a second
+        yield b'"text": "x"}'
+
+    monkeypatch.setattr(reading, "_read", reads)
+    headers = {"Content-Type": "application/json"}
+    status, error = await tenant.ask("POST", "/v1/account/shop/submit", data=slowly(), headers=headers)
+    assert (status, error["code"]) == (401, "Unauthorised")
+    assert (await admin.ok("GET", "/v1/outbox"))["total"] == 0
 
 
 async def test_a_tenant_cannot_take_the_address_of_another(admin: Client, shop: str, login: Login) -> None:

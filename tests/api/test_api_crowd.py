@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ import pytest
 
 from api import __main__ as role
 from api import crowd
+from api.problems import Error
 from relay.settings import Settings
 from tests.stack import until
 
@@ -107,7 +109,10 @@ async def test_the_answer_says_when_to_come_again(settings: Settings) -> None:
     head, _, body = text.partition("\r\n\r\n")
     assert "Retry-After: 1" in head
     assert f"Content-Length: {len(body)}" in head
-    assert '"code": "TooManyConnections"' in body
+    error = json.loads(body)
+    Error.model_validate(error)
+    assert error["code"] == "TooManyConnections"
+    assert f"X-Request-Id: {error['requestId']}" in head
 
 
 async def test_one_address_has_its_share(settings: Settings) -> None:
@@ -119,6 +124,23 @@ async def test_one_address_has_its_share(settings: Settings) -> None:
             for _ in range(share):
                 await call(HALF)
             await until(lambda status=status: answered(call, status))
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "code"),
+    [(b"no HTTP at all\r\n\r\n", 400, "InvalidHttp"), (b"GET / HTTP/1.1\r\na b: c\r\n\r\n", 400, "InvalidHttp")],
+)
+async def test_what_cannot_be_read_is_answered_in_the_shape_of_all_errors(
+    settings: Settings, said: bytes, status: int, code: str
+) -> None:
+    async with serving(settings) as call:
+        caller = await call(said)
+        text = (await asyncio.wait_for(caller.reader.read(), 10)).decode()
+    head, _, body = text.partition("\r\n\r\n")
+    error = json.loads(body)
+    Error.model_validate(error)
+    assert (error["statusCode"], error["code"]) == (status, code)
+    assert f"X-Request-Id: {error['requestId']}" in head
 
 
 @pytest.mark.parametrize("said", [b"", b"GET", HALF])

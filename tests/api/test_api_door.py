@@ -16,7 +16,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 
 from api import throttle
 from api.call import House
-from api.problems import not_http
+from api.problems import Error, not_http
 from relay.store import db, tokens
 from tests.api.client import Client, Login
 
@@ -75,6 +75,71 @@ def test_a_window_of_refusals_ends() -> None:
 async def test_an_unknown_address_is_a_404_in_json(admin: Client) -> None:
     status, error = await admin.ask("GET", "/v1/nothing")
     assert (status, error["statusCode"], error["error"]) == (404, 404, "Not Found")
+
+
+CODED: list[tuple[str, str, dict[str, Any], int, str]] = [
+    ("GET", "/v1/nothing", {}, 404, "NotFound"),
+    ("GET", "/", {"headers": {"Expect": "a miracle"}}, 404, "NotFound"),
+    ("PATCH", "/v1/accounts", {}, 405, "MethodNotAllowed"),
+    ("POST", "/v1/account", {"data": "x", "headers": {"Content-Type": "text/plain"}}, 415, "UnsupportedMediaType"),
+    ("POST", "/v1/account", {"json": {}, "headers": {"Content-Encoding": "br"}}, 415, "UnsupportedMediaType"),
+    ("POST", "/v1/account", {"json": {}, "headers": {"Content-Encoding": "gzip"}}, 400, "UnreadableBody"),
+    ("POST", "/v1/account", {"json": {"a": 1}, "headers": {"Expect": "a miracle"}}, 400, "InvalidFields"),
+    ("GET", "/v1/accounts?page=x", {}, 400, "InvalidFields"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "more", "status", "code"), CODED, ids=[str(at) for at in range(len(CODED))])
+async def test_every_error_has_its_code(
+    admin: Client, method: str, path: str, more: dict[str, Any], status: int, code: str
+) -> None:
+    found, error = await admin.ask(method, path, **more)
+    Error.model_validate(error)
+    assert (found, error["code"]) == (status, code)
+
+
+async def test_whoever_waits_for_a_word_sends_the_body_then(admin: Client) -> None:
+    status, answer = await admin.ask("POST", "/v1/account", {"account": "shop"}, expect100=True)
+    assert (status, answer["state"]) == (200, "new")
+
+
+async def status_of(client: Client, target: str) -> int:
+    """The answer to a request for exactly this: clients would spell it otherwise."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.http.port)
+    said = f"GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {client.token}\r\nConnection: close\r\n\r\n"
+    writer.write(said.encode())
+    line = await reader.readline()
+    writer.close()
+    return int(line.split()[1])
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("/%6detrics", "/%6Detrics?x=1", "/metric%73", "/metrics#", "/metrics#x", "/metrics%23", "/metrics%2F"),
+        *("//metrics", "/./metrics", "/x/../metrics", "/x/%2e%2e/metrics", "/x%2F..%2Fmetrics", "/%2e/metrics"),
+        *("http://x/%6detrics", "http://x//metrics", "/%761/accounts", "/v1/%61ccount/shop", "/v1/account/shop#"),
+    ],
+)
+async def test_what_is_shielded_by_its_path_has_one_spelling(admin: Client, shop: str, target: str) -> None:
+    assert await status_of(admin, target) == 404
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("/metrics", "http://x/metrics", "/v1/account/%73hop", "/v1/account/zoe%40caf%65.example%2B"),
+        *(
+            "/v1/account/shop/recipients/z%C3%B6e%2Bx%40b.example%7E",
+            "/v1/account/shop/recipients/z%C3%B6e+x@b.example~",
+        ),
+    ],
+)
+async def test_parts_of_an_address_may_be_encoded(admin: Client, shop: str, pool: db.Pool, target: str) -> None:
+    await admin.ok("POST", "/v1/account", {"account": "zoe@cafe.example+"})
+    async with db.connection(pool) as conn:
+        await conn.execute("insert into recipients (account_id, address) values ('shop', 'zöe+x@b.example~')")
+    assert await status_of(admin, target) == 200
 
 
 async def test_another_method_is_a_405_that_names_those_there_are(admin: Client) -> None:
@@ -142,8 +207,8 @@ async def test_a_body_over_the_limit_is_a_413(admin: Client, chunked: bool) -> N
             yield b" " * 100_000
 
     data: Any = drip() if chunked else io.BytesIO(b" " * 4_000_000)
-    response = await admin.open("POST", "/v1/account", data=data, headers={"Content-Type": "application/json"})
-    assert response.status == 413
+    status, error = await admin.ask("POST", "/v1/account", data=data, headers={"Content-Type": "application/json"})
+    assert (status, error["code"]) == (413, "BodyTooLarge")
 
 
 async def test_a_compressed_bomb_is_a_413(admin: Client) -> None:
@@ -203,7 +268,7 @@ async def test_a_bug_is_a_500_without_its_cause(
 
     monkeypatch.setattr("relay.store.accounts.page", broken)
     status, error = await admin.ask("GET", "/v1/accounts")
-    assert status == 500
+    assert (status, error["code"]) == (500, "InternalError")
     assert "secret" not in str(error)
     told = next(record for record in caplog.records if "the secret cause" in record.getMessage())
     assert told.__dict__["requestId"] == error["requestId"]

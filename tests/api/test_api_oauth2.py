@@ -219,7 +219,22 @@ async def test_a_tenant_connects_its_own_alone(ready: Client, login: Login, issu
 
 async def test_a_link_is_for_one_account(ready: Client, house: House) -> None:
     link = (await ready.ok("POST", AUTHORIZE))["link"]
-    assert house.tokens.linked(link.rpartition("/")[2]) == "shop"
+    linked = house.tokens.linked(link.rpartition("/")[2])
+    assert linked is not None
+    assert linked.account == "shop"
+
+
+async def test_a_link_ends_with_its_account(ready: Client, nobody: Client, issuer: Issuer) -> None:
+    """Given another account of the same id: whoever has the old link is a stranger to it."""
+    link = urlsplit((await ready.ok("POST", AUTHORIZE))["link"]).path
+    await ready.ok("DELETE", "/v1/account/shop")
+    assert (await page(nobody, {}, link))[0] == 404
+    given = {"account": "shop", "email": "eve@here.example", "smtp": NOWHERE, "oauth2": issuer.settings(ANN)}
+    await ready.ok("POST", "/v1/account", given)
+    status, text = await page(nobody, {}, link)
+    assert (status, "was removed" in text, "eve@" in text) == (410, True, False)
+    fresh = urlsplit((await ready.ok("POST", AUTHORIZE))["link"]).path
+    assert (await nobody.open("GET", fresh, allow_redirects=False)).status == 302
 
 
 async def test_google_is_found_by_an_address(admin: Client) -> None:

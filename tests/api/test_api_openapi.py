@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from api.app import OPERATIONS, SERVED
+from api.codes import CODES
 from tests.api.client import Client
 
 PAGE = Path(__file__).parent.parent.parent / "api" / "page" / "docs.js"
+PAGES = {"LinkEnded", "NoCode", "NoRefreshToken", "OtherUser", "SettingsChanged", "StateUnknown"}
 WIRE = {
     ("post", "/v1/account"),
     ("get", "/v1/account/{account}"),
@@ -177,6 +179,32 @@ async def test_the_document_tells_what_a_header_and_an_event_may_be(document: An
     events = wanted["events"]["anyOf"][0]["items"]["enum"]
     for number, event in enumerate(events):
         await admin.ok("POST", "/v1/webhooks", {"url": f"https://hooks.example.com/{number}", "events": [event]})
+
+
+def test_every_code_is_listed_and_there_are_no_others() -> None:
+    """Those of pages for people, which show none, are left out."""
+    root = PAGE.parent.parent.parent
+    files = [path for folder in ("api", "relay") for path in (root / folder).rglob("*.py")]
+    named = re.compile(r'(?:\bcode(?:: str)?|^GONE) ?= ?"([A-Z][a-z]\w+)"', re.MULTILINE)
+    found = {code for path in files for code in named.findall(path.read_text("utf-8"))}
+    found |= {"IssuerRefused", "Refused"}  # given by choice
+    assert found - PAGES == set(CODES)
+
+
+def test_the_page_on_the_api_lists_every_code() -> None:
+    text = (PAGE.parent.parent.parent / "docs/http-api.md").read_text("utf-8")
+    listed = text.partition("<!-- codes -->")[2].partition("<!-- /codes -->")[0]
+    rows = [f"| `{code}` | {words} |" for code, words in CODES.items()]
+    assert listed.split("\n") == ["", "| code | meaning |", "|---|---|", *rows, ""]
+
+
+async def test_an_error_tells_which_codes_there_are(document: Any) -> None:
+    assert document["components"]["schemas"]["Error"]["properties"]["code"]["enum"] == list(CODES)
+
+
+async def test_what_is_not_ready_is_told_as_the_document_says(document: Any) -> None:
+    answers = document["paths"]["/health"]["get"]["responses"]
+    assert answers["503"]["content"] == answers["200"]["content"]
 
 
 async def test_operation_ids_are_unique(document: Any) -> None:

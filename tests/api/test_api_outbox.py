@@ -144,6 +144,18 @@ async def test_a_move_to_nowhere_is_a_400(admin: Client, shop: str, body: object
     assert (await admin.ask("PATCH", f"/v1/outbox/{queue_id}", body))[0] == 400
 
 
+@pytest.mark.parametrize("at", ["soon", "2999-01-01T00:00:00Z"])
+async def test_a_bad_time_is_answered_as_submit_answers_it(admin: Client, shop: str, at: str) -> None:
+    queue_id = await submit(admin)
+    moved = await admin.ask("PATCH", f"/v1/outbox/{queue_id}", {"sendAt": at})
+    hello = {"to": {"address": "ada@example.com"}, "text": "x", "sendAt": at}
+    submitted = await admin.ask("POST", "/v1/account/shop/submit", hello)
+    for _, error in (moved, submitted):
+        del error["requestId"]
+    assert moved == submitted
+    assert (moved[1]["code"], moved[1]["fields"][0]["key"]) == ("InvalidFields", "sendAt")
+
+
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 async def test_what_is_not_there_is_a_404(admin: Client, method: str) -> None:
     assert (await admin.ask(method, f"/v1/outbox/{'0' * 32}"))[0] == 404

@@ -253,6 +253,13 @@ async def test_a_paused_account_is_accepted_and_held(admin: Client, shop: str) -
     assert (status["pending"], status["held"], status["paused"]) == (1, 1, True)
 
 
+async def test_an_empty_message_is_a_message(admin: Client, shop: str, pool: db.Pool) -> None:
+    answer = await admin.ok("POST", SUBMIT, {"to": ADA})
+    kept = await stored(pool, answer["queueId"])
+    head, _, body = kept["content"].partition(b"\r\n\r\n")
+    assert (b"\r\nTo: " in head, body.strip()) == (True, b"")
+
+
 FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"to": "ada@example.com"}, "to", '{"address": "ada@example.com"}'),
     ({"to": ["ada@example.com"]}, "to[0]", '{"address": "ada@example.com"}'),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
 
 from api import quota
 from api.call import House
+from api.problems import Problem
 from relay.core.vault import Vault
 from relay.store import accounts, db, verifications
+from relay.store.tokens import Token
 from tests.api.client import Client, Login
 from tests.dovecot import PASSWORDS, Dovecot
 from tests.fakes.imap import Mailserver
@@ -217,11 +220,12 @@ async def test_a_token_has_so_many_tries_a_minute(
     await admin.ok("POST", "/v1/verifyAccount", body)
 
 
-@pytest.mark.parametrize(("bound", "most"), [("OF_ONE", 2), ("AT_ONCE", 2)])
+@pytest.mark.parametrize(("at_once", "shares"), [(8, 4), (2, 1)], ids=["of one", "of all"])
 async def test_few_are_tried_at_once(
-    admin: Client, login: Login, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
+    admin: Client, login: Login, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, at_once: int, shares: int
 ) -> None:
-    monkeypatch.setattr(quota, bound, most)
+    monkeypatch.setattr(quota, "AT_ONCE", at_once)
+    monkeypatch.setattr(quota, "SHARES", shares)
     gate = asyncio.Event()
     upstream.when("CONNECT").wait(gate).say("220 ready")
     running = [asyncio.create_task(admin.ok("POST", "/v1/verifyAccount", given(upstream))) for _ in range(2)]
@@ -229,7 +233,7 @@ async def test_few_are_tried_at_once(
     other = await login("api")
     assert (await admin.ask("POST", "/v1/verifyAccount", given(upstream)))[0] == 429
     late = asyncio.create_task(other.ask("POST", "/v1/verifyAccount", given(upstream)))
-    if bound == "OF_ONE":
+    if at_once > 2:
         await until(lambda: upstream.connections == 3)
     else:
         assert (await late)[0] == 429
@@ -237,6 +241,20 @@ async def test_few_are_tried_at_once(
     assert all(answer["smtp"]["success"] for answer in await asyncio.gather(*running))
     await late
     assert (await admin.ok("POST", "/v1/verifyAccount", given(upstream)))["smtp"]["success"]
+
+
+async def test_a_few_tenants_whose_servers_hang_leave_room_for_others() -> None:
+    """Each of those that ask for all they can get has less than the one before; a stranger is let in all the same."""
+    bounds, found = quota.Quota(asyncio.get_running_loop().time), list[int]()
+    with ExitStack() as hanging:
+        for tenant in range(8):
+            token = Token(id=tenant, scopes=("api",), account=f"tenant-{tenant}")
+            with suppress(Problem):
+                for count in range(1, quota.AT_ONCE + 1):
+                    hanging.enter_context(bounds.admitted(token))
+                    found[tenant:] = [count]
+    assert found == [4, 3, 2, 1, 1, 1, 1, 1]
+    assert sum(found) < quota.AT_ONCE
 
 
 async def test_a_refused_try_leaves_the_account_free(

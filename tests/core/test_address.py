@@ -118,7 +118,9 @@ def test_a_domain_beyond_ascii_becomes_a_labels_of_idna_2008():
     ],
 )
 def test_a_domain_is_spelt_in_both_of_its_forms(address, other):
-    assert spellings(address) == ((address, other) if other else (address,))
+    found = spellings(address)
+    assert found[0] == address
+    assert other in found if other else len(found) == 1
 
 
 def test_only_ascii_is_ascii():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import UTC, datetime
 from ipaddress import ip_network
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
@@ -419,25 +420,26 @@ def test_metadata_that_cannot_be_used_is_not(told: object) -> None:
 # -- links -----------------------------------------------------------------------------------------------------------
 
 KEYS = (b"new" * 10, b"old" * 10)
+MADE = datetime(2026, 11, 20, 9, 30, 0, 123456, tzinfo=UTC)
 
 
 def test_a_link_is_for_its_account_until_its_end() -> None:
-    token = mendlink.sign(KEYS, "tenant/ü@x", 1000)
-    assert mendlink.read(KEYS, token, 999) == "tenant/ü@x"
+    token = mendlink.sign(KEYS, "tenant/ü@x", MADE, 1000)
+    assert mendlink.read(KEYS, token, 999) == ("tenant/ü@x", MADE)
     assert mendlink.read(KEYS, token, 1000) is None
-    assert mendlink.read(KEYS, mendlink.sign(KEYS[1:], "a", 1000), 1) == "a"
-    assert mendlink.read(KEYS[:1], mendlink.sign(KEYS[1:], "a", 1000), 1) is None
+    assert mendlink.read(KEYS, mendlink.sign(KEYS[1:], "a", MADE, 1000), 1) == ("a", MADE)
+    assert mendlink.read(KEYS[:1], mendlink.sign(KEYS[1:], "a", MADE, 1000), 1) is None
 
 
 def test_a_link_that_was_touched_is_none() -> None:
-    token = mendlink.sign(KEYS, "shop", 1000)
+    token = mendlink.sign(KEYS, "shop", MADE, 1000)
     for place in range(len(token) - 1):
         other = "A" if token[place] != "A" else "B"
         assert mendlink.read(KEYS, token[:place] + other + token[place + 1 :], 1) is None
 
 
 def test_a_link_has_one_spelling() -> None:
-    tokens = [mendlink.sign(KEYS, "shop" + "x" * length, 1000 + length) for length in range(30)]
+    tokens = [mendlink.sign(KEYS, "shop" + "x" * length, MADE, 1000 + length) for length in range(30)]
     assert any("-" in token for token in tokens)
     for token in tokens:
         last = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_".index(token[-1])

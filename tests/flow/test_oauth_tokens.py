@@ -330,7 +330,9 @@ async def test_an_account_that_was_never_connected_says_so(bench: Bench) -> None
     await bench.save(email=ANN, smtp=NOWHERE, oauth2=bench.issuer.settings(ANN))
     async with bench.tokens() as tokens:
         error = await refusal(tokens, await bench.account())
-        assert tokens.linked(error.link.rpartition("/")[2]) == "a"
+        link = tokens.linked(error.link.rpartition("/")[2])
+    assert link is not None
+    assert link.account == "a"
     assert error.kind == "refused"
     assert error.link in error.reason
     assert error.link not in str(error)

@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from api.shapes import read_cursor, write_cursor
 from relay.core import bearer, mendlink, pixel, place
@@ -17,6 +18,7 @@ from tests.fuzz.target import Target
 KEYS = (b"n" * 32, b"o" * 32)
 VAULT = Vault((base64.urlsafe_b64encode(b"k" * 32).decode(),))
 NOW, UNTIL = 1_700_000_000.0, 1_800_000_000
+MADE = datetime(2026, 11, 20, tzinfo=UTC)
 
 
 def check(raw: bytes) -> None:
@@ -25,8 +27,8 @@ def check(raw: bytes) -> None:
     for token in dict.fromkeys((text, text.strip(), text[:32])):
         if (delivery := pixel.read(KEYS, token)) is not None:
             assert any(pixel.sign((key,), delivery) == token for key in KEYS), "a token that nobody signed"
-        if (account := mendlink.read(KEYS, token, NOW)) is not None:
-            _link(account, token)
+        if (link := mendlink.read(KEYS, token, NOW)) is not None:
+            _link(link, token)
         _place(token)
         _cursor(token)
     bearer.reason(text)
@@ -34,11 +36,11 @@ def check(raw: bytes) -> None:
     _sealed(text)
 
 
-def _link(account: str, token: str) -> None:
+def _link(link: mendlink.Link, token: str) -> None:
     raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
     until = int.from_bytes(raw[16:21], "big")
     assert until > NOW
-    assert any(mendlink.sign((key,), account, until) == token.rstrip("=") for key in KEYS), "a link that nobody signed"
+    assert any(mendlink.sign((key,), *link, until) == token.rstrip("=") for key in KEYS), "a link that nobody signed"
 
 
 def _place(token: str) -> None:
@@ -70,8 +72,8 @@ def seeds() -> Iterator[bytes]:
     for number in (0, 1, 7, (1 << 63) - 1):
         for keys in (KEYS[:1], KEYS[1:], (b"x" * 32,)):
             yield pixel.sign(keys, number).encode()
-            yield mendlink.sign(keys, f"account-{number}", UNTIL).encode()
-    yield mendlink.sign(KEYS, "late", 1).encode()
+            yield mendlink.sign(keys, f"account-{number}", MADE, UNTIL).encode()
+    yield mendlink.sign(KEYS, "late", MADE, 1).encode()
     for path in ("INBOX", "Sent Items", "日本", "\ud800", '"'):
         yield place.spell(Place(path, 1, 2)).encode()
     yield write_cursor(10, 1, "2030-01-01").encode()

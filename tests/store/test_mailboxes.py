@@ -289,6 +289,18 @@ async def test_it_goes_with_its_account(bench: Bench) -> None:
     assert await mailboxes.find(bench.conn, "a") is None
 
 
+async def test_who_has_the_mailbox_of_an_account_that_was_removed_has_not_the_next_of_its_id(bench: Bench) -> None:
+    await bench.save(imap=IMAP)
+    due = await bench.one()
+    await enrol.delete(bench.pool, "a")
+    await bench.save(imap=IMAP)
+    another = await bench.one()
+    assert await mailboxes.renew(bench.conn, [due], 60) == set()
+    assert await mailboxes.mark(bench.conn, due, SEEN, ago=0) is None
+    assert not await bench.settled(due)
+    assert await bench.settled(another)
+
+
 async def test_claims_and_hurries_look_things_up_in_indexes(bench: Bench) -> None:
     """However many deliveries there are, the account's last is one step."""
     await bench.conn.execute("set enable_seqscan = off")

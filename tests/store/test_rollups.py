@@ -15,7 +15,7 @@ from relay.core.bounce import Reported, judge
 from relay.core.model import Opener, Outcome, Splice, State
 from relay.core.prose import Told
 from relay.core.report import Kind
-from relay.store import accounts, audit, bounces, db, deadletters, expiry, leases, opens, outcomes, retention, rollups
+from relay.store import audit, bounces, db, deadletters, expiry, leases, opens, outcomes, parting, retention, rollups
 from relay.store.audit import Difference
 from relay.store.opens import Open
 from relay.store.outcomes import Report
@@ -186,7 +186,7 @@ class Life:
                 pass
             while await retention.forget_recipients(self.conn, "b", 3):
                 pass
-            await accounts.delete(self.conn, "b")
+            await parting.delete(self.conn, "b")
             await account(self.conn, "b")
 
 
@@ -354,7 +354,7 @@ async def test_an_account_takes_its_figures_along(pool: db.Pool) -> None:
             pass
         while await retention.forget_recipients(conn, "b", 2):
             pass
-        await accounts.delete(conn, "b")
+        await parting.delete(conn, "b")
         everybody = await rows(conn, "select sum(sent), sum(opens), sum(failed) from tallies where account_id = ''")
         left = await rows(conn, "select distinct account_id from tallies order by 1")
         assert await differences(conn) == []

@@ -176,3 +176,24 @@ async def test_it_goes_with_its_account(bench: Bench) -> None:
     await bench.save(smtp=SMTP)
     await enrol.delete(bench.pool, "a")
     assert await bench.claim() == []
+
+
+async def test_what_was_found_of_an_account_that_was_removed_is_not_kept_for_the_next_of_its_id(bench: Bench) -> None:
+    await bench.save(smtp=SMTP)
+    due = await bench.one()
+    await enrol.delete(bench.pool, "a")
+    await bench.save(smtp=SMTP)
+    assert not await verifications.settle(bench.conn, due, GOOD, None, None)
+    found = await verifications.find(bench.conn, "a")
+    assert found is not None
+    assert (found.pending, found.smtp) == (True, None)
+
+
+async def test_nor_is_what_was_found_for_whoever_asked(bench: Bench) -> None:
+    await bench.save()
+    due = await verifications.claim_one(bench.conn, "a", 60)
+    assert due is not None
+    await enrol.delete(bench.pool, "a")
+    await bench.save()
+    assert await verifications.claim_one(bench.conn, "a", 60) is not None
+    assert not await verifications.settle(bench.conn, due, GOOD, None, None)

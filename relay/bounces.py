@@ -13,9 +13,12 @@ from relay.store.db import Connection
 log = logging.getLogger("postferry.bounces")
 
 
-async def record(conn: Connection, account: str, reported: Reported) -> int:
-    """Tells how many deliveries it changed; 0 for one that was met before. Raises LookupError for no such account."""
-    done = await bounces.record(conn, account, reported)
+async def record(conn: Connection, account: str, reported: Reported, *, patient: bool = False) -> int:
+    """Tells how many deliveries it changed; 0 for one that was met before. Raises LookupError for no such account.
+
+    To who is `patient` it raises Early, where the report was faster than the record of the send.
+    """
+    done = await bounces.record(conn, account, reported, patient=patient)
     if done.met:
         return 0
     if not done.matched:

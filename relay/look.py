@@ -23,6 +23,7 @@ from relay.core.report import Kind
 from relay.core.watching import STEP, Folders, Seen
 from relay.net.imap import Brief, Mailbox, MailboxError, Selected, Status
 from relay.store import db, mailboxes
+from relay.store.bounces import Early
 from relay.store.mailboxes import Due
 
 T = TypeVar("T")
@@ -33,6 +34,8 @@ Unread = dict[int, MailboxError]
 """Mail that the server refuses to show."""
 
 LONGEST = 60.0  # s after which a look is over, at the next mail; then others have their turn
+EARLY = 10.0  # s that a report waits for the record of what it is about
+AGAIN = 0.5  # s between two looks for it
 READERS = 2  # threads that read reports
 PATIENCE = 3  # looks in a row that fail before mail which the server cannot read is passed over
 
@@ -244,11 +247,17 @@ class Look:
         return fault.kind == "refused" and (self.due.failures >= PATIENCE or path != "INBOX")
 
     async def _record(self, reported: Reported) -> None:
-        try:
-            async with db.connection(self.pool) as conn:
-                await bounces.record(conn, self.due.account, reported)
-        except LookupError:
-            raise Lost from None
+        """A server may report a mail before the worker has recorded that it took it: that is waited for a while."""
+        until = _clock() + EARLY
+        while True:
+            try:
+                async with db.connection(self.pool) as conn:
+                    await bounces.record(conn, self.due.account, reported, patient=_clock() < until)
+                return
+            except LookupError:
+                raise Lost from None
+            except Early:
+                await asyncio.sleep(AGAIN)
 
 
 def _read(content: bytes, place: str, date: datetime) -> tuple[Kind, Reported | None]:

@@ -19,13 +19,17 @@ from relay.core.model import EventType, State
 from relay.core.report import Kind
 from relay.store import facts, rollups, suppressions
 from relay.store.db import Connection
-from relay.store.matching import PROVIDER, Match, match, named
+from relay.store.matching import PROVIDER, Match, match, named, sending
 from relay.store.suppressions import Suppression
 
 SHOWN = 100  # recipients of a report that its row names
 SAID = 500  # characters of a diagnostic that it keeps
 COMPLAINT = "complaint"  # the category of all complaints
 NAMELESS = 100  # deliveries that reports which name no message may change in an hour, of one account
+
+
+class Early(Exception):
+    """What the report is about is still being sent, as far as is recorded: in a moment it may be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +46,20 @@ async def apply(conn: Connection, account: str, reported: Reported) -> int:
     return len((await record(conn, account, reported)).changed)
 
 
-async def record(conn: Connection, account: str, reported: Reported) -> Applied:
+async def record(conn: Connection, account: str, reported: Reported, *, patient: bool = False) -> Applied:
     """Records a report and what it changes, once, however often it comes, and with whomever at the same time.
 
     Only what was sent changes: failures make it bounced, complaints complained. Whatever else is told of a delivery is
     noted on it. A report about nothing of ours is recorded, and has no effect; so are those above NAMELESS. Raises
-    LookupError when the account is not there.
+    LookupError when the account is not there, and Early, having recorded nothing, to who is `patient`.
     """
     async with conn.transaction():
         if (begun := await _begin(conn, account, reported)) is None:
             return Applied(met=True)
         id, at = begun
         matched = await match(conn, account, reported)
+        if patient and not any(one.direct for one in matched) and await sending(conn, account, reported):
+            raise Early
         believed = matched if await _believed(conn, account, reported, len(matched), at) else []
         ids = await _change(conn, account, reported, believed, at)
         changed = [one for one in believed if one.delivery in ids]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from relay.core import provider
@@ -49,6 +50,13 @@ select id from (
 where message_id = any(%(names)s) order by id desc limit 1
 """
 
+SENDING = """
+select exists (select from deliveries d where d.state = 'leased' and lower(d.recipient) = any(%(addresses)s)
+    and d.message_id in (select id from (
+        select id, message_id from messages where account_id = %(account)s order by id desc limit %(depth)s) m
+        where m.message_id = any(%(names)s)))
+"""
+
 LATELY = f"""
 select distinct on (a.place) a.place, d.id, d.message_id, d.recipient, d.state::text
 from unnest(%(places)s::int[], %(addresses)s::text[]) as a(place, address)
@@ -83,6 +91,18 @@ async def match(conn: Connection, account: str, reported: Reported) -> list[Matc
 def named(reported: Reported) -> str:
     """The Message-ID that it names, without its brackets; "" for none."""
     return str(held(reported.message_id)).strip().removeprefix("<").removesuffix(">").strip()
+
+
+async def sending(conn: Connection, account: str, reported: Reported) -> bool:
+    """Whether what it is about is being sent now: the report was faster than the record of the send."""
+    if not (name := named(reported)):
+        return False
+    addresses = [address.lower() for address in _spelt(_one_each(reported.recipients[:MOST]))["addresses"]]
+    cursor = await conn.execute(
+        SENDING, {"account": account, "addresses": addresses, "names": [name, f"<{name}>"], "depth": DEPTH}
+    )
+    row = await cursor.fetchone()
+    return row is not None and row[0] is True
 
 
 async def _by_recipient(conn: Connection, account: str, findings: Sequence[Finding], name: str) -> list[Match]:
@@ -126,7 +146,7 @@ async def _lately(conn: Connection, account: str, findings: Sequence[Finding], r
     return [Match(findings[place], *rest) for place, *rest in await cursor.fetchall()]
 
 
-def _spelt(findings: Sequence[Finding]) -> dict[str, list[int] | list[str]]:
+def _spelt(findings: Sequence[Finding]) -> dict[str, list[Any]]:
     """Their addresses in every spelling, each with its place: we keep what the sender wrote, and servers tell ASCII."""
     found = [(place, address) for place, one in enumerate(findings) for address in one.names]
     return {"places": [place for place, _ in found], "addresses": [address for _, address in found]}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from relay import bounces, look
 from relay.core import place
 from relay.settings import Settings
 from relay.store import db
+from relay.store.bounces import Early
 from tests.conftest import MakeTenant
 from tests.dovecot import Dovecot
 from tests.fakes.receiver import Receiver
@@ -63,6 +66,31 @@ async def test_a_bounce_makes_what_was_sent_bounced_and_suppresses(bench: Watche
         selected = await mailbox.select(where.path, readonly=True)
         assert (where.path, where.uidvalidity) == (path, selected.uidvalidity)
         assert await mailbox.content(where.uid, 1 << 20) == bounce("bob@there.example")
+
+
+async def test_a_report_that_is_faster_than_the_record_of_the_send_waits_for_it(
+    bench: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mail to ourselves bounces within a moment, and a worker may stand still."""
+    early, record = asyncio.Event(), bounces.record
+
+    async def noted(*given: Any, **more: Any) -> int:
+        try:
+            return await record(*given, **more)
+        except Early:
+            early.set()
+            raise
+
+    monkeypatch.setattr(bounces, "record", noted)
+    monkeypatch.setattr(look, "AGAIN", 0.01)
+    to_bob = "where recipient = 'bob@there.example' returning id"
+    await bench.rows(f"update deliveries set state = 'leased', finished_at = null {to_bob}")
+    async with bench.running():
+        await come(bench, bounce("bob@there.example"))
+        await asyncio.wait_for(early.wait(), 20)
+        await bench.rows(f"update deliveries set state = 'sent', finished_at = now() {to_bob}")
+        await bench.become(bob="bounced", eve="sent")
+    assert await bench.reports() == [("bounce", 1)]
 
 
 async def test_what_the_owner_has_not_read_stays_unread(bench: Watched) -> None:

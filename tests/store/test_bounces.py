@@ -107,6 +107,24 @@ async def test_a_failure_makes_a_delivery_bounced_and_its_recipient_suppressed(p
     }
 
 
+async def test_a_report_about_what_is_being_sent_is_early(pool: db.Pool) -> None:
+    """Who cannot wait records it, and it changes nothing; it is no wait of other recipients', or of other accounts."""
+    async with db.connection(pool) as conn:
+        await account(conn)
+        await account(conn, "b")
+        await sent(conn, "ann@müller.example", "bob@there.example")
+        await rows(conn, "update deliveries set state = 'leased' where recipient like 'ann@%%' returning id")
+        report = bounce("ann@xn--mller-kva.example")
+        with pytest.raises(bounces.Early):
+            await bounces.record(conn, "a", report, patient=True)
+        assert await rows(conn, "select from reports") == []
+        for other in (bounce("eve@there.example"), bounce("ann@müller.example", message_id="<n@x>", key="k2")):
+            assert (await bounces.record(conn, "a", other, patient=True)).changed == []
+        assert (await bounces.record(conn, "b", report, patient=True)).matched == []
+        assert len((await bounces.record(conn, "a", bounce("bob@there.example", key="k3"), patient=True)).changed) == 1
+        assert await bounces.apply(conn, "a", report) == 0
+
+
 @pytest.mark.parametrize("name", ["<m@x.example>", ""], ids=["named", "nameless"])
 @pytest.mark.parametrize(
     ("written", "reported"),

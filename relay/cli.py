@@ -22,6 +22,8 @@ from relay.commands.terminal import (
     paint,
 )
 
+DENIED = "42501"  # PostgreSQL: the user has not the privilege
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code: 0, or one of sysexits.h; no traceback reaches a person."""
@@ -112,6 +114,15 @@ def _explain(error: Exception) -> int:
         case PermissionError():
             complain(f"not allowed: {error}", "run as the user that owns the file")
             return NOPERM
+        case _ if getattr(error, "sqlstate", "") == DENIED:
+            complain(
+                f"PostgreSQL does not allow it: {_first_line(error)}",
+                "the user in DATABASE_URL must own the database, or be granted what it lacks",
+            )
+            return NOPERM
+        case UnicodeEncodeError(encoding="utf-8"):
+            complain(f"{error.object!a} is no text in UTF-8")
+            return DATA
         case OSError():
             complain(str(error))
             return UNAVAILABLE

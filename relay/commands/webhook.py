@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from relay.commands import webhook_log
+from relay.commands.account import found as account
 from relay.commands.installation import asynchronous, opened
 from relay.commands.terminal import USAGE, Stop, choose, describe, mark, note, table
 from relay.commands.webhook_log import spelled, told
@@ -68,6 +69,8 @@ async def _list(args: argparse.Namespace) -> int:
 
     found: list[Endpoint] = []
     async with opened(args) as here:
+        if args.account:
+            await account(here.conn, args.account)
         vault = here.vault
         while batch := (
             await endpoints.page(here.conn, vault, account=args.account, after=found[-1].id if found else 0, size=1000)
@@ -89,6 +92,8 @@ async def _add(args: argparse.Namespace) -> int:
     headers = {"headers": _headers(args.headers)} if args.headers else {}
     secret = _read(args.secret_file).strip() if args.secret_file else ""
     async with opened(args) as here:
+        if args.account:
+            await account(here.conn, args.account)
         with told():
             one = await subscribe.add(here.conn, here.vault, here.settings, args.account, given | headers, secret)
     if args.secret_file:

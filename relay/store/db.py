@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from relay.core.errors import Refused, StoreAway
+from relay.core.errors import Refused, StoreAway, Unmigrated
 from relay.settings import Settings, SettingsError
 
 HALF_OPEN = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
@@ -174,8 +174,17 @@ def migrate(database_url: str) -> list[str]:
 
 def pending(conn: psycopg.Connection[Any]) -> Sequence[tuple[str, str]]:
     """Name and text of each migration that this database does not have."""
-    done = {row[0] for row in conn.execute("select name from migrations")}
+    try:
+        done = {row[0] for row in conn.execute("select name from migrations")}
+    except psycopg.errors.UndefinedColumn:
+        raise foreign(conn.info.dbname) from None
     return [(name, text) for name, text in migrations() if name not in done]
+
+
+def foreign(database: str) -> Unmigrated:
+    """Another program keeps its own account of migrations there."""
+    words = f"the database {database!r} has a table `migrations` that is not Postferry's"
+    return Unmigrated(words, "give Postferry a database of its own")
 
 
 def migrations() -> list[tuple[str, str]]:

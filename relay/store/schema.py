@@ -26,6 +26,8 @@ async def check(conn: Connection) -> None:
         missing = await unapplied(conn)
     except psycopg.errors.InsufficientPrivilege:
         return  # who may not read that table may still do the work
+    except psycopg.errors.UndefinedColumn:
+        raise db.foreign(conn.info.dbname) from None
     database = f"the database {conn.info.dbname!r}"
     if len(missing) == len(db.migrations()):
         raise Unmigrated(f"{database} has no Postferry schema")

@@ -320,6 +320,14 @@ def test_show_may_be_asked_for_json_as_the_others(postferry: Postferry) -> None:
     assert json.loads(postferry("account", "show", "shop", "--json").out)["account"] == "shop"
 
 
+@pytest.mark.parametrize("argv", [("list", "\udcff"), ("show", "\udcff"), ("add", "shop", "--name", "\udcff")])
+def test_what_is_no_text_is_the_givers_fault(postferry: Postferry, argv: tuple[str, ...]) -> None:
+    refused = postferry("account", *argv)
+
+    assert refused.code == 65
+    assert refused.err == "postferry: '\\udcff' is no text in UTF-8\n"
+
+
 def test_no_accounts_says_how_to_add_one(postferry: Postferry) -> None:
     assert "postferry account add" in postferry("account", "list").out
 

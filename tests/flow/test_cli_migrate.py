@@ -30,6 +30,30 @@ def test_every_migration_is_applied_once(bare: Postferry, empty: str) -> None:
     assert "nothing to do" in second.out
 
 
+def test_another_programs_migrations_are_left_alone(process: Postferry, environ: dict[str, str], empty: str) -> None:
+    with psycopg.connect(empty, autocommit=True) as conn:
+        conn.execute("create table migrations (id int, migration text, batch int)")
+
+    for command in ("migrate", "queue", "scheduler"):
+        done = process(command, **environ | {"DATABASE_URL": empty})
+        assert done.code == 78
+        assert "has a table `migrations` that is not Postferry's\n  give Postferry a database of its own" in done.err
+        assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("command", ["migrate", "doctor"])
+def test_what_postgresql_does_not_allow_is_told(
+    postferry: Postferry, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", environ["DATABASE_URL"] + "&options=-crole%3Dpg_monitor")
+
+    done = postferry(command)
+
+    assert done.code == 77
+    assert "PostgreSQL does not allow it: permission denied for" in done.err
+    assert "DATABASE_URL" in done.err
+
+
 def test_then_the_commands_work(bare: Postferry, empty: str) -> None:
     assert bare("queue").code == 78
     bare("migrate")

@@ -86,7 +86,7 @@ def test_headers_and_a_secret_come_from_files(postferry: Postferry, conn: Any, t
     [
         (("http://10.0.0.1/",), "url leads to a private address"),
         ((URL, "--event", "sent"), "there are: messageSent"),
-        ((URL, "--account", "nobody"), "There is no account nobody"),
+        ((URL, "--account", "nobody"), "there is no account 'nobody'"),
     ],
 )
 def test_what_cannot_be_used_ends_with_the_reason(
@@ -225,3 +225,11 @@ def test_a_test_that_nobody_posts_says_who_would(postferry: Postferry, conn: Any
 
     assert tested.code == 75
     assert "postferry notify" in tested.err
+
+
+@pytest.mark.parametrize("argv", [("list",), ("add", "https://example.com/hooks")])
+def test_an_account_that_is_not_there_is_named(postferry: Postferry, argv: tuple[str, ...]) -> None:
+    refused = postferry("webhook", *argv, "--account", "nobody")
+
+    assert refused.code == 65
+    assert refused.err == "postferry: there is no account 'nobody'\n  see: postferry account list\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import groupby, pairwise, takewhile
 from uuid import UUID
@@ -36,6 +36,9 @@ log = logging.getLogger("postferry.deliver")
 TOGETHER = 100  # recipients of one transaction, where their copies are identical (RFC 5321 4.5.3.1.8)
 FETCHED = 1 << 20  # bytes of content fetched at once; a larger message comes alone
 LARGE = 256 << 20  # bytes of larger messages that the leases of a process hold together; small mail waits for none
+BEGINNING = (
+    8  # leases that a process is about to begin: while PostgreSQL is away from it, all that it keeps from others
+)
 GRACE = 6.0  # s that transactions under way have when the process stops
 FAULT = Verdict(Outcome.DEFERRED, "internal", "A fault of ours, told in the worker's log. It is tried again.")
 INTERNAL = Reply(451, "4.3.0", "Internal error")
@@ -54,12 +57,18 @@ class Deliverer:
         self._upstreams = Upstreams(settings, self._tokens)
         self._memory = Memory(LARGE)
         self._room = asyncio.Semaphore(settings.worker_leases)
+        self._beginning = asyncio.Semaphore(BEGINNING)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def take(self, lease: int) -> None:
-        """Returns once there was room to begin the lease: a hanging upstream holds no thread of the broker's."""
+        """Returns once there was room to begin the lease: a hanging upstream holds no thread of the broker's.
+
+        And nobody is about to begin others for long: a host that is cut off from PostgreSQL would take them all from
+        the broker, and from hosts that are not.
+        """
         await self._room.acquire()
-        task = asyncio.create_task(self.deliver(lease))
+        await self._beginning.acquire()
+        task = asyncio.create_task(self.deliver(lease, self._beginning.release))
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
@@ -69,9 +78,15 @@ class Deliverer:
         if not task.cancelled() and (error := task.exception()):
             log.error("a lease ended by a fault of ours", exc_info=error)
 
-    async def deliver(self, lease: int) -> None:
-        """Sends what of this lease can be sent now and gives back the rest. A lease that is not ours is left alone."""
-        hand = None if self._hands.stopping else await self._hands.begin(lease)
+    async def deliver(self, lease: int, begun: Callable[[], None] = lambda: None) -> None:
+        """Sends what of this lease can be sent now and gives back the rest. A lease that is not ours is left alone.
+
+        `begun` is called when it was begun, or could not be.
+        """
+        try:
+            hand = None if self._hands.stopping else await self._hands.begin(lease)
+        finally:
+            begun()
         if hand is None:
             return
         try:

@@ -64,7 +64,7 @@ class Hands:
         self._stopped = asyncio.Event()
 
     async def begin(self, lease: int) -> Hand | None:
-        """The lease, if it is ours to work on."""
+        """The lease, if it is ours to work on. While PostgreSQL is away it waits, and others may begin it meanwhile."""
         asked = self._clock()
         started = None
         try:
@@ -75,7 +75,9 @@ class Hands:
             log.error("lease %s cannot be worked on: %s", lease, error, extra={"lease": lease})
             if started is not None:
                 await self._release(lease)
-            return None
+                return None
+            await self._back()
+            return None if self.stopping else await self.begin(lease)
         if started is None or account is None:
             metrics.LEASES.labels("lost").inc()
             return None
@@ -139,6 +141,16 @@ class Hands:
         except VaultError as error:
             return await accounts.get(conn, None, id), str(error)
         return account, NO_UPSTREAM if account and account.upstream is None else ""
+
+    async def _back(self) -> None:
+        """Waits until PostgreSQL is there again."""
+        while not self.stopping:
+            try:
+                await db.ping(self._pool)
+            except StoreAway:
+                await self.pause(AGAIN)
+            else:
+                return
 
     async def _release(self, lease: int) -> int:
         """Ends the lease, waiting for PostgreSQL as long as it takes: one that expires would leave a doubt."""

@@ -142,15 +142,16 @@ class Run:
                 break
             say(f"{self.seconds - left:6.1f} s  host two {cut.name}, for {lasts:.1f} s")
             begin = time.time()
-            await self._one(cut, lasts, two, pool)
+            ended = await self._one(cut, lasts, two, pool)
             if cut.doubts:
-                self.strikes.append(Strike((two.name,), begin, time.time()))
+                self.strikes.append(Strike((two.name,), begin, ended))
             taken = Counter(mail.host for mail in sink.mails if mail.at is not None and mail.at > begin)
             self.away.append(f"host two {cut.name} for {lasts:.1f} s: meanwhile {dict(taken)}")
             await asyncio.sleep(peace)
         await pool.close()
 
-    async def _one(self, cut: Cut, lasts: float, two: Host, pool: db.Pool) -> None:
+    async def _one(self, cut: Cut, lasts: float, two: Host, pool: db.Pool) -> float:
+        """When the lines were mended: then what was said into them arrives."""
         two.cut(*cut.places)
         if cut.ends:
             await two.kill(*ALL)
@@ -159,8 +160,10 @@ class Run:
             cursor = await conn.execute(STUCK.encode(), (LIMITED, TAKEN_OVER, TAKEN_OVER))
             for account, number in await cursor.fetchall() if lasts > TAKEN_OVER and cut.loses_the_store else ():
                 self.faults.append(f"held up: {number} of {account} stood still while host two {cut.name}")
+        ended = time.time()
         two.mend()
         await two.start(*ALL)
+        return ended
 
 
 def main() -> int:

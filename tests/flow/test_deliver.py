@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
+from relay import hands
 from relay.core import pixel, splice
+from relay.core.errors import StoreAway
 from relay.core.vault import Vault
-from relay.deliver import Deliverer
+from relay.deliver import BEGINNING, Deliverer
 from relay.settings import Settings
 from relay.store import db, leases, outcomes, turns
 from tests.fakes.upstream import Upstream
@@ -643,3 +645,35 @@ async def test_mail_whose_lease_was_lost_meanwhile_is_not_handed_over(pool: db.P
     assert await line.rows() == [("sent", 2, "sent")]
     line.deliverer.stop()
     await line.deliverer.close()
+
+
+async def test_a_worker_that_cannot_begin_leases_leaves_the_others_to_the_broker(
+    line: Line, pool: db.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut off from PostgreSQL, it would else take all that comes from the workers that are not."""
+    monkeypatch.setattr(hands, "AGAIN", 0.01)
+    away, asked, start, ping = True, set[int](), leases.start, db.ping
+
+    async def starting(conn: db.Connection, lease: int, **more: Any) -> Any:
+        asked.add(lease)
+        if away:
+            raise StoreAway("gone")
+        return await start(conn, lease, **more)
+
+    async def pinging(pool: db.Pool) -> None:
+        if away:
+            raise StoreAway("gone")
+        await ping(pool)
+
+    monkeypatch.setattr(leases, "start", starting)
+    monkeypatch.setattr(db, "ping", pinging)
+    async with Upstream() as upstream:
+        await line.account(upstream, connections=100)
+        await line.accept(*(f"r{number}@example.org" for number in range(BEGINNING + 3)))
+        wanted = [await line.lease_one() for _ in range(BEGINNING + 3)]
+        taking = [asyncio.create_task(line.deliverer.take(lease)) for lease in wanted]
+        await until(lambda: sum(task.done() for task in taking) == BEGINNING and len(asked) == BEGINNING)
+        assert asked == set(wanted[:BEGINNING])
+        away = False
+        await until(lambda: len(upstream.taken) == len(wanted))
+        await asyncio.gather(*taking)

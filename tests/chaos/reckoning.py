@@ -154,6 +154,11 @@ def limited(seconds: float) -> dict[str, int]:
 def summary(books: Books, senders: Senders, sink: Sink) -> dict[str, Any]:
     """What came of a run, in figures."""
     taken = Counter((copy.account, copy.recipient) for copy in books.taken)
+    mailbox = {
+        "Sent copies owed": len(books.owed),
+        "Sent copies in the mailbox": len(books.filed),
+        "recipients of whom a report came": len(books.bounced),
+    }
     return {
         "mails handed over": len(books.handed),
         "answers": dict(Counter(answer.value for mail in books.handed for answer in mail.answers)),
@@ -167,9 +172,7 @@ def summary(books: Books, senders: Senders, sink: Sink) -> dict[str, Any]:
         "most of the limited account in a minute": f"{fullest(books, LIMITED)} of {PER_MINUTE}",
         "events": len(books.events),
         "of them posted": len(books.posted & books.events),
-        "Sent copies owed": len(books.owed),
-        "Sent copies in the mailbox": len(books.filed),
-        "recipients of whom a report came": len(books.bounced),
+        **(mailbox if books.owed else {}),
     }
 
 

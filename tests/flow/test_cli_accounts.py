@@ -192,6 +192,10 @@ def test_a_password_file_that_cannot_be_read_is_named(postferry: Postferry, tmp_
         assert f"cannot read the password from {file}: {reason}" in refused.err
 
 
+def _waits(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith(("S", "Z"))
+
+
 def at_a_terminal(environ: dict[str, str], tmp_path: Path, key: bytes) -> tuple[int, str]:
     """The command at a terminal of its own, where somebody presses this key when the password is asked for."""
     keyboard, screen = os.openpty()
@@ -202,6 +206,8 @@ def at_a_terminal(environ: dict[str, str], tmp_path: Path, key: bytes) -> tuple[
     try:
         while b"(empty for none): " not in shown:
             shown += os.read(keyboard, 1000)
+        while not _waits(command.pid):  # a signal in the instant before Python's read is not heard until the next
+            pass
         os.write(keyboard, key)
         code = command.wait(10)
         os.set_blocking(keyboard, False)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -201,7 +202,13 @@ def at_a_terminal(environ: dict[str, str], tmp_path: Path, key: bytes) -> tuple[
     keyboard, screen = os.openpty()
     shell = ("sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1', os.ttyname(screen))
     argv = (sys.executable, "-P", "-m", "relay", "account", "add", "shop", *HOST, "--smtp-user", "shop")
-    command = subprocess.Popen([*shell, *argv], cwd=tmp_path, env={**os.environ, **environ}, start_new_session=True)
+    command = subprocess.Popen(
+        [*shell, *argv],
+        cwd=tmp_path,
+        env={**os.environ, **environ},
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
+    )
     shown = b""
     try:
         while b"(empty for none): " not in shown:

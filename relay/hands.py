@@ -65,19 +65,28 @@ class Hands:
 
     async def begin(self, lease: int) -> Hand | None:
         """The lease, if it is ours to work on. While PostgreSQL is away it waits, and others may begin it meanwhile."""
+        told = False
+        while not self.stopping:
+            try:
+                return await self._begin(lease)
+            except StoreAway as error:
+                if not told:
+                    log.error("lease %s cannot be worked on yet: %s", lease, error, extra={"lease": lease})
+            told = True
+            await self.pause(AGAIN)
+        return None
+
+    async def _begin(self, lease: int) -> Hand | None:
         asked = self._clock()
         started = None
         try:
             async with db.connection(self._pool) as conn:
                 started = await leases.start(conn, lease, seconds=self._settings.lease_seconds)
                 account, obstacle = await self._account(conn, started.account) if started else (None, "")
-        except StoreAway as error:
-            log.error("lease %s cannot be worked on: %s", lease, error, extra={"lease": lease})
+        except StoreAway:
             if started is not None:
                 await self._release(lease)
-                return None
-            await self._back()
-            return None if self.stopping else await self.begin(lease)
+            raise
         if started is None or account is None:
             metrics.LEASES.labels("lost").inc()
             return None
@@ -141,16 +150,6 @@ class Hands:
         except VaultError as error:
             return await accounts.get(conn, None, id), str(error)
         return account, NO_UPSTREAM if account and account.upstream is None else ""
-
-    async def _back(self) -> None:
-        """Waits until PostgreSQL is there again."""
-        while not self.stopping:
-            try:
-                await db.ping(self._pool)
-            except StoreAway:
-                await self.pause(AGAIN)
-            else:
-                return
 
     async def _release(self, lease: int) -> int:
         """Ends the lease, waiting for PostgreSQL as long as it takes: one that expires would leave a doubt."""

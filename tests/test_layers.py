@@ -45,6 +45,8 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "aiohttp": ("api", "relay.net.http", "relay.net.exchange"),
     "aiosmtpd": ("relay.ingress", "relay.smtpd"),
     "aiosmtplib": ("relay.net.smtp",),
+    "backports": ("relay.core.packing",),
+    "compression": ("relay.core.packing",),  # of the standard library, from Python 3.14 on
     "cryptography": ("relay.core",),
     "dramatiq": ("workers",),
     "idna": ("relay.core.address",),

@@ -34,6 +34,8 @@ _FOREIGN = b"x-ee-"  # a sender made for EmailEngine: the rest of the name means
 _WANTED = frozenset((b"from", b"sender", b"to", b"cc", b"subject", b"message-id", b"date", b"mime-version"))
 
 _BARE = "550 5.6.11"
+_BARE_LF = re.compile(rb"\n(?<!\r\n)")  # a search for one byte and a look behind it: half the time of counting CRLF
+_BARE_CR = re.compile(rb"\r(?!\n)")
 
 _FIELD = re.compile(rb"^([!-9;-~]++)[ \t]*+:([^\n]*+\n(?:[ \t][^\n]*+\n)*+)", re.MULTILINE)
 _LEAD = re.compile(rb"(?:>?From [^\n]*\n)?(?:[ \t][^\n]*\n)*")
@@ -76,12 +78,11 @@ def addressed(raw: bytes) -> list[str]:
 
 def _judge(raw: bytes) -> None:
     """Bytes that servers read in different ways are refused before anything is computed (SMTP smuggling)."""
-    ends = raw.count(b"\r\n")
-    if raw.count(b"\n") != ends:
+    if _BARE_LF.search(raw):
         raise Refused(
             "The message has a line feed without a carriage return before it; end lines with CRLF", smtp=_BARE
         )
-    if raw.count(b"\r") != ends:
+    if _BARE_CR.search(raw):
         raise Refused("The message has a carriage return without a line feed after it; end lines with CRLF", smtp=_BARE)
     if b"\0" in raw:
         raise Refused("The message has a NUL byte in it; send it base64-encoded", smtp=_BARE)

@@ -26,6 +26,7 @@ class Content:
     def __init__(self, most: int) -> None:
         self._most, self._most_sent = most, most + most // 3 + len(b".\r\n")
         self._kept = bytearray(b"\r\n")  # the line end of DATA itself: an empty message is a dot alone
+        self._dotted = False  # some line begins with a dot, in some server's eyes
         self.received = 0
 
     def feed(self, chunk: bytes) -> bytes | None:
@@ -41,6 +42,7 @@ class Content:
         rest = bytes(self._kept[end + len(END) :])
         self.received -= len(rest)
         del self._kept[end + 2 :]
+        self._dotted = DOT.search(self._kept) is not None
         return rest
 
     @property
@@ -69,10 +71,10 @@ class Content:
     @property
     def holds_false_end(self) -> bool:
         """Another server would have seen an end in it. That takes a bare CR, LF or NUL: no good mail does it."""
-        return LOOKALIKE.search(self._kept) is not None
+        return self._dotted and LOOKALIKE.search(self._kept) is not None
 
     def message(self) -> bytes:
         """The content without dot-stuffing (RFC 5321, section 4.5.2). It can be had once: nothing is kept here."""
-        content = self._kept.replace(b"\r\n.", b"\r\n") if DOT.search(self._kept) else self._kept
+        content = self._kept.replace(b"\r\n.", b"\r\n") if self._dotted else self._kept
         self._kept = bytearray()
         return bytes(memoryview(content)[2:])

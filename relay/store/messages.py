@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
@@ -10,7 +11,7 @@ from uuid import UUID
 
 import psycopg
 
-from relay.core import splice
+from relay.core import packing, splice
 from relay.core.errors import Conflict, Refused
 from relay.core.model import Accepted, Prepared
 from relay.core.suppression import AllSuppressed
@@ -18,6 +19,7 @@ from relay.store import skipped
 from relay.store.db import Connection
 
 IDEMPOTENCY = timedelta(hours=24)
+LARGE = 256 * 1024  # bytes of content: to pack more takes about a millisecond
 
 # One statement, so that a group of submissions is one round trip and one commit. Where an account is gone it divides by
 # zero, and stores nothing.
@@ -34,7 +36,7 @@ with m as (
       as t(id, account, ingress, message_id, sender, subject, size, priority, splice, smtputf8, eightbit, bcc, options,
            email_type, reference_type, reference_id, send_at)
 ), b as (
-    insert into bodies (message_id, content) select * from unnest(%b::uuid[], %b::bytea[])
+    insert into bodies (message_id, packed) select * from unnest(%b::uuid[], %b::bytea[])
 ), d as (
     insert into deliveries (message_id, account_id, recipient, name, ready, priority, max_attempts, due_at, expires_at)
     select message, account, recipient, name, coalesce(send_at <= now(), true), priority, max_attempts,
@@ -145,7 +147,9 @@ async def _write(conn: Connection, batch: Sequence[Prepared], attempts: int, lif
         [item.options.reference_id for item in batch],
         [item.send_at for item in batch],
     )
-    bodies = ([item.id for item in batch], [item.content for item in batch])
+    contents = [item.content for item in batch]
+    packed = packing.pack(contents) if _quick(contents) else await asyncio.to_thread(packing.pack, contents)
+    bodies = ([item.id for item in batch], packed)
     each = [(item, to) for item in batch for to in skipped.others(item)]
     rows = (
         [item.id for item, _ in each],
@@ -256,9 +260,19 @@ async def answers(conn: Connection, message: UUID) -> bool | None:
 async def bodies(conn: Connection, messages: Iterable[UUID]) -> dict[UUID, bytes]:
     """The content of each message that is still kept."""
     cursor = await conn.execute(
-        "select message_id, content from bodies where message_id = any(%s)", (list(messages),), binary=True
+        "select message_id, content, packed from bodies where message_id = any(%s)", (list(messages),), binary=True
     )
-    return {row[0]: row[1] for row in await cursor.fetchall()}
+    rows = await cursor.fetchall()
+    found = {message: content for message, content, packed in rows if packed is None}
+    frames = {message: packed for message, _, packed in rows if packed is not None}
+    packed = list(frames.values())
+    contents = packing.unpack(packed) if _quick(packed) else await asyncio.to_thread(packing.unpack, packed)
+    return found | dict(zip(frames, contents, strict=True))
+
+
+def _quick(given: list[bytes]) -> bool:
+    """Whether others need not go on meanwhile."""
+    return sum(map(len, given)) <= LARGE
 
 
 async def forget_keys(conn: Connection) -> int:

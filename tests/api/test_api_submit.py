@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 
 from relay import metrics
-from relay.store import db
+from relay.store import db, messages
 from tests.api.client import Client
 
 ADA = {"name": "Ada", "address": "ada@example.com"}
@@ -24,13 +24,11 @@ SUBMIT = "/v1/account/shop/submit"
 async def stored(pool: db.Pool, queue_id: str) -> dict[str, Any]:
     """The message's row with its body."""
     async with db.connection(pool) as conn:
-        cursor = await conn.execute(
-            "select to_jsonb(m), content from messages m join bodies b on b.message_id = m.id where m.id = %s",
-            (UUID(queue_id),),
-        )
+        cursor = await conn.execute("select to_jsonb(m) from messages m where id = %s", (UUID(queue_id),))
         row = await cursor.fetchone()
+        bodies = await messages.bodies(conn, [UUID(queue_id)])
     assert row is not None
-    return {**row[0], "content": bytes(row[1])}
+    return {**row[0], "content": bodies[UUID(queue_id)]}
 
 
 async def recipients(pool: db.Pool, queue_id: str) -> list[tuple[str, ...]]:

@@ -19,7 +19,7 @@ from relay.core.model import Opener, Splice
 from relay.core.notice import OPENED, UNOPENED
 from relay.core.vault import Vault
 from relay.settings import Settings
-from relay.store import db
+from relay.store import db, messages
 from tests.fakes.upstream import Upstream
 from tests.stack import Stack, until
 from tests.store.mail import prepared, stored
@@ -73,10 +73,10 @@ class Bench:
 
     async def queued(self) -> list[EmailMessage]:
         """Notices that are stored as mail, as upstream will get them."""
-        found = await self.rows(
-            "select content from messages m join bodies b on b.message_id = m.id where ingress = 'notice' order by m.id"
-        )
-        return [read(row[0]) for row in found]
+        ids = [row[0] for row in await self.rows("select id from messages where ingress = 'notice' order by id")]
+        async with db.connection(self.pool) as conn:
+            found = await messages.bodies(conn, ids)
+        return [read(found[message]) for message in ids]
 
 
 def read(content: bytes) -> EmailMessage:

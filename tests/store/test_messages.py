@@ -48,6 +48,27 @@ async def test_content_of_any_bytes_comes_back_as_it_went(pool: db.Pool) -> None
         assert (await messages.bodies(conn, [item.id]))[item.id] == content
 
 
+async def test_bodies_of_before_are_read_as_they_are_beside_packed_ones(pool: db.Pool) -> None:
+    old, new = prepared(content=b"Subject: old\r\n\r\nold\r\n"), prepared(content=b"Subject: new\r\n\r\nnew\r\n")
+    async with db.connection(pool) as conn:
+        await stored(conn, old, new)
+        await conn.execute(
+            "update bodies set content = %s, packed = null where message_id = %s", (old.content, old.id), binary=True
+        )
+        assert await messages.bodies(conn, [old.id, new.id]) == {old.id: old.content, new.id: new.content}
+
+
+async def test_a_body_takes_less_room_than_it_has(pool: db.Pool) -> None:
+    """And nothing of it is where a role of before would look: it would send what it cannot read."""
+    item = prepared(content=b"Subject: long\r\n\r\n" + b"The same again and again.\r\n" * 400)
+    async with db.connection(pool) as conn:
+        await stored(conn, item)
+        row = await (await conn.execute("select content, length(packed) from bodies")).fetchone()
+    assert row is not None
+    assert row[0] is None
+    assert row[1] < len(item.content) / 10
+
+
 @pytest.mark.parametrize("subject", ["nul \x00 inside", "half a character \ud800"])
 async def test_what_cannot_be_stored_costs_its_own_sender_alone(pool: db.Pool, subject: str) -> None:
     good, bad = prepared(), prepared(subject=subject)

@@ -1,0 +1,23 @@
+"""Content as it is stored: a Zstandard frame (RFC 8878). Less to write, to log, to fetch, to back up and to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+try:
+    from compression import zstd  # type: ignore[import-not-found, unused-ignore]
+except ImportError:  # Python before 3.14
+    from backports import zstd
+
+LEVEL = 1  # takes a third off attachments and more than half off text; higher ones cost more than they save
+
+
+def pack(contents: Iterable[bytes]) -> list[bytes]:
+    """Each as it is stored. Some 400 MB/s, without the interpreter's lock."""
+    packer = zstd.ZstdCompressor(LEVEL)  # one for all: to make it costs as much as to pack 4 KB
+    return [packer.compress(content, zstd.ZstdCompressor.FLUSH_FRAME) for content in contents]
+
+
+def unpack(packed: Iterable[bytes]) -> list[bytes]:
+    """What `pack` was given."""
+    return [zstd.decompress(frame) for frame in packed]

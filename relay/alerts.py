@@ -166,6 +166,9 @@ async def _often(work: Callable[[], Awaitable[bool | None]], seconds: float, sto
             metrics.STORE_ERRORS.inc()
             _log.warning("alerts wait for PostgreSQL: %s", error)
             await _until(stopping, AGAIN)
+        except Exception:  # the webhooks of this role must not end with it
+            _log.exception("alerts are put off by a fault of ours")
+            await _until(stopping, seconds)
 
 
 async def _until(event: asyncio.Event, seconds: float) -> None:

@@ -94,9 +94,11 @@ class Copier:
         """Claims of what is in hand; one that is lost shows when it is settled."""
         while True:
             await asyncio.sleep(RENEW)
-            with suppress(StoreAway):
+            try:
                 async with db.connection(self._pool) as conn:
                     await sentcopies.renew(conn, self._held, CLAIM)
+            except Exception as error:  # whatever it is: the next may come through, and without one all is in two hands
+                log.warning("claims of Sent copies could not be renewed: %s", error)
 
     async def _carefully(self, account: str, owed: Sequence[Owed]) -> None:
         """What goes wrong on our side is tried again when the claim has ended."""

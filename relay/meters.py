@@ -6,9 +6,12 @@ the folder once, first thing, and all its metrics land there.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import struct
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 PREFIX = "postferry_"
+DEAD = 0  # is nobody's process id: what all who died have counted
 
 _lock = threading.RLock()
 _me = os.getpid()
@@ -141,7 +145,8 @@ def join(folder: Path | None) -> None:
         os.environ[FOLDER] = str(folder.absolute())  # the children's too
     path = Path(os.environ[FOLDER])
     path.mkdir(parents=True, exist_ok=True)
-    bury(path)
+    with settled(path):
+        pass
     from prometheus_client import values
 
     # The library chooses at its own import; choose again, in case someone imported it before us. It asks whose process
@@ -161,21 +166,48 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
-def bury(folder: Path) -> None:
-    """Forget the gauges of processes that died; their counters too once nobody of their time is alive.
+@contextmanager
+def settled(folder: Path) -> Iterator[None]:
+    """The folder with its dead buried. Others who read or bury wait: what is half buried would count twice."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        _bury(folder)
+        yield
+    finally:
+        os.close(held)
 
-    Counters of the dead stay while others live: a sum that shrinks would read as a burst.
+
+def _bury(folder: Path) -> None:
+    """Forget the gauges of processes that died; what they counted too once nobody of their time is alive.
+
+    Until then it stays, since a sum that shrinks would read as a burst: that of all the dead together, for a process
+    that dies again and again would fill the folder.
     """
-    files = [(path, _pid(path)) for path in folder.glob("*.db")]
-    dead = [path for path, pid in files if not _alive(pid)]
+    files = list(folder.glob("*.db"))
+    dead = [path for path in files if not _alive(_pid(path))]
     for path in dead:
-        if len(dead) == len(files) or path.name.startswith("gauge_live"):
-            path.unlink(missing_ok=True)
+        if len(dead) < len(files):
+            if _pid(path) == DEAD:
+                continue
+            if not path.name.startswith("gauge_live"):
+                _add_up(path, path.with_name(f"{path.stem.rpartition('_')[0]}_{DEAD}.db"))
+        path.unlink(missing_ok=True)
+
+
+def _add_up(path: Path, whole: Path) -> None:
+    from prometheus_client.mmap_dict import MmapedDict
+
+    sums = MmapedDict(str(whole))  # type: ignore[no-untyped-call]
+    with suppress(struct.error, RuntimeError):  # it died before there was anything in it
+        for key, value, *_ in MmapedDict.read_all_values_from_file(str(path)):  # type: ignore[no-untyped-call]
+            sums.write_value(key, sums.read_value(key)[0] + value, 0.0)  # type: ignore[no-untyped-call]
+    sums.close()  # type: ignore[no-untyped-call]
 
 
 def _pid(path: Path) -> int:
     digits = path.stem.rpartition("_")[2]
-    return int(digits) if digits.isdigit() else 0
+    return int(digits) if digits.isdigit() else DEAD
 
 
 def _alive(pid: int) -> bool:

@@ -35,9 +35,9 @@ def page(samples: Iterable[Sample] = ()) -> bytes:
     shown.register(_Shown([*samples, *_host(Path(folder) if folder else None)]))
     if folder is None:
         return generate_latest(shown) + generate_latest(meters.registry())
-    meters.bury(Path(folder))
-    multiprocess.MultiProcessCollector(shown, path=folder)  # type: ignore[no-untyped-call]
-    return generate_latest(shown)
+    with meters.settled(Path(folder)):
+        multiprocess.MultiProcessCollector(shown, path=folder)  # type: ignore[no-untyped-call]
+        return generate_latest(shown)
 
 
 def disks(places: Mapping[str, Path]) -> list[Sample]:

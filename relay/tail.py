@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -32,10 +33,15 @@ class Tail:
             yield f"... and {len(lines) - MOST_LINES} more in {self.path}"
 
     def turn(self) -> None:
-        """Keeps the log from growing for ever: one old file, one new. The role's descriptor appends, so it goes on."""
+        """Keeps the log from growing for ever: one old file, one new. The role's descriptor appends, so it goes on.
+
+        On a full disk what is old is lost: neither the log nor whoever looks at it may keep mail from going on.
+        """
         if self._at > LARGEST:
-            shutil.copyfile(self.path, self.path.with_suffix(".log.old"))
-            os.truncate(self.path, 0)
+            with suppress(OSError):
+                shutil.copyfile(self.path, self.path.with_suffix(".log.old"))
+            with suppress(OSError):
+                os.truncate(self.path, 0)
             self._at = 0
 
     def _fresh(self) -> bytes:

@@ -17,6 +17,7 @@ from relay.core import webhook
 from relay.core.endpoint import Wanted
 from relay.core.vault import Vault, VaultError
 from relay.store.db import Connection
+from relay.store.postings import WAITS
 
 COLUMNS = (
     "id, account_id as account, url, events, description, headers, secret, managed, state::text, reason, failures,"
@@ -152,10 +153,9 @@ async def change(
             "off": OFF,
         },
     )
-    if again:  # without tries and not due is what is posted just now: it must not go twice
+    if again:
         await conn.execute(
-            "update postings set due_at = now(), attempts = 0"
-            " where endpoint_id = %s and state = 'pending' and due_at > now() and attempts > 0",
+            f"update postings p set due_at = now(), attempts = 0 where p.endpoint_id = %s and {WAITS}".encode(),  # noqa: S608
             (old.id,),
         )
 

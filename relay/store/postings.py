@@ -18,6 +18,9 @@ from relay.store.db import Connection
 
 LOOK = 500  # endpoints that one claim goes through, one index probe each
 
+# What begins anew at once has to be none of these: what is due goes anyway, and what is in flight would go twice.
+WAITS = "(p.state = 'pending' and p.due_at > now() and p.due_at is distinct from p.claimed_until)"
+
 
 @dataclass(frozen=True, slots=True)
 class Posting:
@@ -105,7 +108,8 @@ with recursive turn as (
     delete from postings where id = any(array(
         select id from chosen where not exists (select from events where events.id = chosen.event_id)))
 ), claimed as (
-    update postings p set due_at = clock_timestamp() + %(seconds)s * interval '1 second'
+    update postings p set due_at = now() + %(seconds)s * interval '1 second',
+        claimed_until = now() + %(seconds)s * interval '1 second'
     from chosen c join events e on e.id = c.event_id where p.id = c.id
     returning p.id, p.endpoint_id, p.event_id, p.attempts, p.due_at, c.failures, e.account_id, e.type, e.at, e.data
 )

@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 from relay.core.model import EventType
 from relay.store.db import Connection
 from relay.store.endpoints import Endpoint
+from relay.store.postings import WAITS
 from relay.store.postlog import LOOK, TRIES, Filter, LogKey
 
 EventKey = tuple[str, datetime, int]
@@ -44,15 +45,15 @@ TRIMMED = f"""trimmed as (
                 select id from posts where posting_id = revived.id order by id desc offset {TRIES}) l)
     )"""  # noqa: S608 - the text is ours
 
-# What was posted before begins anew where it stands in the log; what was not is posted now. What waits for its first
-# try is left alone, and counts as nothing. `+ 0`: found by event, never among all that the endpoint ever had.
+# What was posted before begins anew where it stands in the log; what was not is posted now. What is due, or in flight,
+# is left alone, and counts as nothing. `+ 0`: found by event, never among all that the endpoint ever had.
 AGAIN = f"""
     had as materialized (
-        select p.id, p.event_id, p.state = 'pending' and p.attempts = 0 as fresh from postings p
+        select p.id, p.event_id from postings p
         where p.event_id = any(array(select id from chosen)) and p.endpoint_id + 0 = %(endpoint)s
     ), revived as (
-        update postings set state = 'pending', attempts = 0, due_at = now(), finished_at = null
-        where id = any(array(select id from had where not fresh)) returning id
+        update postings p set state = 'pending', attempts = 0, due_at = now(), finished_at = null
+        where p.id = any(array(select id from had)) and (p.state <> 'pending' or {WAITS}) returning p.id
     ), {TRIMMED}, made as (
         insert into postings (endpoint_id, event_id, account_id)
         select %(endpoint)s, c.id, c.account_id from chosen c where c.id not in (select event_id from had)

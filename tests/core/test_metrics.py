@@ -92,9 +92,29 @@ def test_a_folder_of_the_dead_is_emptied(tmp_path: Path) -> None:
     run("metrics.REDIS_ERRORS.inc()", tmp_path)
     assert list(tmp_path.glob("*.db"))
 
-    meters.bury(tmp_path)
+    with meters.settled(tmp_path):
+        assert not list(tmp_path.glob("*.db"))
 
-    assert not list(tmp_path.glob("*.db"))
+
+def test_a_process_that_dies_again_and_again_leaves_one_sum(tmp_path: Path) -> None:
+    """And another one that died before it had written anything keeps nobody from the rest."""
+    shown = run(
+        "import os\nfrom pathlib import Path\n"
+        "metrics.REDIS_ERRORS.inc()\n"
+        "for _ in range(5):\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        metrics.REDIS_ERRORS.inc(); metrics.COMMIT_SIZE.labels('accept').observe(3); os._exit(0)\n"
+        "    os.waitpid(child, 0)\n"
+        "    scrape.page()\n"
+        "Path(os.environ['PROMETHEUS_MULTIPROC_DIR'], 'counter_999999999.db').touch()" + SHOW,
+        tmp_path,
+    )
+
+    assert "postferry_redis_errors_total 6.0" in shown
+    assert 'postferry_commit_size_count{kind="accept"} 5.0' in shown
+    assert len(list(tmp_path.glob("counter_*.db"))) == 2
+    assert len(list(tmp_path.glob("histogram_*.db"))) == 1
 
 
 def test_accounts_past_the_bound_are_other() -> None:

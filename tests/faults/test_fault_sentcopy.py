@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -9,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from relay import copies
 from relay.core import copytext
 from relay.settings import Settings
-from relay.store import db
+from relay.store import db, sentcopies
 from tests.copying import Desk, message, theirs
 from tests.fakes.mailbox import MailboxServer
 from tests.fakes.mailstore import (
@@ -634,3 +636,22 @@ async def test_a_copy_that_meets_a_fault_of_ours_keeps_no_others_waiting(
         assert len(server.mails("Sent")) == 3
         ((tries, error),) = await desk.rows("select tries, error from sent_copies where state <> 'done'")
     assert (tries, "fault of ours" in error) == (1, True)
+
+
+async def test_claims_are_renewed_again_after_a_fault_of_ours(
+    pool: db.Pool, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else a copy that takes long is soon in two hands."""
+    faults, again, renew = [KeyError("boom")], asyncio.Event(), sentcopies.renew
+
+    async def faulty(*given: Any) -> None:
+        if faults:
+            raise faults.pop()
+        again.set()
+        await renew(*given)
+
+    monkeypatch.setattr(sentcopies, "renew", faulty)
+    monkeypatch.setattr(copies, "RENEW", 0.01)
+    async with at_work(MailboxServer(), pool, settings) as (_, desk), desk.working():
+        await asyncio.wait_for(again.wait(), 20)
+    assert "could not be renewed" in caplog.text

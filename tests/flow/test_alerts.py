@@ -19,7 +19,7 @@ from relay.core.model import Opener, Splice
 from relay.core.notice import OPENED, UNOPENED
 from relay.core.vault import Vault
 from relay.settings import Settings
-from relay.store import db, messages
+from relay.store import db, messages, notices
 from tests.fakes.upstream import Upstream
 from tests.stack import Stack, until
 from tests.store.mail import prepared, stored
@@ -232,6 +232,28 @@ async def test_many_are_sent_together(bench: Bench) -> None:
     assert [await bench.alerts.send() for _ in range(4)] == [True, True, True, False]
     assert await bench.waiting() == []
     assert len(await bench.queued()) == 1
+
+
+@pytest.mark.parametrize("step", ["claim", "remind"])
+async def test_a_fault_of_ours_puts_alerts_off_and_no_more(
+    bench: Bench, step: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They run in the role that posts webhooks, which must not end with them."""
+    faults, again, work = [KeyError("boom")], asyncio.Event(), getattr(notices, step)
+
+    async def faulty(*given: Any, **more: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        again.set()
+        return await work(*given, **more)
+
+    monkeypatch.setattr(notices, step, faulty)
+    stopping = asyncio.Event()
+    running = asyncio.create_task(bench.alerts.run(stopping))
+    await asyncio.wait_for(again.wait(), 20)
+    stopping.set()
+    await running
+    assert "put off by a fault of ours" in caplog.text
 
 
 # -- Day by day --------------------------------------------------------------------------------------------------

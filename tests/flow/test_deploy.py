@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy import env_example
-from relay import commands, settings
+from relay import commands, role, settings
 
 ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"
@@ -46,6 +46,11 @@ def test_the_procfile_and_the_target_have_every_role() -> None:
     roles = {"smtp", "api", "worker", "scheduler", "notify", "mailbox"}
     assert {line.split(":")[0] for line in (ROOT / "Procfile").read_text().splitlines()} == roles
     assert set(re.findall(r"postferry@(\w+)", (DEPLOY / "systemd/postferry.target").read_text())) == roles
+
+
+@pytest.mark.parametrize("unit", sorted(DEPLOY.glob("systemd/*.service")), ids=lambda path: path.name)
+def test_a_unit_is_not_started_for_ever_with_settings_that_are_wrong(unit: Path) -> None:
+    assert f"\nRestartPreventExitStatus={role.CONFIG}\n" in unit.read_text()
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)

@@ -207,3 +207,21 @@ async def test_an_account_that_goes_meanwhile_is_no_fault(bench: Bench, told: An
 
 async def seen(bench: Bench, state: tuple[bool | None, bool | None]) -> bool:
     return await bench.state() == state
+
+
+async def test_a_fault_of_ours_puts_verifications_off_and_no_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They run in the role that posts webhooks, which must not end with them."""
+    faults, again, claim = [KeyError("boom")], asyncio.Event(), verifications.claim
+
+    async def faulty(*given: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        again.set()
+        return await claim(*given)
+
+    monkeypatch.setattr(verifications, "claim", faulty)
+    async with bench.running():
+        await asyncio.wait_for(again.wait(), 20)
+    assert "put off by a fault of ours" in caplog.text

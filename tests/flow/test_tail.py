@@ -106,3 +106,18 @@ def test_last_words_of_an_earlier_run_are_left_out(log: Path) -> None:
 
 def test_no_log_has_no_last_words(log: Path) -> None:
     assert last_words(log) == []
+
+
+def test_what_cannot_be_kept_of_a_large_log_is_lost_and_nothing_more(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`postferry up` follows it: a full disk, here a folder in the old log's place, must not end what is run."""
+    monkeypatch.setattr(tail, "LARGEST", 10)
+    follower = Tail(log)
+    write(log, line("error"))
+    log.with_suffix(".log.old").mkdir()
+    assert len(list(follower.news())) == 1
+    follower.turn()
+    assert log.stat().st_size == 0
+    write(log, line("error"))
+    assert len(list(follower.news())) == 1

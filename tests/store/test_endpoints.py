@@ -160,16 +160,38 @@ async def test_enabled_again_it_begins_anew_and_what_waits_goes_at_once(conn: Co
     assert [row[2:] for row in await postings(conn)] == [("pending", 0, True)]
 
 
-async def test_what_is_posted_for_the_first_time_just_now_is_not_posted_beside_it(conn: Connection) -> None:
-    """Given a posting in flight, when its endpoint is enabled anew, then nobody else may claim it."""
+@pytest.mark.parametrize("how", ["enabled anew", "by name", "of a time"])
+@pytest.mark.parametrize("tries", [0, 1])
+async def test_what_is_in_flight_is_not_posted_beside_it(conn: Connection, tries: int, how: str) -> None:
+    """Given a posting in flight, when its endpoint is enabled anew or it is replayed, then nobody else may claim it."""
     one = await made(conn)
-    await told(conn, "a")
+    event = await told(conn, "a")
+    await conn.execute("update postings set attempts = %s", (tries,))
     claim = partial(queue.claim, conn, after=0, most=9, each=9, share=9, busy={}, seconds=30)
     (posting,) = (await claim()).postings
-    await endpoints.change(conn, VAULT, one, Wanted(URL), headers=False, afresh=True)
+    if how == "enabled anew":
+        await endpoints.change(conn, VAULT, one, Wanted(URL), headers=False, afresh=True)
+    elif how == "by name":
+        assert await replays.named(conn, one, [event]) == 0
+    else:
+        assert await replays.between(conn, one, (), *SPAN, None) == (0, None)
 
     assert (await claim()).postings == []
     assert await queue.give_back(conn, [posting]) == 1
+
+
+@pytest.mark.parametrize("how", ["enabled anew", "by name"])
+async def test_what_waits_for_a_retry_goes_at_once(conn: Connection, how: str) -> None:
+    one = await made(conn)
+    event = await told(conn, "a")
+    (posting,) = (await queue.claim(conn, after=0, most=9, each=9, share=9, busy={}, seconds=30)).postings
+    await queue.settle(conn, [queue.Tried(posting, URL, 0.1, 500, "500", "", wait=3600)], failing=60)
+    if how == "enabled anew":
+        await endpoints.change(conn, VAULT, one, Wanted(URL), headers=False, afresh=True)
+    else:
+        assert await replays.named(conn, one, [event]) == 1
+
+    assert [row[2:] for row in await postings(conn)] == [("pending", 0, True)]
 
 
 async def test_a_change_of_the_description_forgets_no_failure(conn: Connection) -> None:

@@ -20,6 +20,12 @@ from relay.store import accounts, db
 class Saved(Answer):
     account: str
     state: Literal["new", "existing"]
+    warnings: list[str] | None = Field(
+        default=None, description="What is saved and may surprise: another account has the `email` that was given."
+    )
+
+    def json_bytes(self) -> bytes:
+        return self.__pydantic_serializer__.to_json(self, by_alias=True, exclude_none=True)
 
 
 class Deleted(Answer):
@@ -102,7 +108,16 @@ async def _save(call: Call, id: str, body: Change) -> Saved:
     new = await enrol.save(house.pool, house.vault, house.settings, id, body.given())
     house.directory.forget(id)
     house.waker.wake(id)
-    return Saved(account=id, state="new" if new else "existing")
+    return Saved(account=id, state="new" if new else "existing", warnings=await _warnings(call, id, body))
+
+
+async def _warnings(call: Call, id: str, body: Change) -> list[str] | None:
+    """Whose email was taken; a token for one account is not told of others."""
+    if "email" not in body.model_fields_set or call.token.account is not None:
+        return None
+    async with db.connection(call.house.pool) as conn:
+        shared = await enrol.shared(conn, id)
+    return [shared] if shared else None
 
 
 async def _check_email(call: Call, id: str, email: str | None) -> None:

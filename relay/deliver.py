@@ -44,6 +44,10 @@ FAULT = Verdict(Outcome.DEFERRED, "internal", "A fault of ours, told in the work
 INTERNAL = Reply(451, "4.3.0", "Internal error")
 
 
+def _nothing() -> None:
+    """Nobody waits for it."""
+
+
 class Deliverer:
     """Works on leases: one of each worker process, `worker_leases` at once."""
 
@@ -64,21 +68,25 @@ class Deliverer:
         """Returns once there was room to begin the lease: a hanging upstream holds no thread of the broker's.
 
         And nobody is about to begin others for long: a host that is cut off from PostgreSQL would take them all from
-        the broker, and from hosts that are not.
+        the broker, and from hosts that are not. So would one that is cut off from the world: it has not begun then
+        before its lease has ended.
         """
         await self._room.acquire()
         await self._beginning.acquire()
-        task = asyncio.create_task(self.deliver(lease, self._beginning.release))
+        begun = self._beginning.release
+        ended, begun = (begun, _nothing) if self._trouble.reach.cut else (_nothing, begun)
+        task = asyncio.create_task(self.deliver(lease, begun))
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(lambda task: self._done(task, ended))
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[None], ended: Callable[[], None]) -> None:
         self._tasks.discard(task)
         self._room.release()
+        ended()
         if not task.cancelled() and (error := task.exception()):
             log.error("a lease ended by a fault of ours", exc_info=error)
 
-    async def deliver(self, lease: int, begun: Callable[[], None] = lambda: None) -> None:
+    async def deliver(self, lease: int, begun: Callable[[], None] = _nothing) -> None:
         """Sends what of this lease can be sent now and gives back the rest. A lease that is not ours is left alone.
 
         `begun` is called when it was begun, or could not be.
@@ -105,6 +113,8 @@ class Deliverer:
         if hand.pauses:
             await self._hands.pause(PAUSE)
         await self._hands.end(hand)
+        if self._trouble.reach.cut:  # the next lease has time to go to others
+            await self._hands.pause(PAUSE)
 
     def stop(self) -> None:
         """Begins nothing more: transactions that are under way end, the rest is given back."""
@@ -191,6 +201,8 @@ class Deliverer:
             for row, verdict, result in zip(rows, verdicts, results, strict=True)
         ]
         await self._recorder.record(hand, rows, reports)
+        if not all(result.lost for result in results):
+            self._trouble.reach.reached()
         await self._let_in(hand)
         for verdict, result in zip(verdicts, results, strict=True):
             await self._trouble.heed(hand, verdict, result.reply)
@@ -260,8 +272,13 @@ class Deliverer:
             await self._upstreams.leave(hand.account, connection)
 
     async def _unreachable(self, hand: Hand, rows: Sequence[Leased], error: UpstreamError, seconds: float) -> None:
-        """No connection: the trouble is not these recipients'. One try is spent, and the account or the lease rests."""
+        """No connection: the trouble is not these recipients'. One try is spent, and the account or the lease rests.
+
+        While this host is cut off it is nobody's: all is given back for others, as it was.
+        """
         hand.over = True
+        if await self._trouble.cut_off(hand, error, seconds):
+            return
         verdict = classify(error.reply, error.stage)
         if not verdict.pauses:
             temporary = Verdict(Outcome.DEFERRED, verdict.category, verdict.advice, verdict.wait)

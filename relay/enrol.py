@@ -13,6 +13,8 @@ from relay.core.vault import Vault
 from relay.settings import Settings
 from relay.store import accounts, db, parting, retention
 
+NAMED = 5  # accounts of the same email that are named
+
 
 @functools.cache
 def zones() -> frozenset[str]:
@@ -39,6 +41,19 @@ async def save(pool: db.Pool, vault: Vault, settings: Settings, id: str, given: 
     settings_of.check_id(id)
     async with db.connection(pool) as conn:
         return await accounts.save(conn, vault, id, lambda old: settings_of.change(old, given, rules(settings)))
+
+
+async def shared(conn: db.Connection, id: str) -> str:
+    """What to say of an account whose email another one has too; "" where none has.
+
+    They may: the SMTP ingress then asks for more than the envelope sender.
+    """
+    row = await accounts.find(conn, id)
+    others = [one.id for one in await accounts.by_email(conn, None, row.email) if one.id != id] if row else []
+    if row is None or not others:
+        return ""
+    named = f"account{'s' * (len(others) > 1)} {', '.join(others[:NAMED])}" + ", ..." * (len(others) > NAMED)
+    return f"{row.email} is the email of {named} too: mail from it needs a login or X-Account now, else it is refused"
 
 
 async def delete(pool: db.Pool, id: str) -> bool:

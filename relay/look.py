@@ -8,36 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from relay import bounces, metrics
-from relay.core import bounce, complaint, letter, report, watching
+from relay import bounces, legible, metrics
+from relay.core import bounce, complaint, report, watching
 from relay.core.bounce import Reported
 from relay.core.errors import StoreAway
 from relay.core.place import Place, spell
 from relay.core.report import Kind
 from relay.core.watching import STEP, Folders, Seen
+from relay.legible import LONGEST, Legible
 from relay.net.imap import Brief, Mailbox, MailboxError, Selected, Status
 from relay.store import db, mailboxes
 from relay.store.bounces import Early
 from relay.store.mailboxes import Due
 
 T = TypeVar("T")
-Fetch = Callable[[list[int]], Awaitable[dict[int, T]]]
-"""Asks something of these mails."""
 
-Unread = dict[int, MailboxError]
-"""Mail that the server refuses to show."""
-
-LONGEST = 60.0  # s after which a look is over, at the next mail; then others have their turn
 EARLY = 10.0  # s that a report waits for the record of what it is about
 AGAIN = 0.5  # s between two looks for it
 READERS = 2  # threads that read reports
-PATIENCE = 3  # looks in a row that fail before mail which the server cannot read is passed over
 
 log = logging.getLogger("postferry.watch")
 
@@ -65,16 +59,20 @@ class Look:
 
     pool: db.Pool
     reader: Reader
-    mailbox: Mailbox
+    legible: Legible
     due: Due
     folders: Folders
     listed: bool = False  # its folders were asked for
-    begun: float = 0.0
     mails: int = 0  # that were read
+
+    @property
+    def mailbox(self) -> Mailbox:
+        return self.legible.mailbox
 
     async def whole(self) -> bool:
         """Looks at every folder, for a while. True: there is more. Raises MailboxError, StoreAway and Lost."""
-        self.begun, self.mails = _clock(), 0
+        self.legible.begin()
+        self.mails = 0
         if not (self.due.listed or self.listed):
             await self._list()
         return any([await self._tried(path) for path in self.folders])
@@ -93,7 +91,7 @@ class Look:
     @property
     def ago(self) -> float:
         """Seconds since it began."""
-        return _clock() - self.begun
+        return self.legible.ago
 
     def knows(self, selected: Selected) -> bool:
         """There is nothing in the folder that was not looked at."""
@@ -124,7 +122,7 @@ class Look:
             if not seen.left:
                 self.folders[path] = seen
                 return False
-        selected = await self.mailbox.select(path, readonly=True)
+        selected = await self.legible.select(path)
         seen = watching.news(before, selected.uidvalidity, selected.uidnext)
         for step in range(watching.STEPS):
             if not seen.left or (step and self.ago >= LONGEST):
@@ -147,15 +145,20 @@ class Look:
 
     async def _step(self, path: str, seen: Seen) -> Seen:
         """The newest of what is left, the newest mail first; stored or not, `folders` tells how far it is."""
-        uids, start = await self._newest(seen)
-        headers = await self._fetched(path, uids, lambda some: self.mailbox.headers(some, watching.FIELDS))
-        for uid, brief in await self._candidates(path, headers, young=seen.back):
-            if self.mails and self.ago >= LONGEST:
-                start = uid + 1
-                break
-            await self._mail(Place(path, seen.uidvalidity, uid), brief.date)
-            if not seen.back:
-                self.folders[path] = seen.after(uid)
+        now = seen
+        try:
+            uids, start = await self._newest(seen)
+            for uid, brief in await self._candidates(uids, seen):
+                if self.mails and self.ago >= LONGEST:
+                    start = uid + 1
+                    break
+                await self._mail(Place(path, seen.uidvalidity, uid), brief.date, stuck=now.stuck)
+                if not seen.back:
+                    self.folders[path] = now = seen.after(uid)
+        except MailboxError as fault:
+            if fault.step == "fetch":
+                self.folders[path] = now.stumbled()
+            raise
         self.folders[path] = after = seen.after(start)
         return after
 
@@ -173,22 +176,23 @@ class Look:
                 return uids, _down_to(start, uids)
             width *= watching.WIDER
 
-    async def _candidates(self, path: str, headers: Mapping[int, bytes], *, young: bool) -> list[tuple[int, Brief]]:
-        """What may be reports, the newest first; the `young` alone, if so asked. What is gone meanwhile is left out."""
+    async def _candidates(self, uids: list[int], seen: Seen) -> list[tuple[int, Brief]]:
+        """What may be reports, the newest first; of a folder new to us the young alone. What is gone is left out."""
+        headers = await self.legible.fetched(uids, _headers, stuck=seen.stuck)
         found = await self.reader.run(lambda: [uid for uid, one in headers.items() if watching.candidate(one)])
-        briefs = await self._fetched(path, found, self.mailbox.briefs)
+        briefs = await self.legible.fetched(found, Mailbox.briefs, stuck=seen.stuck)
         since = datetime.now(UTC) - watching.LOOK_BACK
         return sorted(
-            ((uid, brief) for uid, brief in briefs.items() if not young or brief.date >= since), reverse=True, key=_uid
+            ((uid, brief) for uid, brief in briefs.items() if not seen.back or brief.date >= since),
+            reverse=True,
+            key=_uid,
         )
 
-    async def _mail(self, place: Place, date: datetime) -> None:
+    async def _mail(self, place: Place, date: datetime, *, stuck: bool) -> None:
         """One that may be a report. What nobody can make anything of is told of, and keeps nothing else waiting."""
         self.mails += 1
         metrics.REPORT_CANDIDATES.inc()
-        unread: Unread = {}
-        content = (await self._legible(place.path, [place.uid], self._content, unread)).get(place.uid)
-        self._tell(place.path, unread)
+        content = (await self.legible.fetched([place.uid], legible.content, stuck=stuck)).get(place.uid)
         if content is None:
             return
         try:
@@ -203,48 +207,6 @@ class Look:
                 "mail %d in %s of %s cannot be read: %s", *told, extra={"account": self.due.account}, exc_info=error
             )
         metrics.REPORTS.labels(kind.value).inc()
-
-    async def _fetched(self, path: str, uids: list[int], fetch: Fetch[T]) -> dict[int, T]:
-        """Of all of them; in the end of those alone that the server can read. One that can read none is away."""
-        if not uids:
-            return {}
-        unread: Unread = {}
-        try:
-            return await fetch(uids)
-        except MailboxError as fault:
-            if not self._passes_over(path, fault) or not (found := await self._legible(path, uids, fetch, unread)):
-                raise
-        self._tell(path, unread)
-        return found
-
-    async def _legible(self, path: str, uids: list[int], fetch: Fetch[T], unread: Unread) -> dict[int, T]:
-        """Halved, until those are found that the server has and cannot read: they would keep all others waiting."""
-        try:
-            return await fetch(uids)
-        except MailboxError as fault:
-            if not self._passes_over(path, fault) or self.ago >= LONGEST:
-                raise
-            if len(uids) == 1:
-                unread[uids[0]] = fault
-                return {}
-        half = len(uids) // 2
-        first = await self._legible(path, uids[:half], fetch, unread)
-        return first | await self._legible(path, uids[half:], fetch, unread)
-
-    def _tell(self, path: str, unread: Unread) -> None:
-        account = self.due.account
-        for uid, fault in unread.items():
-            told = (uid, path, account, fault)
-            log.warning("mail %d in %s of %s cannot be read: %s", *told, extra={"account": account})
-
-    async def _content(self, uids: list[int]) -> dict[int, bytes]:
-        """Of the only one; nothing where it is gone."""
-        content = await self.mailbox.content(uids[0], letter.MOST)
-        return {} if content is None else {uids[0]: content}
-
-    def _passes_over(self, path: str, fault: MailboxError) -> bool:
-        """It was tried often enough: a trouble of the server's own may pass. A folder beside INBOX ends no look."""
-        return fault.kind == "refused" and (self.due.failures >= PATIENCE or path != "INBOX")
 
     async def _record(self, reported: Reported) -> None:
         """A server may report a mail before the worker has recorded that it took it: that is waited for a while."""
@@ -269,6 +231,10 @@ def _read(content: bytes, place: str, date: datetime) -> tuple[Kind, Reported | 
         return Kind.NONE, None
     at = min(date, datetime.now(UTC))  # servers, and whoever moves mail about, may date it as they like
     return found.kind, bounce.reported(found, source="imap", key=watching.key(content, found), place=place, at=at)
+
+
+async def _headers(mailbox: Mailbox, uids: list[int]) -> dict[int, bytes]:
+    return await mailbox.headers(uids, watching.FIELDS)
 
 
 def _down_to(start: int, uids: list[int]) -> int:

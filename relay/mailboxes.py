@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -66,6 +66,11 @@ class Mailboxes:
                 yield mailbox
         finally:
             self._back(account.id)
+
+    def instead(self, account: Account) -> AbstractAsyncContextManager[Mailbox]:
+        """Another connection for whoever borrowed one that was lost. It has that one's place."""
+        assert account.imap is not None
+        return self._connection(account, account.imap)
 
     async def close(self) -> None:
         """Ends the connections that nobody uses; those that are lent end when they come back."""

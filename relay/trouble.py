@@ -9,6 +9,8 @@ from relay.core.classify import Verdict
 from relay.core.reply import Reply
 from relay.core.tenant import Account, AccountState
 from relay.hands import Hand
+from relay.net.smtp import UpstreamError
+from relay.reach import Reach
 from relay.settings import Settings
 from relay.store import db, health
 from relay.tokens import TokenError
@@ -16,6 +18,7 @@ from relay.tokens import TokenError
 log = logging.getLogger("postferry.deliver")
 
 PAUSE = 5.0  # s that a lease is kept whose host cannot reach what others reach
+NOBODY = ("dns", "unreachable")  # kinds of UpstreamError: nobody answered
 MOST = 60  # times the first pause that an unreachable upstream is left alone for
 
 
@@ -24,6 +27,7 @@ class Trouble:
 
     def __init__(self, pool: db.Pool, settings: Settings) -> None:
         self._pool, self._settings = pool, settings
+        self.reach = Reach()
 
     async def obstacle(self, hand: Hand) -> None:
         """Nothing of the account can be sent as it is. It rests: released alone, its mail would be back at once."""
@@ -40,6 +44,17 @@ class Trouble:
             return
         async with db.connection(self._pool) as conn:
             await health.refused(conn, account, error.reason, None, seconds=self._settings.refused_retry)
+
+    async def cut_off(self, hand: Hand, error: UpstreamError, seconds: float) -> bool:
+        """Whether it is our host that reaches nobody, while others do: that speaks of no account, and of no mail."""
+        assert hand.account.upstream is not None
+        if error.kind in NOBODY:
+            async with db.connection(self._pool) as conn:
+                if await health.gets_through(conn, hand.account.id, seconds=seconds + PAUSE):
+                    self.reach.missed(hand.account.upstream.label)
+        elif error.kind != "lost":
+            self.reach.reached()
+        return self.reach.cut
 
     async def unreachable(self, hand: Hand, verdict: Verdict, reply: Reply, seconds: float) -> None:
         """No connection could be made within so many seconds. The account rests, unless its mail got through meanwhile.

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 from relay import metrics
 from relay.core import watching
 from relay.core.errors import StoreAway
 from relay.core.tenant import Account
 from relay.core.vault import Vault, VaultError
+from relay.legible import Legible
 from relay.look import Look, Lost, Reader
 from relay.mailboxes import Mailboxes
 from relay.net.imap import MailboxError
@@ -150,11 +151,12 @@ class Watcher:
     async def _open(self, account: Account, due: Due, folders: watching.Folders) -> None:
         """Looks, and stays where that is wanted, offered, and not too many stay already."""
         assert account.imap is not None
-        async with self._boxes.borrow(account) as mailbox:
-            look = Look(self._pool, self._reader, mailbox, due, folders)
+        async with self._boxes.borrow(account) as mailbox, AsyncExitStack() as others:
+            legible = Legible(due.account, mailbox, lambda: others.enter_async_context(self._boxes.instead(account)))
+            look = Look(self._pool, self._reader, legible, due, folders)
             more = await look.whole()
             metrics.MAILBOX_LOOKS.labels("done").inc()
-            if account.imap.idle and "IDLE" in mailbox.capabilities and self._may_stay():
+            if account.imap.idle and "IDLE" in look.mailbox.capabilities and self._may_stay():
                 await self._stay(look, more)
                 more = False
         await self._done(due, look, more)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,6 @@ TLS: dict[str, dict[str, Any]] = {
     "opportunistic": {"secure": False, "tls": {"mode": "opportunistic"}},
     "none": {"secure": False, "tls": {"mode": "none"}},
 }
-NAMED = 5  # accounts of the same email that are named
 REGIONS = {"us": "https://api.mailgun.net", "eu": "https://api.eu.mailgun.net"}  # as in core/tenant.py, loaded later
 
 
@@ -99,22 +98,13 @@ async def _save(args: argparse.Namespace, config: dict[str, Any]) -> int:
             async with here.pool() as pool:
                 await enrol.save(pool, here.vault, here.settings, args.account, config)
         saved = await accounts.find(here.conn, args.account)
-        sharing = await accounts.by_email(here.conn, None, saved.email) if saved and "email" in config else []
+        shared = await enrol.shared(here.conn, args.account) if "email" in config else ""
     print(f"{mark('ok')} account {args.account} is {'changed' if there else 'added'}")
-    if others := [one.id for one in sharing if one.id != args.account]:
-        note(f"  {_shared(sharing[0].email, others)}")
+    if shared:
+        note(f"  {mark('warning', sys.stderr)} {shared}")
     for line in _next(saved) if saved else ():
         note(f"  {line}")
     return 0
-
-
-def _shared(email: str, others: Sequence[str]) -> str:
-    """Two accounts may have one address; the SMTP ingress then asks for more than the envelope sender."""
-    named = f"account{'s' * (len(others) > 1)} {', '.join(others[:NAMED])}" + ", ..." * (len(others) > NAMED)
-    sign = mark("warning", sys.stderr)
-    return (
-        f"{sign} {email} is the email of {named} too: mail from it needs a login or X-Account now, else it is refused"
-    )
 
 
 @contextmanager

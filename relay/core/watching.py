@@ -28,6 +28,7 @@ BEHIND = 1000  # UIDs before UIDNEXT that a look back reaches
 STEP = 200  # mails whose header is asked for at once
 STEPS = 10  # ... of one folder, in one look; then others have their turn
 WIDER = 8  # times: of a range of UIDs without mail, the next
+PATIENCE = 3  # looks that fail at the same mail before it is passed over
 RANGES = 8  # ranges left that are kept apart; more are put together
 
 FIELDS = (
@@ -90,24 +91,46 @@ class Seen:
     uidnext: int
     left: tuple[Range, ...] = ()
     back: bool = False  # it is new to us: of what is left, the youngest few alone are looked at
+    tries: tuple[int, int] = (0, 0)  # looks that failed for a mail, and where they stood; new mail changes nothing
 
     @classmethod
     def stored(cls, value: Any) -> Seen | None:
         """As `told` stored it; None for what nobody can read, and the folder is new to us again."""
         try:
             left = tuple((int(low), int(high)) for low, high in value.get("left", ()))
-            return cls(int(value["uidvalidity"]), int(value["uidnext"]), left)
+            times, at = value.get("tries", (0, 0))
+            tries = int(times), int(at)
+            return cls(int(value["uidvalidity"]), int(value["uidnext"]), left, bool(value.get("back")), tries)
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
 
     def told(self) -> dict[str, Any]:
         told: dict[str, Any] = {"uidvalidity": self.uidvalidity, "uidnext": self.uidnext}
-        return {**told, "left": [list(one) for one in self.left]} if self.left else told
+        if self.left:
+            told["left"] = [list(one) for one in self.left]
+        if self.tries[0]:
+            told |= {"tries": list(self.tries), "back": self.back}
+        return told
 
     def after(self, at: int) -> Seen:
         """Once the newest of what was left was looked at, down to this UID. Of a folder new to us that is all."""
         *older, (low, _) = self.left
-        return replace(self, left=(*older, (low, at)) if low < at else tuple(older), back=False)
+        left = (*older, (low, at)) if low < at else tuple(older)
+        return replace(self, left=left, back=False, tries=self.tries if left else (0, 0))
+
+    def stumbled(self) -> Seen:
+        """Once a look failed for a mail of the newest that is left."""
+        times, at = self.tries
+        return replace(self, tries=(times + 1 if at == self._at else 1, self._at))
+
+    @property
+    def stuck(self) -> bool:
+        """It was tried often enough."""
+        return self.tries[0] >= PATIENCE and self.tries[1] == self._at
+
+    @property
+    def _at(self) -> int:
+        return 0 if self.back or not self.left else self.left[-1][1]
 
 
 def news(before: Seen | None, uidvalidity: int, uidnext: int) -> Seen:
@@ -117,15 +140,17 @@ def news(before: Seen | None, uidvalidity: int, uidnext: int) -> Seen:
     server may and some do), is looked back at: reports that are met again are known by their keys.
     """
     uidnext = max(1, uidnext)
-    if before is None or before.uidvalidity != uidvalidity or uidnext < before.uidnext:
+    anew = before is None or before.uidvalidity != uidvalidity or uidnext < before.uidnext
+    if before is None or anew or (before.back and before.left):
         behind = (max(1, uidnext - BEHIND), uidnext)
-        return Seen(uidvalidity, uidnext, (behind,) if behind[0] < uidnext else (), back=True)
+        tries = (0, 0) if before is None or anew else before.tries
+        return Seen(uidvalidity, uidnext, (behind,) if behind[0] < uidnext else (), back=True, tries=tries)
     left = list(before.left)
     if before.uidnext < uidnext:
         left.append((before.uidnext, uidnext))
     while len(left) > RANGES:  # what lies between the two oldest is looked at twice
         left[:2] = [(left[0][0], left[1][1])]
-    return Seen(uidvalidity, uidnext, tuple(left))
+    return replace(before, uidnext=uidnext, left=tuple(left), back=False)
 
 
 Folders = dict[str, Seen | None]

@@ -173,9 +173,17 @@ async def test_the_sandbox_is_a_host_only_where_there_is_one(admin: Client, hous
     await admin.ok("POST", "/v1/account", {"account": "s", "smtp": {"host": "sandbox", "port": 25}})
 
 
-async def test_two_accounts_may_share_an_email(admin: Client, shop: str) -> None:
-    assert (await admin.ok("POST", "/v1/account", {**SHOP, "account": "shop2"}))["state"] == "new"
+async def test_two_accounts_may_share_an_email_and_who_takes_it_is_told(admin: Client, shop: str, login: Login) -> None:
+    told = "shop@example.com is the email of account shop too: mail from it needs a login or X-Account now"
+    made = await admin.ok("POST", "/v1/account", {**SHOP, "account": "shop2"})
+    assert (made["state"], [told in one for one in made["warnings"]]) == ("new", [True])
     assert (await admin.ok("GET", "/v1/account/shop2"))["email"] == "shop@example.com"
+    email = {"email": "Shop@example.com"}
+    assert told in (await admin.ok("PUT", "/v1/account/shop2", email))["warnings"][0]
+    quiet = {"account": "shop2", "state": "existing"}
+    assert await admin.ok("PUT", "/v1/account/shop2", {"name": "Two"}) == quiet
+    assert await (await login("api", account="shop2")).ok("PUT", "/v1/account/shop2", email) == quiet
+    assert await admin.ok("PUT", "/v1/account/shop2", {"email": "two@example.com"}) == quiet
 
 
 async def test_a_change_of_an_unknown_account_is_a_404(admin: Client) -> None:

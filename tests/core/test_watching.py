@@ -127,6 +127,28 @@ def test_however_often_more_comes_little_is_stored_and_nothing_is_missed() -> No
     assert looked_at == set(range(1, new))
 
 
+def test_what_fails_at_the_same_mail_is_counted_whatever_else_comes() -> None:
+    seen = Seen(1, 10, ((5, 10),))
+    for new in (12, 14, 16):
+        assert not seen.stuck
+        seen = news(Seen.stored(seen.stumbled().told()), 1, new)
+        assert not seen.stuck
+        seen = seen.after(10)
+    assert seen.stuck
+    assert not seen.after(9).stuck
+    assert seen.after(5) == Seen(1, 16)
+
+
+def test_a_folder_that_is_new_stays_so_while_looks_fail() -> None:
+    seen = news(None, 1, 50)
+    for new in (50, 60, 70):
+        assert not seen.stuck
+        seen = news(Seen.stored(seen.stumbled().told()), 1, new)
+        assert (seen.left, seen.back) == (((1, new),), True)
+    assert seen.stuck
+    assert not news(seen, 2, 70).stuck
+
+
 @pytest.mark.parametrize("folders", [{"INBOX": Seen(3, 7, ((1, 2),)), "Müll": None}, {}])
 def test_how_far_it_is_can_be_stored(folders: watching.Folders) -> None:
     assert watching.stored(watching.told(folders)) == folders

@@ -46,7 +46,7 @@ from typing import Any
 from imapclient import imap_utf7  # type: ignore[import-untyped]
 
 from relay.core.tenant import Imap, Tls
-from tests.fakes.imap import Mailserver, Mood, Session
+from tests.fakes.imap import Closed, Mailserver, Mood, Session
 from tests.fakes.mailsearch import search, uid_set
 from tests.fakes.mailstore import DATE, PLAIN, Folder, Labels, Layout, Mail, Store
 
@@ -325,6 +325,8 @@ class MailSession(Session):
         folder, items = self._here(), words[1] if isinstance(words[1], list) else [words[1]]
         at = {one: number for number, one in enumerate(self.seen, 1)}
         wanted = self._uids(words[0], uid)
+        if any(item.startswith(folder.mail(one).deadly) for one in wanted for item in items):
+            raise Closed
         told = [one for one in wanted if not folder.mail(one).broken]
         return [
             b"* %d FETCH (" % at[one] + b" ".join(_item(folder, one, item.upper()) for item in items) + b")"

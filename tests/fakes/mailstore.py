@@ -59,6 +59,7 @@ class Mail:
     date: datetime = DATE
     findable: int = 0  # the command from which SEARCH HEADER knows it
     broken: bool = False  # the server cannot read it: FETCH tells of the others, and ends with NO
+    deadly: str = "none"  # the server hangs up at a FETCH of what begins so: BODY.PEEK[HEADER, BODY.PEEK[]
 
     @property
     def header(self) -> bytes:

@@ -177,6 +177,60 @@ async def test_mail_that_the_server_cannot_read_keeps_no_report_waiting(
     assert [f"mail 2 in {path}" in line for line in caplog.messages if "cannot be read" in line] == [True]
 
 
+HEADER, WHOLE = "BODY.PEEK[HEADER", "BODY.PEEK[]"
+
+
+@pytest.mark.parametrize("path", ["INBOX", "Junk"])
+@pytest.mark.parametrize("part", [HEADER, "RFC822.SIZE", WHOLE])
+async def test_mail_over_which_the_server_hangs_up_keeps_no_report_waiting(
+    bench: Watched, server: MailboxServer, part: str, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is tried a few times first: the trouble may pass."""
+    for uid in put(server, *bounces("p0"), bounce("x@there.example", id="deadly"), *bounces("p1"), path=path)[1:2]:
+        server.folder(path).mail(uid).deadly = part
+    put(server, *bounces("p2"))
+    async with bench.running():
+        await until(lambda: bench.failed(watching.PATIENCE))
+        await all_bounced_once(bench)
+        await bench.looked_at()
+    assert (await bench.standing()).error == ""
+    assert [f"mail 2 in {path}" in line for line in caplog.messages if "cannot be read" in line] == [True]
+
+
+@pytest.mark.parametrize("part", [HEADER, WHOLE, ""])
+async def test_mail_that_cannot_be_read_may_be_all_that_is_new(
+    bench: Watched, server: MailboxServer, part: str
+) -> None:
+    """It came alone, and others come one by one: that the server reads these shows what to think of it."""
+    put(server, PERSON)
+    async with bench.running():
+        await bench.looked_at()
+        bad = server.folder("INBOX").mail(*put(server, bounce("x@there.example", id="bad")))
+        bad.deadly, bad.broken = part or "none", not part
+        for name in NAMES:
+            await until(lambda: bench.failed(1))
+            put(server, *bounces(name))
+            await until(lambda name=name: bounced(bench, name))
+        await bench.looked_at()
+    await all_bounced_once(bench)
+    assert (await bench.standing()).error == ""
+
+
+@pytest.mark.parametrize("part", ["BODY.PEEK[", WHOLE])
+async def test_a_server_that_hangs_up_over_all_mail_is_waited_for(
+    bench: Watched, server: MailboxServer, part: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(server, *bounces(*NAMES), PERSON)
+    for mail in server.mails("INBOX"):
+        mail.deadly = part
+    async with bench.running():
+        await until(lambda: bench.failed(watching.PATIENCE + 3))
+        for mail in server.mails("INBOX"):
+            mail.deadly = "none"
+        await all_bounced_once(bench)
+    assert not [line for line in caplog.messages if "cannot be read" in line]
+
+
 async def test_a_folder_for_junk_of_which_nothing_can_be_read_keeps_inbox_from_nothing(
     bench: Watched, server: MailboxServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -196,7 +250,7 @@ async def test_a_folder_of_which_nothing_can_be_read_is_read_when_it_can(bench: 
     for mail in mails:
         mail.broken = True
     async with bench.running():
-        await until(lambda: bench.failed(look.PATIENCE + 3))
+        await until(lambda: bench.failed(watching.PATIENCE + 3))
         for mail in mails:
             mail.broken = False
         await all_bounced_once(bench)
@@ -422,3 +476,7 @@ async def looked(bench: Watched) -> bool:
 async def seen(bench: Watched) -> Any:
     ((folders,),) = await bench.rows("select folders from mailboxes where account_id = 'a'")
     return folders.get("INBOX")
+
+
+async def bounced(bench: Watched, name: str) -> bool:
+    return (await bench.states())[f"{name}@there.example"] == "bounced"

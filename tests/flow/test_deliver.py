@@ -96,9 +96,11 @@ class Line:
             await leases.recover(conn)
             return [row[0] for row in await (await conn.execute("select outcome::text from attempts")).fetchall()]
 
-    async def account_is(self) -> tuple[str, int]:
+    async def account_is(self, id: str = "a") -> tuple[str, int]:
         async with db.connection(self.pool) as conn:
-            row = await (await conn.execute("select state::text, failures from accounts")).fetchone()
+            row = await (
+                await conn.execute("select state::text, failures from accounts where id = %s", (id,))
+            ).fetchone()
         assert row is not None
         return row[0], row[1]
 
@@ -352,6 +354,61 @@ async def test_a_lease_that_pauses_ends_when_the_worker_does(line: Line, monkeyp
     line.deliverer.stop()
     await working
     assert await line.rows("state::text, attempts") == [("sent", 1), ("deferred", 1)]
+
+
+async def cut_off(line: Line) -> None:
+    """Three accounts whose upstreams are reached by others and not from here, one after the other."""
+    for id in "bcd":
+        async with Upstream() as upstream:
+            await line.account(upstream, id)
+        await line.accept("first@x.example", "second@x.example", account=id)
+        async with db.connection(line.pool) as conn:
+            await conn.execute(
+                "update deliveries set state = 'sent', finished_at = now() + interval '1 minute'"
+                " where account_id = %s and recipient = 'first@x.example'",
+                (id,),
+            )
+        assert not line.deliverer._trouble.reach.cut
+        await line.deliverer.deliver(await line.lease_one(id))
+
+
+async def test_what_a_host_that_is_cut_off_does_not_reach_costs_no_try_and_is_left_to_others(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps few leases from them, each for a moment, until somebody answers."""
+    monkeypatch.setattr("relay.deliver.PAUSE", 0.05)
+    async with Upstream() as upstream:
+        await line.account(upstream, connections=100)
+        await upstream.stop()
+        await cut_off(line)
+        assert line.deliverer._trouble.reach.cut
+        monkeypatch.setattr("relay.deliver.PAUSE", 60.0)
+        await line.accept(*(f"r{number}@x.example" for number in range(BEGINNING + 1)))
+        wanted = [await line.lease_one() for _ in range(BEGINNING + 1)]
+        taking = [asyncio.create_task(line.deliverer.take(lease)) for lease in wanted]
+
+        async def back() -> bool:
+            rows = await line.rows("account_id, state::text, attempts")
+            return rows.count(("a", "queued", 0)) == BEGINNING
+
+        await until(back)
+        assert sum(task.done() for task in taking) == BEGINNING
+        assert (await line.account_is()) == ("active", 0)
+        line.deliverer.stop()
+        await asyncio.gather(*taking)
+
+
+async def test_a_host_that_was_cut_off_sends_once_somebody_answers(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.deliver.PAUSE", 0.0)
+    await cut_off(line)
+    async with Upstream() as upstream:
+        await line.account(upstream)
+        await line.accept("one@x.example")
+        await line.deliver()
+    assert not line.deliverer._trouble.reach.cut
+    await line.accept("two@x.example")
+    await line.deliver()
+    assert (await line.rows("state::text, attempts"))[-2:] == [("sent", 1), ("deferred", 1)]
 
 
 async def test_a_forbidden_upstream_is_refused_at_dial_with_the_reason(pool: db.Pool, settings: Settings) -> None:

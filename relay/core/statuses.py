@@ -67,20 +67,27 @@ def _recipients(block: str) -> Iterator[Told]:
     for group in _GROUPS.split(block):
         fields = _fields(group)
         reporter = _last(fields.get("reporting-mta")) or reporter
-        names = [found[0] for key in _NAMES if (found := ADDRESS.search(_name(fields.get(key))))]
+        names = [found[0] for key in _NAMES if (found := ADDRESS.search(f"<{_name(fields.get(key))}>"))]
         if not names:
             continue
-        action = fields.get("action").strip().lower().partition(" ")[0].rstrip(".;,")
         status = _CODE.search(fields.get("status"))
         kind, typed, said = fields.get("diagnostic-code").partition(";")
         yield Told(
             names[0],
-            _ACTIONS.get(action, ""),
+            _action(fields, status[0] if status else ""),
             status[0] if status else "",
             said.strip() or fields.get("diagnostic-code").strip(),
             _last(fields.get("remote-mta")) or reporter,
             kind.strip().lower() if typed else "",
         )
+
+
+def _action(fields: Fields, status: str) -> str:
+    """As told; else by the status (RFC 3463 2): a 2 is a success, and a 4 that is tried until some time a delay."""
+    if told := _ACTIONS.get(fields.get("action").strip().lower().partition(" ")[0].rstrip(".;,")):
+        return told
+    late = status.startswith("4") and fields.get("will-retry-until")
+    return "delivered" if status.startswith("2") else "delayed" if late else ""
 
 
 def _fields(group: str) -> Fields:

@@ -219,10 +219,7 @@ RULES: tuple[Rule, ...] = (
         r"|not our (?:user|customer)|no longer (?:on|at|with) "
         r"|doesn't have an? \S{1,100} account|recip(?:ient)?notfound|recipient not found"
         r"|^5\.4\.1 .{0,20}recipient address(?:es)? rejected ?: access denied"
-        r"|unbekannt|existiert nicht|nicht im .{0,30}(?:verzeichnis|adressbuch)"
-        r"|n'existe pas|inconnue?\b|destinataire invalide|no existe|desconocid[oa]"
-        r"|non esiste|inesistente|sconosciut[oa]|não existe|inexistente|bestaat niet|onbekend|nie istnieje"
-        r"|не существует|не найден|неизвест|存在しま|見つかりません|宛先不明|不存在|无此用户",
+        rf"|{phrases.NO_SUCH_USER}",
         suppresses=True,
     ),
     Rule(

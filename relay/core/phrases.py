@@ -165,6 +165,15 @@ DELIVERED = _any(
 )
 """What is said of mail that arrived."""
 
+NO_SUCH_USER = (
+    r"unbekannt(?!er fehler)|existiert nicht|nicht im .{0,30}(?:verzeichnis|adressbuch)"
+    r"|n'existe pas|(?<!erreur )inconnue?\b|destinataire invalide|no existe|(?<!error )desconocid[oa]"
+    r"|non esiste|inesistente|(?<!errore )sconosciut[oa]|não existe|inexistente"
+    r"|bestaat niet|onbekend(?!e fout)|nie istnieje"
+    r"|не существует|не найден|неизвест(?!н\w{1,3} ошибк)|存在しま|見つかりません|宛先不明|不存在|无此用户"
+)
+"""What servers say in other languages than English where they know no such mailbox."""
+
 EXPIRED = _any(
     r"\b(?:message|envelope|delivery(?: time)?|mail|lifetime|queue time|deadline)\b[\w ,:-]{0,20} expired",
     r"expired (?:in|from) (?:the )?queue",

@@ -49,6 +49,8 @@ def read(raw: bytes) -> Report:
     original = _original(mail)
     if (feedback := _feedback(mail, original)) is not None:
         return _complaint(feedback, original)
+    if complained := statuses.amazon_complaint(mail):
+        return _complaint(*complained)
     text = _text(mail)
     told = list(statuses.read(mail)) or list(statuses.amazon(mail))
     if (_typed(mail) and told) or _evident(mail, text):

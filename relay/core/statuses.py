@@ -51,6 +51,20 @@ def amazon(mail: Letter) -> Iterator[Told]:
                 yield Told(str(one), "delivered", diagnostic=str(told["delivery"].get("smtpResponse") or ""))
 
 
+def amazon_complaint(mail: Letter) -> tuple[Fields, Fields] | None:
+    """The complaint that Amazon SES tells of by SNS: as a feedback report's fields, and the original's header."""
+    for part in mail.parts[:3] if "@sns.amazonaws.com" in mail.fields.get("from").lower() else []:
+        told = _json(part.text)
+        people = _listed(told.get("complaint"), "complainedRecipients")
+        names = [("original-rcpt-to", str(one.get("emailAddress"))) for one in people if isinstance(one, dict)]
+        if names:
+            kind = ("feedback-type", str(told["complaint"].get("complaintFeedbackType") or "abuse"))
+            sent = told["mail"] if isinstance(told.get("mail"), dict) else {}
+            common = sent["commonHeaders"] if isinstance(sent.get("commonHeaders"), dict) else {}
+            return Fields((kind, *names)), Fields((("message-id", str(common.get("messageId") or "")),))
+    return None
+
+
 def _blocks(mail: Letter) -> Iterator[str]:
     """Texts with status fields. Those of an enclosed message are its own, unless there are no others."""
     for enclosed in (False, True):
@@ -118,7 +132,7 @@ def _last(value: str) -> str:
 
 def _json(text: str) -> dict[str, Any]:
     at = text.find("{")
-    if at < 0 or "otificationType" not in text:
+    if at < 0 or not ("otificationType" in text or "eventType" in text):
         return {}
     try:
         told, _ = json.JSONDecoder(strict=False).raw_decode(text, at)

@@ -119,8 +119,8 @@ RULES: tuple[Rule, ...] = (
         Advice.REMOVE_CONTENT,
         "5.2.3",
         "552 5.2.3 <ann@example.com>: Recipient address rejected: Message length exceeds administrative limit",
-        r"(?:message|mail|e-?mail)(?:'s)? (?:is )?(?:size|length|too (?:large|big|long))|size limit|larger than"
-        r"|maximum permitted|exceed\w* .{0,40}(?:size|length)",
+        r"(?:message|mail|e-?mail)(?:'s)? (?:is )?(?:size|length|too (?:large|big|long))|(?<!box )size limit"
+        r"|larger than|maximum permitted|(?<!box )(?<!folder )exceed\w* .{0,40}(?:size|length)",
     ),
     Rule(
         "loop",
@@ -169,6 +169,7 @@ RULES: tuple[Rule, ...] = (
         "5.0.0",
         "550-'5.2.2 <ann@example.jp>... Mailbox Full' (delivery attempts: 0)",
         r"over ?quota|quota (?:is )?exceeded|exceed\w* .{0,30}(?:quota|local limit|storage)|out of storage"
+        r"|(?:box|folder) (?:size )?(?:limit )?(?:is )?exceed"
         r"|storage (?:limit|quota)|(?:mailbox|mailfolder|inbox|folder|disk|account|box) (?:is |was )?(?:full|over)"
         r"|too much mail|postfach .{0,20}voll|bo[iî]te .{0,30}pleine|buz[oó]n .{0,20}lleno|casella .{0,20}piena"
         r"|ящик .{0,20}переполнен|容量",
@@ -202,7 +203,7 @@ RULES: tuple[Rule, ...] = (
         "5.4.4",
         "Host or domain name not found. Name service error for name=example.jp type=A: Host not found",
         r"\b(?:domain|host)(?: name)?(?: \S{1,100})? (?:is )?(?:not found|unknown|invalid|does(?: not|n't) exist)"
-        r"|(?:unknown|invalid|no such) (?:domain|host)|nxdomain|null mx|indicated no smtp service"
+        r"|(?:unknown|invalid|no such) (?:domain|host)|nxdomain|null mx|no mx (?:record|host)|indicated no smtp service"
         r"|(?:doesn't|does not) (?:receive|accept) (?:e?-?mail|any mail)|bad destination system"
         r"|type=MX: Malformed or unexpected|had no relevant answers",
         suppresses=True,
@@ -218,9 +219,7 @@ RULES: tuple[Rule, ...] = (
         r"|not our (?:user|customer)|no longer (?:on|at|with) "
         r"|doesn't have an? \S{1,100} account|recip(?:ient)?notfound|recipient not found"
         r"|^5\.4\.1 .{0,20}recipient address(?:es)? rejected ?: access denied"
-        r"|unbekannt|existiert nicht|n'existe pas|inconnue?\b|destinataire invalide|no existe|desconocid[oa]"
-        r"|non esiste|inesistente|sconosciut[oa]|não existe|inexistente|bestaat niet|onbekend|nie istnieje"
-        r"|не существует|не найден|неизвест|存在しま|見つかりません|宛先不明|不存在|无此用户",
+        rf"|{phrases.NO_SUCH_USER}",
         suppresses=True,
     ),
     Rule(

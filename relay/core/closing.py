@@ -11,7 +11,10 @@ import re
 
 _TAG = b"</body"
 _AFTER = frozenset((b">", b"/", b" ", b"\t", b"\r", b"\n", b"\f"))
-_TOKENS = re.compile(rb"<!--(?:-?>|.*?-->|.*)|</?[a-z][^>]*>?", re.DOTALL)  # in lower case
+_TAGGED = rb"</?[a-z](?:=\s*+(?:\"[^\"]*+\"|'[^']*+')|[^>])*+>?"  # in lower case, as all of these
+_RAW = rb"<(?P<raw>script|style|textarea|title|xmp)(?=[\s/>])"  # what is in these is no markup
+_TOKENS = re.compile(rb"<!--(?:-?>|.*?-->|.*)|" + _RAW + rb".*?(?:</(?P=raw)|$)|" + _TAGGED, re.DOTALL)
+_IN_TAG, _OPENS = re.compile(_TAGGED), re.compile(_RAW)
 _MARKUP = re.compile(rb"<[!/?a-z]", re.IGNORECASE)
 _SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"  # the HTML itself, without MIME (RFC 9580 7): its </body> is signed too
 _ASCII = re.compile(
@@ -45,21 +48,26 @@ def place(html: bytes, charset: bytes) -> tuple[int, str] | None:
 
 
 def _position(html: bytes) -> int | None:
-    """Where the last </body> begins that is neither in a comment nor in another tag; else the end, unless in either."""
+    """Where the last </body> begins that is markup, and not in a comment, a tag or a script; else the end, likewise."""
     html = html.lower()
     at = html.rfind(_TAG)
     while at >= 0 and not _is_body(html, at):
         at = html.rfind(_TAG, 0, at)
-    if at >= 0 and (_in_comment(html, at) or _in_tag(html, at)):
+    if at >= 0 and _hidden(html, at):
         at = max((token.start() for token in _TOKENS.finditer(html) if _is_body(html, token.start())), default=-1)
     if at >= 0:
         return at
     end = len(html.rstrip(b"\r\n"))
-    return None if _in_tag(html, end) or _in_comment(html, end) else end
+    return None if _hidden(html, end) else end
 
 
 def _is_body(html: bytes, at: int) -> bool:
     return html.startswith(_TAG, at) and html[at + len(_TAG) : at + len(_TAG) + 1] in _AFTER
+
+
+def _hidden(html: bytes, at: int) -> bool:
+    """Whether what stands there is no markup. In doubt it is: a style within a comment hides what follows both."""
+    return _in_comment(html, at) or _in_tag(html, at) or _in_raw(html, at)
 
 
 def _in_comment(html: bytes, at: int) -> bool:
@@ -69,7 +77,15 @@ def _in_comment(html: bytes, at: int) -> bool:
 
 def _in_tag(html: bytes, at: int) -> bool:
     begin = html.rfind(b"<", 0, at)
+    tag = _IN_TAG.match(html, begin) if begin >= 0 else None
+    if tag is not None:
+        return tag.end() > at or not tag[0].endswith(b">")
     return begin >= 0 and html.find(b">", begin, at) < 0 and _MARKUP.match(html, begin) is not None
+
+
+def _in_raw(html: bytes, at: int) -> bool:
+    last = {found["raw"]: found.start() for found in _OPENS.finditer(html, 0, at)}
+    return any(html.find(b"</" + name, begin, at) < 0 for name, begin in last.items())
 
 
 def _place_wide(html: bytes, charset: bytes) -> tuple[int, str] | None:

@@ -44,7 +44,7 @@ FAILURE_SUBJECT = _any(
     r"mail system error",
     r"could not (?:be )?(?:send|deliver|sent)",
     r"error sending",
-    rf"{MAIL} (?:\w+ )?(?:delayed|bounced|rejected|returned|status)",
+    rf"{MAIL} (?:\w+ ){{0,2}}(?:delayed|bounced|rejected|returned|blocked)|{MAIL} (?:\w+ )?status",
     rf"(?:bounced?|rejected) {MAIL}",
     r"automatically rejected",
     r"warning[-: ]+(?:message|could not|mail|delivery)",
@@ -89,8 +89,10 @@ AWAY = _any(
     r"fuera de (?:la )?oficina",
     r"r[ée]ponse automatique",
     r"risposta automatica",
-    r"resposta autom",
-    r"自動(?:応答|返信)|不在",
+    r"resp(?:osta|uesta) autom",
+    r"automat(?:ische antwort|isch antwoord|isk svar|ická odpověď|ikus válasz)|automaattinen vastaus|autosvar",
+    r"odpowiedź automatyczna|otomatik yanıt|автоматический ответ|автоответ",
+    r"自動(?:応答|返信)|不在|自动(?:答复|回复)|自動(?:回覆|回復)|자동 ?(?:회신|응답)",
 )
 """How auto-replies are titled."""
 
@@ -133,9 +135,44 @@ DELAYED = _any(
     r"could not send mail for past",
     r"(?:delivery|message|mail) (?:is |has been )?delayed|is delayed",
     r"delayed (?:for )?(?:more than )?\d+ (?:sec|min|hour|day)",
-    r"wird (?:weiter|erneut)",
+    r"wird (?:weiter|erneut)|versucht (?:weiter|erneut)|nur eine warnung",  # German
+    r"wurde verzögert|zustellung verzögert",
+    r"retardée?s? ?:|a été retardé|pas encore été (?:remis|délivré)",  # French
+    r"retrasad[ao] ?:|se ha retrasado|todavía no se ha entregado",  # Spanish
+    r"ritardat[ao] ?:|è stat[ao] ritardat",  # Italian
+    r"atrasad[ao] ?:|foi atrasad",  # Portuguese
+    r"vertraagd ?:|is vertraagd",  # Dutch
+    r"отложена|задерж(?:ка|ана|ано)",  # Russian
+    r"配信の?遅延|配信が遅れ|邮件延迟|尚未(?:送达|投递)|延遲",  # Japanese, Chinese
 )
 """What is said of mail that is still tried."""
+
+DELIVERED = _any(
+    r"(?<!not )(?<!not be )(?<!not been )\bsuccess(?:ful(?:ly)?)? (?:mail )?(?:deliver|relayed)\w*",
+    r"(?:delivered|relayed) successfully",
+    r"(?<!not )(?:was|were|is|has been|have been) (?:delivered|relayed) to",
+    r"delivery to these recipients or groups is complete",
+    r"(?<!nicht )erfolgreich",  # German
+    r"wurde (?:an )?(?:die )?(?:folgende[nr]? empfänger\w* )?(?:zugestellt|übermittelt)",
+    r"zustellung an (?:die )?folgenden? empfänger (?:oder gruppen )?(?:war|ist) erfolgreich",
+    r"a (?:bien )?été remis aux?|remise réussie",  # French
+    r"(?<!no )se (?:ha )?entreg(?:ó|ado) a",  # Spanish
+    r"(?<!non )è stato (?:recapitato|consegnato)",  # Italian
+    r"(?<!não )foi entregue",  # Portuguese
+    r"is (?:afgeleverd|bezorgd) (?:bij|aan)",  # Dutch
+    r"(?<!не )(?<!не был )(?<!не было )успешно доставлен\w*",  # Russian
+    r"配信されました|配信が完了|已(?:成功)?(?:送达|投递|传递)",  # Japanese, Chinese
+)
+"""What is said of mail that arrived."""
+
+NO_SUCH_USER = (
+    r"unbekannt(?!er fehler)|existiert nicht|nicht im .{0,30}(?:verzeichnis|adressbuch)"
+    r"|n'existe pas|(?<!erreur )inconnue?\b|destinataire invalide|no existe|(?<!error )desconocid[oa]"
+    r"|non esiste|inesistente|(?<!errore )sconosciut[oa]|não existe|inexistente"
+    r"|bestaat niet|onbekend(?!e fout)|nie istnieje"
+    r"|не существует|не найден|неизвест(?!н\w{1,3} ошибк)|存在しま|見つかりません|宛先不明|不存在|无此用户"
+)
+"""What servers say in other languages than English where they know no such mailbox."""
 
 EXPIRED = _any(
     r"\b(?:message|envelope|delivery(?: time)?|mail|lifetime|queue time|deadline)\b[\w ,:-]{0,20} expired",

@@ -27,11 +27,18 @@ class Told:
     given_up: bool = False
 
 
-_ATOM = r"\w!#$%&'*+/=?^`{|}~-"
-_LOCAL = rf"(?<![.@{_ATOM}])(?!')[{_ATOM}][.{_ATOM}]{{0,63}}"
+_UNSPACED = r"\u2e80-\u9fff\uac00-\ud7ff\uf900-\ufaff\uff00-\uffef"  # scripts that set no blank before an address
+_WORD = rf"(?:(?![{_UNSPACED}])\w)"
+_SIGNS = "!#$%&*+/=?^`{|}~-"
+_ATOM = rf"(?:{_WORD}|['{_SIGNS}])"
+_LOCAL = rf"(?<![.@{_SIGNS}])(?<!{_WORD})(?<!{_WORD}')(?!'){_ATOM}(?:{_ATOM}|\.){{0,63}}"
 _QUOTED_LOCAL = r"\"[^\"\s@<>]{1,64}(?: [^\"@<>\s]{1,64}){0,3}\""
-_DOMAIN = r"(?:\[(?:\d{1,3}\.){3}\d{1,3}\]|[A-Za-z0-9_](?:[\w-]{0,62}\.){1,10}[A-Za-z][\w-]{0,61}[A-Za-z0-9])"
-ADDRESS = re.compile(rf"(?:{_QUOTED_LOCAL}|{_LOCAL})@{_DOMAIN}(?![\w@])")
+_NAMED = rf"{_WORD}(?:(?:{_WORD}|-){{0,62}}\.){{1,10}}(?![\d_]){_WORD}(?:{_WORD}|-){{0,61}}(?!_){_WORD}"
+_DOMAIN = rf"(?:\[(?:\d{{1,3}}\.){{3}}\d{{1,3}}\]|{_NAMED})"
+_BRACKETED = rf"(?<=<)(?!')[.\w'{_SIGNS}]{{1,64}}@(?:[\w-]{{1,63}}\.){{1,10}}[^\W\d_][\w-]{{0,61}}[^\W_](?=>)"
+ADDRESS = re.compile(rf"(?:{_BRACKETED}|(?:{_QUOTED_LOCAL}|{_LOCAL})@{_DOMAIN}(?!{_WORD}|@))")
+"""An address (RFC 5322, RFC 6531). One in letters that stand unspaced is known by its brackets alone."""
+
 SAID = re.compile(
     r"(?:^|[\s:(\[<>])(?:[45]\d\d[ -](?:#?[45]\.\d{1,3}\.\d{1,3}\b|[^\d\s])|#?[45]\.\d{1,2}\.\d{1,3}\b)", re.MULTILINE
 )
@@ -116,12 +123,20 @@ def status_in(text: str) -> str:
 
 
 def judged(told: Told, subject: str, text: str) -> Told:
-    """With an action: `failed`, or `delayed` where time is the fault, which says nothing against the address: of mail
-    that is still tried, or was given up for want of an answer."""
+    """With an action: `delivered` where it says so; `failed`; or `delayed` where time is the fault, which says nothing
+    against the address: of mail that is still tried, or was given up for want of an answer."""
     if told.action != "failed" and (phrases.DELAYED.search(text[:4000]) or phrases.DELAYED.search(subject)):
         return replace(told, action="delayed")
+    if told.action != "failed" and _arrived(told, text[:4000]):
+        return replace(told, action="delivered")
     ran_out = _ran_out(told.status, told.diagnostic or text[:3000])
     return replace(told, action="delayed" if ran_out else "failed", given_up=True)
+
+
+def _arrived(told: Told, text: str) -> bool:
+    """It says so, and nothing that it says beside tells of a failure."""
+    rest = phrases.DELIVERED.sub("", text)
+    return rest != text and not (told.status or SAID.search(text) or phrases.FAILED.search(rest))
 
 
 def _ran_out(status: str, said: str) -> bool:

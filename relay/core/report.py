@@ -18,6 +18,7 @@ from relay.core.prose import ADDRESS, Told
 OPENING = 6000  # characters in which a report says that it is one
 LONGEST = 100 << 10  # characters of its text that are read
 
+_RECEIPTS = frozenset({"message/disposition-notification", "message/global-disposition-notification"})
 _ID = re.compile(r"<[^<>\s]{1,500}>")
 _ID_IN_TEXT = re.compile(r"message-?id\s?[:=]?\s{0,5}(<[^<>\s@]{1,250}@[^<>\s]{1,250}>)", re.IGNORECASE)
 
@@ -48,20 +49,22 @@ def read(raw: bytes) -> Report:
     original = _original(mail)
     if (feedback := _feedback(mail, original)) is not None:
         return _complaint(feedback, original)
+    if complained := statuses.amazon_complaint(mail):
+        return _complaint(*complained)
     text = _text(mail)
     told = list(statuses.read(mail)) or list(statuses.amazon(mail))
     if (_typed(mail) and told) or _evident(mail, text):
         told = _unique(told) or _named(mail, text, original)
         if told:
             name = _message_id(original, text) or _answered(mail.fields)
-            return Report(Kind.BOUNCE, name, tuple(_judged(mail, told, text)))
+            return Report(Kind.BOUNCE, name, tuple(_judged(mail, told, text, original)))
     return Report(Kind.AUTO_REPLY if _auto_reply(mail) else Kind.NONE)
 
 
 def _receipt(mail: Letter) -> bool:
-    """A reader's notice (RFC 8098): the mail arrived, though its fields name a recipient as a failure's do."""
+    """A reader's notice (RFC 8098, 6533): the mail arrived, though its fields name a recipient as a failure's do."""
     return "disposition-notification" in mail.parameters.get("report-type", "").lower() or any(
-        part.kind == "message/disposition-notification" and not part.enclosed for part in mail.parts
+        part.kind in _RECEIPTS and not part.enclosed for part in mail.parts
     )
 
 
@@ -83,10 +86,14 @@ def _evident(mail: Letter, text: str) -> bool:
     auto = fields.get("auto-submitted").lower()
     if fields.get("x-failed-recipients"):
         return True
+    nobody = fields.get("return-path").replace(" ", "").lower() in ("<>", "<mailer-daemon>")
+    unasked = bool(fields.get("list-unsubscribe")) or auto.startswith("auto-generated")
+    if unasked and not (machine or nobody or mail.kind == "multipart/report"):
+        return False  # a newsletter, or an application's notice, of a parcel perhaps (RFC 3834 5.1)
     signs = sum(
         (
             2 * (mail.kind == "multipart/report"),
-            fields.get("return-path").replace(" ", "").lower() in ("<>", "<mailer-daemon>"),
+            nobody,
             machine,
             titled,
             bool(phrases.PLAINLY.match(subject)),
@@ -213,9 +220,11 @@ def _unique(told: Iterable[Told]) -> list[Told]:
     return list(found.values())
 
 
-def _judged(mail: Letter, told: Sequence[Told], text: str) -> Iterator[Told]:
-    """With a status where the diagnostic has one, and an action for each."""
+def _judged(mail: Letter, told: Sequence[Told], text: str, original: Fields) -> Iterator[Told]:
+    """With a status where the diagnostic has one, and an action for each. What the original is called tells nothing."""
     subject = words.decode(mail.fields.get("subject"))
+    if called := words.decode(original.get("subject")):
+        subject, text = subject.replace(called, ""), text.replace(called, "")
     for one in told:
         whole = replace(one, status=one.status or prose.status_in(one.diagnostic))
         yield prose.judged(whole, subject, text) if whole.action in ("", "failed") else whole

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from relay.core import phrases
 from relay.core.model import Outcome
 from relay.core.reply import Stage
 
@@ -114,7 +115,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "app_password",
         "534 5.7.9 Application-specific password required. For more information, go to https://support.google.com/mail/",
-        r"^53[45] 5\.7\.9|app(lication)?[- ](specific )?password",
+        r"^53[45] 5\.7\.9|app(lication)?[- ](specific )?password|authorization code",
         "This mailbox has two-step sign-in: make an app password with the provider and use it here.",
         Outcome.HELD,
         stages=LOGIN,
@@ -183,6 +184,17 @@ RULES: tuple[Rule, ...] = (
         pauses=True,
     ),
     Rule(
+        "login_trouble",
+        "535 5.7.0 Error: authentication failed: Connection lost to authentication server",
+        r"^5.*(connection lost to auth|temporar\w* (auth\w* )?(fail|error|problem|unavail)|system (is )?busy"
+        r"|internal .*error)",
+        "Upstream could not look the login up, which usually passes: it is tried again.",
+        Outcome.DEFERRED,
+        wait=5 * MINUTE,
+        stages=LOGIN,
+        rests=True,
+    ),
+    Rule(
         "login_refused",
         "535 5.7.8 Username and Password not accepted. https://support.google.com/mail/?p=BadCredentials",
         r"^5",
@@ -194,8 +206,18 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "login_required",
         "530 5.7.57 Client not authenticated to send mail.",
-        r"^530|5\.7\.57|authentication (is )?required|not authenticated to send",
+        r"^530|5\.7\.57|not authenticated to send|^(?!.*(resolver\.|5\.7\.13\d|\b(spf|dkim|dmarc)\b)).*"
+        r"((authentication|smtp auth) (is )?required|need auth|without authentication)",
         "Upstream wants a login before mail: set the account's user and password.",
+        Outcome.HELD,
+        pauses=True,
+    ),
+    Rule(
+        "account_blocked",
+        "554 Message rejected: Sending paused for this account.",
+        r"sending paused for this account|bad outbound sender|outgoing blocked|outgoing mail from .*suspended"
+        r"|\byour account (is|has been) (suspended|blocked|locked|disabled)",
+        "The provider has stopped this account from sending: its dashboard says why; mend that, then resume.",
         Outcome.HELD,
         pauses=True,
     ),
@@ -247,6 +269,7 @@ RULES: tuple[Rule, ...] = (
         "daily_limit",
         "550 5.4.5 Daily user sending limit exceeded. https://support.google.com/a/answer/166852",
         r"5\.4\.5|(daily|hourly|per (day|hour)).*(limit|quota|max)|(limit|quota|max).*(daily|hourly|per (day|hour))"
+        r"|too many (recipients|messages|e?mails) .*(today|(this|an?|last) (hour|day))"
         r"|sending (limit|quota)|submissionquotaexceeded|exceeded (the|your) max|5\.1\.90",
         "The provider's own sending limit is used up: mail resumes by itself; set the account's limits below it.",
         Outcome.HELD,
@@ -281,7 +304,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "throttled",
         "451 4.7.500 Server busy. Please try again later from [192.0.2.1]. (AS761)",
-        r"^4.*(throttl|rate[- ]?limit|too (fast|quickly|many (messages|e?mails|requests))|unusual rate|sending rate)"
+        r"^4.*(throttl|rate[- ]?limit|too (fast|quickly|much mail|many (messages|e?mails|requests))|unusual rate"
+        r"|sending rate)|frequency limited"
         r"|4\.7\.(28|500)|server busy|try again later.*\bAS\d+|5\.7\.705|unusual sending activity",
         "Upstream asks for a slower pace: set the account's perMinute limit below what it allows.",
         Outcome.DEFERRED,
@@ -300,7 +324,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "too_large",
         "552 5.3.4 Message size exceeds fixed limit",
-        r"[45]\.(3\.4|2\.3) |(message|mail)('s)? (size|too (large|big))|size limit|larger than|maximum permitted",
+        r"[45]\.(3\.4|2\.3) |(message|mail)('s)? (size|too (large|big))|(?<!box )size limit"
+        r"|larger than|maximum permitted",
         "The message is larger than upstream or the recipient takes: send a link instead of the attachment.",
     ),
     Rule(
@@ -324,13 +349,14 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "blocklisted",
         "554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using zen.spamhaus.org",
-        r"spamhaus|spamcop|barracuda|block(ed)? (using|list)|black ?list|rbl|dnsbl|banned sending ip|5\.7\.60[56]",
+        r"spamhaus|spamcop|barracuda|block(ed)? (using|list)|black ?list|rbl|dnsbl|banned sending ip"
+        r"|ipcheck\.proofpoint|5\.7\.60[56]",
         "The sending server's address is on a block list: ask the provider, or have it removed at the list named.",
     ),
     Rule(
         "spam",
         "550 5.7.1 Our system has detected that this message is likely unsolicited mail.",
-        r"spam|unsolicited|junk|bulk mail|5\.7\.35[0-9]|content (rejected|was refused|filter)|5\.7\.509",
+        r"spam|unsolicited|junk|bulk mail|5\.7\.35[0-9]|content (rejected|denied|was refused|filter)|5\.7\.509",
         "The content was taken for spam: look at subject, links and attachments, and at who receives it.",
     ),
     Rule(
@@ -350,26 +376,28 @@ RULES: tuple[Rule, ...] = (
         "sender_refused",
         "553 5.7.1 <sales@example.com>: Sender address rejected: not owned by user ann@example.com",
         r"sender (address|verify|domain)?.*(reject|denied|failed|not (owned|allowed|verified))|send ?as|[45]\.1\.[78] "
-        r"|not (allowed|permitted|authorized) to send|5\.7\.60 |is not verified|outgoing blocked|from address",
+        r"|not (allowed|permitted|authorized) to send|5\.7\.60 |is not verified|from address|mail ?from.* must ",
         "Upstream does not let this login send as this sender: use its own address, or have the alias allowed.",
     ),
     Rule(
         "relay_denied",
         "554 5.7.1 <ann@example.org>: Relay access denied",
-        r"relay(ing)?( access)?( is)? (denied|not permitted|prohibited)|unable to relay|not a relay|5\.7\.54",
+        r"relay(ing)?( access)?( is)? (denied|not permitted|prohibited)|unable to relay|not a relay"
+        r"|allowed rcpthosts|5\.7\.54",
         "Upstream delivers only its own mail without a login: set the account's user and password.",
     ),
     # -- Recipient -------------------------------------------------------------------------------------------
     Rule(
         "mailbox_full",
         "552 5.2.2 The email account that you tried to reach is over quota.",
-        r"[45]\.2\.2 |over ?quota|mailbox (is )?(full|over)|quota exceeded|out of storage|storage (limit|quota)",
+        r"[45]\.2\.2 |over ?quota|mailbox (is )?(full|over)|quota exceeded|out of storage|storage (limit|quota|alloc)"
+        r"|box size limit",
         "The recipient's mailbox is full: reach them another way.",
     ),
     Rule(
         "mailbox_disabled",
         "550 5.2.1 The email account that you tried to reach is disabled.",
-        r"5\.2\.1 |(account|mailbox|user).*(disabled|inactive|suspended|deactivated|discontinued)",
+        r"5\.2\.1 |^5.*(account|mailbox|user).*(disabled|inactive|suspended|deactivated|discontinued)",
         "The recipient's mailbox is switched off: take the address out of the list.",
     ),
     Rule(
@@ -384,7 +412,8 @@ RULES: tuple[Rule, ...] = (
         "550 5.1.1 The email account that you tried to reach does not exist.",
         r"[45]\.1\.1 |5\.1\.(0|6|10) |5\.4\.1 |5\.5\.0 |(user|mailbox|recipient|account|address|person).*(unknown"
         r"|not? (found|exist)|doesn'?t (exist|have)|does not|unavailable|invalid|undeliverable)|no such|no mailbox"
-        r"|unknown user|recipient (address )?rejected|invalid (recipient|mailbox)",
+        r"|(unknown|invalid) (user|recipient|mailbox|address)|^5\d\d (?!5\.7\.).*recipient (address )?rejected"
+        rf"|not our (user|customer)|in my validrcptto|{phrases.NO_SUCH_USER}",
         "There is no such mailbox: take the address out of the list or correct it.",
     ),
     Rule(
@@ -397,13 +426,13 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "upstream_full",
         "452 4.3.1 Insufficient system storage",
-        r"4\.3\.1 |insufficient (system|disk)|disk (is )?full",
+        r"^4.*( 4\.3\.1 |insufficient (system|disk)|disk (is )?full)",
         "Upstream has no room left: its operator must act; mail is tried again.",
     ),
     Rule(
         "upstream_trouble",
         "451 4.3.0 Temporary lookup failure",
-        r"^4\d\d 4\.3\.|^421|temporar|local (error|problem)|service (not |un)available|internal.* error|timed? ?out",
+        r"^421|^4.*(4\.3\.\d|temporar|local (error|problem)|service (not |un)available|internal.* error|timed? ?out)",
         "Upstream has a trouble of its own that usually passes: mail is tried again.",
     ),
     Rule(

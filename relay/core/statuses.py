@@ -51,6 +51,20 @@ def amazon(mail: Letter) -> Iterator[Told]:
                 yield Told(str(one), "delivered", diagnostic=str(told["delivery"].get("smtpResponse") or ""))
 
 
+def amazon_complaint(mail: Letter) -> tuple[Fields, Fields] | None:
+    """The complaint that Amazon SES tells of by SNS: as a feedback report's fields, and the original's header."""
+    for part in mail.parts[:3] if "@sns.amazonaws.com" in mail.fields.get("from").lower() else []:
+        told = _json(part.text)
+        people = _listed(told.get("complaint"), "complainedRecipients")
+        names = [("original-rcpt-to", str(one.get("emailAddress"))) for one in people if isinstance(one, dict)]
+        if names:
+            kind = ("feedback-type", str(told["complaint"].get("complaintFeedbackType") or "abuse"))
+            sent = told["mail"] if isinstance(told.get("mail"), dict) else {}
+            common = sent["commonHeaders"] if isinstance(sent.get("commonHeaders"), dict) else {}
+            return Fields((kind, *names)), Fields((("message-id", str(common.get("messageId") or "")),))
+    return None
+
+
 def _blocks(mail: Letter) -> Iterator[str]:
     """Texts with status fields. Those of an enclosed message are its own, unless there are no others."""
     for enclosed in (False, True):
@@ -67,20 +81,27 @@ def _recipients(block: str) -> Iterator[Told]:
     for group in _GROUPS.split(block):
         fields = _fields(group)
         reporter = _last(fields.get("reporting-mta")) or reporter
-        names = [found[0] for key in _NAMES if (found := ADDRESS.search(_name(fields.get(key))))]
+        names = [found[0] for key in _NAMES if (found := ADDRESS.search(f"<{_name(fields.get(key))}>"))]
         if not names:
             continue
-        action = fields.get("action").strip().lower().partition(" ")[0].rstrip(".;,")
         status = _CODE.search(fields.get("status"))
         kind, typed, said = fields.get("diagnostic-code").partition(";")
         yield Told(
             names[0],
-            _ACTIONS.get(action, ""),
+            _action(fields, status[0] if status else ""),
             status[0] if status else "",
             said.strip() or fields.get("diagnostic-code").strip(),
             _last(fields.get("remote-mta")) or reporter,
             kind.strip().lower() if typed else "",
         )
+
+
+def _action(fields: Fields, status: str) -> str:
+    """As told; else by the status (RFC 3463 2): a 2 is a success, and a 4 that is tried until some time a delay."""
+    if told := _ACTIONS.get(fields.get("action").strip().lower().partition(" ")[0].rstrip(".;,")):
+        return told
+    late = status.startswith("4") and fields.get("will-retry-until")
+    return "delivered" if status.startswith("2") else "delayed" if late else ""
 
 
 def _fields(group: str) -> Fields:
@@ -111,7 +132,7 @@ def _last(value: str) -> str:
 
 def _json(text: str) -> dict[str, Any]:
     at = text.find("{")
-    if at < 0 or "otificationType" not in text:
+    if at < 0 or not ("otificationType" in text or "eventType" in text):
         return {}
     try:
         told, _ = json.JSONDecoder(strict=False).raw_decode(text, at)

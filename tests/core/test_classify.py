@@ -83,6 +83,36 @@ Amazon SES, Zoho
   dot  failed    sender_refused         554 Message rejected: Email address is not verified.
   auth held      login_refused          535 Authentication Credentials Invalid
   dot  deferred  throttled              550 5.4.6 Unusual sending activity detected. Please try after sometime.
+  dot  held      account_blocked        554 Message rejected: Sending paused for this account.
+Whom the refusal is about: this recipient, this login, this account
+  rcpt failed    policy                 550 5.7.133 RESOLVER.RST.SenderNotAuthenticatedForGroup; authentication required
+  dot  failed    domain_authentication  550 5.7.26 DKIM or SPF authentication required
+  rcpt held      login_required         550 SMTP AUTH is required for message submission on port 587
+  dot  held      account_blocked        550 5.1.8 Access denied, bad outbound sender AS(41812)
+  rcpt held      account_blocked        550 Outgoing mail from "ann@example.com" has been suspended.
+  auth deferred  login_trouble          535 5.7.0 Error: authentication failed: Connection lost to authentication server
+  auth deferred  login_trouble          535 Error: authentication failed, system busy
+  auth held      app_password           535 Login Fail. Please enter your authorization code to login.
+  mail failed    sender_refused         553 Mail from must equal authorized user
+What may pass is not told of the address, and what will not is not told to pass
+  rcpt held      daily_limit            550 5.7.1 Too many recipients this hour
+  mail deferred  throttled              550 Domain frequency limited.
+  dot  deferred  throttled              450 4.7.1 Error: too much mail from 192.0.2.1
+  rcpt deferred  upstream_trouble       451 4.3.5 <ann@example.com>: Recipient address rejected: configuration error
+  rcpt deferred  upstream_trouble       452 4.2.1 mailbox temporarily disabled
+  rcpt failed    policy                 554 5.7.1 <ann@example.com>: Recipient address rejected: Access denied
+  mail failed    policy                 550 5.7.708 Service unavailable. Traffic not accepted from this IP.
+  rcpt failed    mailbox_full           552 Requested mail action aborted: exceeded storage allocation
+  rcpt failed    mailbox_full           552 Mailbox size limit exceeded
+Other languages, other words
+  rcpt failed    unknown_user           550 Utilisateur inconnu
+  rcpt failed    unknown_user           550 El usuario no existe
+  rcpt failed    unknown_user           550 用户不存在
+  rcpt failed    unknown_user           550 Unknown recipient
+  rcpt failed    unknown_user           553 sorry, this recipient is not in my validrcptto list (#5.7.1)
+  rcpt failed    refused                550 Erreur inconnue
+  rcpt failed    relay_denied           553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)
+  dot  failed    spam                   550 Mail content denied.
 """
 READINGS = [line.split(None, 3) for line in WORLD.splitlines() if line.startswith("  ")]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from relay.core import bounce, report
 from relay.core.bounce import Finding
 from relay.core.report import Kind
-from tests.core.test_report import DAEMON, FAILED, ORIGINAL, dsn, mail
+from tests.core.test_report import DAEMON, FAILED, ORIGINAL, dsn, mail, told
 
 RECEIPT = """\
 From: Reader <reader@there.example>
@@ -155,3 +157,20 @@ def test_a_report_without_the_original_is_about_what_it_answers(answers: str, na
     assert report.read(raw).message_id == name
     other = dsn(FAILED).replace(b"Subject: Und", b"In-Reply-To: <m2@here.example>\nSubject: Und")
     assert report.read(other).message_id == "<m1@here.example>"
+
+
+@pytest.mark.parametrize("name", ["notificationType", "eventType"])
+def test_amazon_tells_of_complaints_and_events_too(name: str) -> None:
+    """An identity's notifications and a configuration set's events have the same form, under two names."""
+    head = "From: AWS <no-reply@sns.amazonaws.com>\nReturn-Path: <>\n"
+    who, original = [{"emailAddress": "reader@there.example"}], {"commonHeaders": {"messageId": "<m1@here.example>"}}
+    complaint = {"complainedRecipients": who, "complaintFeedbackType": "not-spam"}
+    found = report.read(mail("AWS", json.dumps({name: "Complaint", "complaint": complaint, "mail": original}), head))
+    assert (found.kind, found.message_id) == (Kind.COMPLAINT, "<m1@here.example>")
+    assert [one.recipient for one in found.recipients] == ["reader@there.example"]
+    assert found.feedback.get("feedback-type") == "not-spam"
+    assert told(mail("AWS", json.dumps({name: "Bounce", "bounce": {"bouncedRecipients": who}}), head)) == [
+        ("reader@there.example", "failed")
+    ]
+    odd = {name: "Complaint", "complaint": {"complainedRecipients": [None, 1]}, "mail": []}
+    assert report.read(mail("AWS", json.dumps(odd), head)).kind is not Kind.COMPLAINT

@@ -72,6 +72,12 @@ def pixel_in(content, codec="utf-8"):
         ("<p>a", '</body><p title="</body>"></p>\r\n'),
         ('<p>a<p title="</body>"></p>', "\r\n"),
         ("<p>a<!-- </body> --></html>", "\r\n"),
+        ("<p>a", "</body><script>var end = '</body>';</script></html>\r\n"),
+        ("<style>/* </body> */</style><p>a", "\r\n"),
+        ("<p>a<textarea></body></textarea>", "\r\n"),
+        ("<!-- <style> --><p>a", "</body>\r\n"),
+        ('<p>a<b title="1 > 0 </body>">b</b>', "</body>\r\n"),
+        ("<p>a<b title='1 > 0 </body>'>b</b>", "\r\n"),
     ],
 )
 def test_the_pixel_stands_before_the_last_body_end_or_at_the_end(before, after, encoding):
@@ -79,7 +85,9 @@ def test_the_pixel_stands_before_the_last_body_end_or_at_the_end(before, after, 
 
 
 @pytest.mark.parametrize("encoding", ["7bit", "quoted-printable", "base64"])
-@pytest.mark.parametrize("html", ["<p>cut off <img src=x", "<p>cut off </bod", "<p><!", "<p><!-- <b>x</b>"])
+@pytest.mark.parametrize(
+    "html", ["<p>cut off <img src=x", "<p>cut off </bod", "<p><!", "<p><!-- <b>x</b>", "<p><style>x {}"]
+)
 def test_html_that_ends_inside_a_tag_or_a_comment_stays_as_it_is(html, encoding):
     assert find(message(html + "\r\n", encoding)) is None
 
@@ -343,6 +351,10 @@ def test_a_splice_survives_json():
         b"<!--" + b"</body>" * 100_000,
         b"<!--</body>" * 50_000,
         b"<a </body>" * 50_000,
+        b"<style>" * 70_000 + b"</body>",
+        b"<!-- <style> --><style></styl" * 20_000 + b"</body>",
+        b'<a b="' * 80_000 + b"'</body>",
+        b"<a " + b"= " * 250_000 + b"</body>",
         b"<" * 500_000,
         b"<=\r\n" * 100_000,
         b"=3C" * 200_000,

@@ -1,0 +1,148 @@
+"""What came of a mail, where the notice says it to people alone: that it arrived, that it is late, that it failed."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.core import bounce, report
+from relay.core.prose import ADDRESS
+from relay.core.report import Kind
+from tests.core.test_report import DAEMON, FAILED, ORIGINAL, dsn, mail, told
+from tests.core.test_report_verdicts import RECEIPT
+
+WHO = "\n\nreader@there.example\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Your message has been delivered to the following recipients:",
+        "Delivery to these recipients or groups is complete, but no delivery notification was sent by the server:",
+        "----- The following addresses had successful delivery notifications -----",
+        "Die Zustellung an folgende Empfänger war erfolgreich:",
+        "Votre message a été remis aux destinataires suivants :",
+        "El mensaje se entregó a los siguientes destinatarios:",
+        "Il messaggio è stato recapitato ai seguenti destinatari:",
+        "您的邮件已成功送达:",
+    ],
+)
+def test_news_that_it_arrived_is_no_failure(text: str) -> None:
+    assert told(mail("Delivered: hello", text + WHO)) == [("reader@there.example", "delivered")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Your message could not be successfully delivered to:",
+        "Your message was delivered to two of three. It failed for:",
+        "Die Zustellung an folgende Empfänger war nicht erfolgreich:",
+        "Votre message n'a pas été remis aux destinataires suivants :",
+        "El mensaje no se entregó a:",
+        "Il messaggio non è stato recapitato a:",
+        "A mensagem não foi entregue a:",
+        "Сообщение не было успешно доставлено:",
+    ],
+)
+def test_what_did_not_arrive_failed_however_it_is_said(text: str) -> None:
+    assert told(mail("Mail", text + WHO)) == [("reader@there.example", "failed")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Die Zustellung an folgende Empfänger wurde verzögert:",
+        "DIES IST NUR EINE WARNUNG. Übermittlung an folgende Empfänger steht aus:",
+        "La remise à ces destinataires ou groupes a été retardée :",
+        "La entrega a estos destinatarios o grupos se ha retrasado:",
+        "Il recapito ai seguenti destinatari è stato ritardato:",
+        "A entrega a estes destinatários foi atrasada:",
+        "De bezorging aan de volgende geadresseerden is vertraagd:",
+        "Доставка следующим получателям отложена:",
+        "次の受信者への配信が遅れています:",
+        "此邮件尚未送达:",
+    ],
+)
+def test_what_is_still_tried_is_late_in_any_language(text: str) -> None:
+    assert told(mail("Status", text + WHO)) == [("reader@there.example", "delayed")]
+
+
+def test_what_the_original_is_called_says_nothing_of_its_fate() -> None:
+    late = ORIGINAL.replace("Subject: hello", "Subject: Your order is delayed")
+    raw = dsn(FAILED.replace("Action: failed\n", "")).replace(ORIGINAL.encode(), late.encode())
+    raw = raw.replace(b"Undelivered Mail Returned to Sender", b"Undeliverable: Your order is delayed")
+    assert told(raw) == [("reader@there.example", "failed")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "action"),
+    [
+        ("Status: 2.1.5", "delivered"),
+        ("Status: 4.4.1\nWill-Retry-Until: Fri, 27 Nov 2026 10:00:00 +0000", "delayed"),
+        ("Status: 5.1.1", "failed"),
+    ],
+)
+def test_where_no_action_is_told_the_status_tells(fields: str, action: str) -> None:
+    assert told(dsn(f"Final-Recipient: rfc822; reader@there.example\n{fields}")) == [("reader@there.example", action)]
+
+
+@pytest.mark.parametrize("name", ["用户@例子.中国", "пётр@пример.рф", "reader@ärzte.example"])
+def test_an_address_of_any_script_is_read(name: str) -> None:
+    raw = dsn(FAILED.replace("rfc822; reader@there.example", f"utf-8; {name}"), "message/global-delivery-status")
+    assert told(raw) == [(name, "failed")]
+    assert told(mail("Undelivered", f"<{name}>: 550 5.1.1 unknown")) == [(name, "failed")]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("无法送达收件人a.b@there.example地址不存在", "a.b@there.example"),
+        ("reader@there.example宛のメール", "reader@there.example"),
+        ("'reader@there.example' on Friday", "reader@there.example"),
+        ("o'brien@there.example", "o'brien@there.example"),
+    ],
+)
+def test_an_address_ends_where_people_see_its_end(text: str, found: str) -> None:
+    assert ADDRESS.findall(text) == [found]
+
+
+def test_an_international_receipt_is_a_receipt() -> None:
+    raw = RECEIPT.format(parameter="", subject="Read", text="It was read.", what="displayed", original=ORIGINAL)
+    raw = raw.replace("message/disposition", "message/global-disposition")
+    assert report.read(raw.encode()).kind is Kind.NONE
+
+
+@pytest.mark.parametrize("sign", ["Auto-Submitted: auto-generated\n", "List-Unsubscribe: <https://shop.example/u>\n"])
+def test_an_application_s_own_news_are_no_report(sign: str) -> None:
+    """The last delivery to whomever they name would count as bounced."""
+    head = f"From: Parcels <news@parcels.example>\nReturn-Path: <news@parcels.example>\nTo: app@here.example\n{sign}"
+    said = "Your parcel could not be delivered to reader@there.example: 550 5.1.1 unknown user"
+    assert report.read(mail("Delivery failed: your parcel", said, head)).kind is Kind.NONE
+    assert report.read(mail("Delivery failed", said, head + DAEMON)).kind is Kind.NONE
+    assert report.read(mail("Delivery failed", said, DAEMON + sign.partition("\n")[0] + "\n")).kind is Kind.BOUNCE
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        *("Automatische Antwort: hello", "Respuesta automática: hello", "Automatisch antwoord: hello"),
+        *("Autosvar: hello", "Odpowiedź automatyczna: hello", "Автоматический ответ: hello", "自动答复: hello"),
+    ],
+)
+def test_who_is_away_says_so_in_his_language(subject: str) -> None:
+    head = "From: Reader <reader@there.example>\nTo: app@here.example\nAuto-Submitted: auto-generated\n"
+    assert report.read(mail(subject, "Bis Montag.", head)).kind is Kind.AUTO_REPLY
+
+
+@pytest.mark.parametrize(
+    ("said", "category"),
+    [
+        ("User mailbox exceeds allowed size", "mailbox_full"),
+        ("552 5.2.2 Mailbox size limit exceeded", "mailbox_full"),
+        ("552 message size exceeds the limit", "too_large"),
+        ("No mx record found for domain=there.example", "unknown_domain"),
+        ("Benutzer reader nicht im Domino-Verzeichnis aufgeführt", "unknown_user"),
+    ],
+)
+def test_what_is_against_it(said: str, category: str) -> None:
+    found = report.read(mail("Undelivered", f"<reader@there.example>: {said}"))
+    assert [bounce.judge(one).category for one in found.recipients] == [category]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 
 from relay import metrics
 from relay.core.classify import Verdict
@@ -32,7 +33,7 @@ class Trouble:
     async def obstacle(self, hand: Hand) -> None:
         """Nothing of the account can be sent as it is. It rests: released alone, its mail would be back at once."""
         log.warning("mail of %s waits: %s", hand.account.id, hand.obstacle, extra={"account": hand.account.id})
-        await self._rest(hand.account, hand.obstacle, None)
+        await self._rest(hand, hand.obstacle, None)
 
     async def untokened(self, hand: Hand, error: TokenError) -> None:
         """There is no access token to log in with: nothing was tried, and no try is spent."""
@@ -40,10 +41,9 @@ class Trouble:
         if error.kind == "away" or account.state is AccountState.ACTIVE:  # of a paused one it was told
             log.warning("mail of %s waits to be let in again: %s", account.id, error, extra={"account": account.id})
         if error.kind == "away":
-            await self._rest(account, error.reason, None)
-            return
-        async with db.connection(self._pool) as conn:
-            await health.refused(conn, account, error.reason, None, seconds=self._settings.refused_retry)
+            await self._rest(hand, error.reason, None)
+        else:
+            await self._refused(hand, error.reason, None)
 
     async def cut_off(self, hand: Hand, error: UpstreamError, seconds: float) -> bool:
         """Whether it is our host that reaches nobody, while others do: that speaks of no account, and of no mail."""
@@ -69,7 +69,7 @@ class Trouble:
         async with db.connection(self._pool) as conn:
             hand.pauses = await health.gets_through(conn, account.id, seconds=seconds + PAUSE)
         if not hand.pauses:
-            await self._rest(account, why, reply)
+            await self._rest(hand, why, reply)
 
     async def heed(self, hand: Hand, verdict: Verdict, reply: Reply) -> bool:
         """A reply that speaks of the account rather than of one mail. False: it does not."""
@@ -77,25 +77,36 @@ class Trouble:
         if not (verdict.pauses or (verdict.rests and verdict.wait)):
             return False
         hand.over = True
-        async with db.connection(self._pool) as conn:
-            if verdict.pauses:
-                _count(account, "refused")
-                await health.refused(conn, account, why, reply, seconds=self._settings.refused_retry)
-            else:
-                _count(account, "throttled")
-                await health.throttled(conn, account, why, seconds=verdict.wait or 0.0)
+        if verdict.pauses:
+            _count(account, "refused")
+            await self._refused(hand, why, reply)
+        else:
+            _count(account, "throttled")
+            await self._tell(hand, lambda conn: health.throttled(conn, account, why, seconds=verdict.wait or 0.0))
         return True
 
     async def over(self, hand: Hand) -> None:
         """The first connection after trouble ends the trouble."""
-        hand.troubled = False
-        async with db.connection(self._pool) as conn:
-            await health.well(conn, hand.account.id)
+        hand.troubled = not await self._tell(hand, lambda conn: health.well(conn, hand.account.id))
 
-    async def _rest(self, account: Account, why: str, reply: Reply | None) -> None:
+    async def _rest(self, hand: Hand, why: str, reply: Reply | None) -> None:
         first = self._settings.upstream_retry
+        await self._tell(
+            hand, lambda conn: health.trouble(conn, hand.account, why, reply, first=first, most=MOST * first)
+        )
+
+    async def _refused(self, hand: Hand, why: str, reply: Reply | None) -> None:
+        seconds = self._settings.refused_retry
+        await self._tell(hand, lambda conn: health.refused(conn, hand.account, why, reply, seconds=seconds))
+
+    async def _tell(self, hand: Hand, tell: Callable[[db.Connection], Awaitable[None]]) -> bool:
+        """False: somebody has locked the account. Its lease pauses instead, and whoever comes next tells it."""
         async with db.connection(self._pool) as conn:
-            await health.trouble(conn, account, why, reply, first=first, most=MOST * first)
+            told = await health.promptly(conn, tell)
+        if not told:
+            hand.pauses = True
+            log.warning("the account %s is locked", hand.account.id, extra={"account": hand.account.id})
+        return told
 
 
 def _count(account: Account, kind: str) -> None:

@@ -8,12 +8,28 @@ What is told of settings that were changed since (the account's `updated_at` is 
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
+
+from psycopg import errors
 
 from relay.core.model import EventType
 from relay.core.reply import Reply
 from relay.core.tenant import Account
 from relay.store import facts
 from relay.store.db import Connection
+
+PATIENCE = "500ms"  # that an account's row may be locked by somebody else
+
+
+async def promptly(conn: Connection, tell: Callable[[Connection], Awaitable[None]]) -> bool:
+    """Does one of what is below. False: the account is locked. To wait for it would keep the connection from others."""
+    try:
+        async with conn.transaction():
+            await conn.execute("select set_config('lock_timeout', %s, true)", (PATIENCE,))
+            await tell(conn)
+    except errors.LockNotAvailable:
+        return False
+    return True
 
 
 async def trouble(

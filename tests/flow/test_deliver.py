@@ -356,6 +356,33 @@ async def test_a_lease_that_pauses_ends_when_the_worker_does(line: Line, monkeyp
     assert await line.rows("state::text, attempts") == [("sent", 1), ("deferred", 1)]
 
 
+@pytest.mark.parametrize("told", ["CONNECT", "AUTH", "gone", "well"])
+async def test_an_account_that_somebody_has_locked_keeps_no_connection_to_postgresql_from_others(
+    line: Line, monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    """The lease pauses, and what there is to tell is told by the next."""
+    monkeypatch.setattr("relay.deliver.PAUSE", 0.0)
+    async with Upstream(auth=("PLAIN",), users={"ann": "secret"}) as upstream:
+        await line.account(upstream)
+        await line.login("secret")
+        await line.accept("one@x.example", "two@x.example", "three@x.example")
+        if told == "gone":
+            await upstream.stop()
+        elif told == "well":
+            async with db.connection(line.pool) as conn:
+                await conn.execute("update accounts set failures = 1")
+        else:
+            upstream.when(told).say("535 5.7.8 no" if told == "AUTH" else "421 4.7.0 busy").close()
+        before, lease = await line.account_is(), await line.lease_one()
+        async with db.connection(line.pool) as conn, conn.transaction():
+            await conn.execute("select from accounts for no key update")
+            await line.deliverer.deliver(lease)
+            await conn.execute("select 1")  # it was locked all the time: else the server has ended this
+        assert await line.account_is() == before
+        await line.deliverer.deliver(await line.lease_one())
+        assert await line.account_is() != before
+
+
 async def cut_off(line: Line) -> None:
     """Three accounts whose upstreams are reached by others and not from here, one after the other."""
     for id in "bcd":

@@ -16,7 +16,10 @@ SHARE = 0.25  # of the time goes into old mail: a rest after each batch lets oth
 
 
 class Housekeeper:
-    """Forgets old mail, spent idempotency keys, and slots that left every window. Any number may run side by side."""
+    """Forgets old mail, spent idempotency keys, and slots that left every window; folds those that only a day counts.
+
+    Any number may run side by side.
+    """
 
     def __init__(self, pool: db.Pool, settings: Settings, *, every: float = EVERY, batch: int = BATCH) -> None:
         self._pool, self._days, self._every, self._batch = pool, settings.retention_days, every, batch
@@ -29,6 +32,7 @@ class Housekeeper:
             try:
                 async with db.connection(self._pool) as conn:
                     await outcomes.forget_slots(conn)
+                    await outcomes.fold_slots(conn)
                     await messages.forget_keys(conn)
                     for account in await retention.orphaned(conn):
                         await retention.forget_mail(conn, account, self._batch)

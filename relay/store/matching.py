@@ -50,10 +50,13 @@ select id from (
 where message_id = any(%(names)s) order by id desc limit 1
 """
 
+# A range, so that the planner does not take the short index of all that is leased, whoever's it is: messages say which.
 SENDING = """
-select exists (select from deliveries d where d.state = 'leased' and lower(d.recipient) = any(%(addresses)s)
-    and d.message_id in (select id from (
-        select id, message_id from messages where account_id = %(account)s order by id desc limit %(depth)s) m
+select exists (
+    select from deliveries d
+    where d.state between 'leased' and 'leased' and lower(d.recipient) = any(%(addresses)s) and d.message_id in (
+        select id from (
+            select id, message_id from messages where account_id = %(account)s order by id desc limit %(depth)s) m
         where m.message_id = any(%(names)s)))
 """
 

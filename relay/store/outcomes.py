@@ -115,6 +115,26 @@ async def _commit(conn: Connection, reports: Sequence[Report]) -> list[bool]:
     return [report.delivery in applied for report in reports]
 
 
+# Each claim adds up whole windows. A minute counts until the last of its slots leaves: never too little. What the
+# window of an hour counts is left alone, and a minute more, since a claim goes by the time at which it began.
+FOLD_SLOTS = """
+with crowded as (
+    select account_id, date_bin('1 minute', at, 'epoch') as minute from slots
+    where at < date_bin('1 minute', now() - interval '61 minutes', 'epoch') group by 1, 2 having count(*) > 1
+), taken as (
+    delete from slots s using crowded c
+    where s.account_id = c.account_id and date_bin('1 minute', s.at, 'epoch') = c.minute
+    returning s.account_id, c.minute, s.at, s.n
+)
+insert into slots (account_id, at, n) select account_id, max(at), sum(n) from taken group by account_id, minute
+"""
+
+
+async def fold_slots(conn: Connection) -> None:
+    """Makes one slot of those of a minute, where the window of a day alone counts them."""
+    await conn.execute(FOLD_SLOTS)
+
+
 async def forget_slots(conn: Connection) -> int:
     """Drops slots that no window counts any more."""
     return (await conn.execute("delete from slots where at < now() - interval '25 hours'")).rowcount

@@ -565,6 +565,11 @@ PLANS = {
         "deliveries_recipient",
     ),
     "by name": (matching.BY_NAME, {"names": ["m"], "depth": 20_000}, "messages_account"),
+    "being sent": (
+        matching.SENDING,
+        {"addresses": ["ann@x.example"], "names": ["m"], "depth": 20_000},
+        "deliveries_message",
+    ),
     "lately": (matching.LATELY, {"places": [0], "addresses": ["ann@x.example"], "at": None}, "deliveries_recipient"),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.core.model import EventType, Outcome, State
-from relay.store import db, leases, outcomes
+from relay.store import db, leases, outcomes, turns
 from relay.store.outcomes import Report
 from tests.store.mail import account, prepared, stored
 from tests.store.test_leases import granted, states
@@ -109,3 +109,28 @@ async def test_the_same_report_twice_is_recorded_once(pool: db.Pool) -> None:
         assert await outcomes.commit(conn, [report]) == [True]
         assert await outcomes.commit(conn, [report]) == [False]
         assert await (await conn.execute("select count(*) from attempts")).fetchone() == (1,)
+
+
+async def test_slots_of_a_minute_become_one_that_frees_with_the_last(pool: db.Pool) -> None:
+    """Where the window of a day alone counts them; what the account has used is the same before and after."""
+    async with db.connection(pool) as conn:
+        await account(conn, "a", perHour=100, perDay=100)
+        async with conn.transaction():  # it is one and the same moment
+            await conn.execute(
+                "insert into slots select 'a', date_bin('1 minute', now(), 'epoch') - ago::interval, n from (values"
+                " ('2 h', 1), ('2 h -30 s', 2), ('2 h -59 s', 4), ('3 h', 8), ('61 min', 16), ('60 min 30 s', 16),"
+                " ('1 s', 32), ('2 s', 32)) s(ago, n)"
+            )
+            before = await turns.usage(conn, ["a"], size=1)
+            for _ in range(2):
+                await outcomes.fold_slots(conn)
+            cursor = await conn.execute(
+                "select (date_bin('1 minute', now(), 'epoch') - at)::text, n from slots order by at"
+            )
+            assert (await cursor.fetchall())[:4] == [
+                ("03:00:00", 8),
+                ("01:59:01", 7),
+                ("01:01:00", 16),
+                ("01:00:30", 16),
+            ]
+            assert await turns.usage(conn, ["a"], size=1) == before

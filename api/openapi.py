@@ -18,10 +18,11 @@ from relay.core.sheet import TYPE
 
 REF = "#/components/schemas/{model}"
 INTRODUCTION = """Mail that is handed over here is stored, then sent through the account's own mail server, one copy for
-each recipient. Every call but health, pixels and these pages wants `Authorization: Bearer <token>`. Instants are
-ISO 8601 in UTC. Every error has the same shape, with a `code` for programs; each answer carries `X-Request-Id`, which
-the log knows too. Whatever the address: 404 where there is nothing, 405 for a method that it has not, 431 for headers
-without end, 400 (`InvalidHttp`) for what is no HTTP, 500 for an error of ours."""
+each recipient. Every call wants `Authorization: Bearer <token>`, but for health, pixels, these pages, Mailgun's
+webhooks and the links that connect a mailbox. Instants are ISO 8601 in UTC. Every error has the same shape, with a
+`code` for programs; each answer carries `X-Request-Id`, which the log knows too. Whatever the address: 404 where there
+is nothing, 405 for a method that it has not, 431 for headers without end, 400 (`InvalidHttp`) for what is no HTTP, 500
+for an error of ours."""
 
 _SENTENCE = re.compile(r"\A(.+?\.)\s+", re.DOTALL)
 

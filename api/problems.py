@@ -191,8 +191,8 @@ def _tell(request: web.Request, problem: Problem, error: Exception) -> None:
 def faulty(faults: Sequence[tuple[str, str]]) -> Problem:
     """Fields that have the right shape and cannot be used: (key, message) of each."""
     (key, message), more = faults[0], len(faults) - 1
-    text = f"{key}: {message}" + (f" (and {more} more)" if more else "")
-    return Problem(400, text, code="InvalidFields", fields=faults)
+    text = message if message.startswith(f"{key} ") else f"{key}: {message}"
+    return Problem(400, text + (f" (and {more} more)" if more else ""), code="InvalidFields", fields=faults)
 
 
 def invalid(

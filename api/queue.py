@@ -42,7 +42,8 @@ class Flow(Answer):
 
 async def status(call: Call) -> Status:
     """All queues together; a token that is bound to an account sees that account's."""
-    return await _status(call, await call.narrowed(), None)
+    account = await call.narrowed()
+    return await account_status(call, account) if account else await _status(call, None, None)
 
 
 async def account_status(call: Call, account: AccountId) -> Status:

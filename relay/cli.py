@@ -28,6 +28,7 @@ DENIED = "42501"  # PostgreSQL: the user has not the privilege
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code: 0, or one of sysexits.h; no traceback reaches a person."""
     given = list(sys.argv[1:] if argv is None else argv)
+    _fill_streams()
     try:
         code = _run(given)
         sys.stdout.flush()
@@ -39,6 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _explain(error)
     return code
+
+
+def _fill_streams() -> None:
+    """A stream that we were started without (`>&-`) takes what it is given; a socket would get its number else."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def _run(given: list[str]) -> int:
@@ -123,8 +131,11 @@ def _explain(error: Exception) -> int:
         case UnicodeEncodeError(encoding="utf-8"):
             complain(f"{error.object!a} is no text in UTF-8")
             return DATA
+        case OSError(strerror=str(reason), filename=str(path)):
+            complain(f"{path}: {reason}")
+            return UNAVAILABLE
         case OSError():
-            complain(str(error))
+            complain(error.strerror or str(error))
             return UNAVAILABLE
         case _:
             return _surprise(error)

@@ -48,7 +48,7 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
         except ValueError:
             number = float("nan")
         if not low <= number <= high:
-            raise ValueError(f"must be a number of seconds from {low:g} to {high:g}")
+            raise ValueError(f"must be a number of seconds from {low:.12g} to {high:.12g}")
         return number
 
     return parse

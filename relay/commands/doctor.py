@@ -22,9 +22,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     describe(
         parser,
         _doctor,
-        "List every setting with its value, default and meaning; then, where a terminal shows it, check settings, "
-        "database, schema, clock, secrets, queue, mailboxes, broker, ports, certificate and exposure. Nothing is "
-        "changed. Exit 0: well; 69: something failed; 78: the settings are wrong.",
+        "List every setting with its value, default and meaning; then check settings, database, schema, clock, "
+        "secrets, queue, mailboxes, broker, ports, certificate and exposure. Nothing is changed. Exit 0: well; 69: "
+        "something failed; 78: the settings are wrong.",
         "doctor",
         "doctor --json | jq '.checks[] | select(.finding != \"ok\")'",
         "doctor --new-key        # a key for POSTFERRY_SECRET_KEYS",

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from relay.commands.account import found
 from relay.commands.installation import asynchronous, opened
-from relay.commands.terminal import USAGE, Stop, describe, paint
+from relay.commands.terminal import USAGE, Stop, describe, paint, seconds
 from relay.commands.watch import Watch, judge
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--subject", default="A test message", metavar="TEXT")
     parser.add_argument("--file", metavar="FILE", help="a whole message (RFC 5322) instead of ours; - is stdin")
     parser.add_argument("--no-track", action="store_true", help="without a pixel")
-    parser.add_argument("--timeout", type=float, default=PATIENCE, metavar="SECONDS", help="how long to watch (60)")
+    parser.add_argument("--timeout", type=seconds, default=PATIENCE, metavar="SECONDS", help="how long to watch (60)")
     parser.add_argument("--json", action="store_true", help="the result as JSON")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shutil
 import sys
@@ -146,6 +147,24 @@ class Parser(argparse.ArgumentParser):
                 raise argparse.ArgumentError(None, f"there is no command {value!r}{near or ';'} {there}") from None
             error.message += near
             raise
+
+
+def seconds(text: str) -> float:
+    """For `type=`: how long to wait; 0 looks once."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return value
+
+
+def count(text: str) -> int:
+    """For `type=`: how many, one at least."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return int(text)
 
 
 Run = Callable[[argparse.Namespace], int]

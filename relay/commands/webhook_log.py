@@ -11,7 +11,21 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from relay.commands.installation import asynchronous, opened
-from relay.commands.terminal import DATA, TEMPFAIL, UNAVAILABLE, USAGE, Stop, clean, describe, mark, note, span, table
+from relay.commands.terminal import (
+    DATA,
+    TEMPFAIL,
+    UNAVAILABLE,
+    USAGE,
+    Stop,
+    clean,
+    count,
+    describe,
+    mark,
+    note,
+    seconds,
+    span,
+    table,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -36,7 +50,7 @@ def configure(commands: Any) -> None:
         "webhook test 3 --wait 60",
     )
     testing.add_argument("id", type=int, metavar="NUMBER", help="as `webhook list` shows it")
-    testing.add_argument("--wait", type=float, default=15, metavar="SECONDS", help="how long (default 15)")
+    testing.add_argument("--wait", type=seconds, default=15, metavar="SECONDS", help="how long (default 15)")
 
 
 @contextmanager
@@ -67,7 +81,7 @@ def _log_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", type=int, metavar="NUMBER", help="as `webhook list` shows it")
     parser.add_argument("--state", choices=MARKS, help="only those in this state")
     parser.add_argument("--event", default="", metavar="NAME", help="only events of this name")
-    parser.add_argument("--limit", type=int, default=20, metavar="N", help="how many (default 20)")
+    parser.add_argument("--limit", type=count, default=20, metavar="N", help="how many (default 20)")
     parser.add_argument("--posting", type=int, metavar="NUMBER", help="this one, with every try")
     parser.add_argument("--json", action="store_true", help="as JSON")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.store import accounts, db
-from tests.api.client import Client
+from tests.api.client import Client, Login
 from tests.api.test_api_outbox import LATER, become, submit
 
 
@@ -62,6 +62,12 @@ async def test_a_pause_holds_though_the_account_changes_meanwhile(
     monkeypatch.undo()
     assert (told["changed"], told["state"]) == (True, "paused")
     assert (await admin.ok("GET", "/v1/account/shop"))["state"] == "paused"
+
+
+async def test_a_token_of_one_account_is_told_that_it_is_paused(admin: Client, login: Login, shop: str) -> None:
+    await admin.ok("PUT", "/v1/account/shop/queue", {"paused": True})
+    status = await (await login("api", account="shop")).ok("GET", "/v1/queue/status")
+    assert (status["account"], status["paused"]) == ("shop", True)
 
 
 async def test_an_unknown_account_is_a_404(admin: Client) -> None:

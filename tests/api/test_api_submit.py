@@ -315,6 +315,7 @@ async def test_what_is_wrong_is_named(admin: Client, shop: str, given: dict[str,
     assert status == 400, error
     found = {fault["key"]: fault["message"] for fault in error["fields"]}
     assert words in found[key], error
+    assert f"{key}: {key} " not in error["message"]
     assert (await admin.ok("GET", "/v1/outbox"))["total"] == 0
 
 

@@ -232,6 +232,25 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     process.stderr.close()
 
 
+@pytest.mark.parametrize(("closed", "code"), [(">&-", 0), ("2>&-", 65), ("<&- >&- 2>&-", 65)])
+def test_a_command_whose_streams_are_closed_does_its_work(tmp_path: Path, closed: str, code: int) -> None:
+    command = "doctor --settings" if code == 0 else "preview empty.eml --to ada@example.com"
+    (tmp_path / "empty.eml").touch()
+    ended = subprocess.run(
+        ["sh", "-c", f'"$0" -P -m relay {command} {closed}', sys.executable], cwd=tmp_path, capture_output=True
+    )
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, b"", b"")
+
+
+def test_a_folder_that_is_none_is_named_in_words(bare: Postferry, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    shown = bare("up", "--data", str(tmp_path / "file"))
+
+    assert (shown.code, shown.err) == (69, f"postferry: {tmp_path / 'file'}: File exists\n")
+
+
 def test_no_colour_without_a_terminal(bare: Postferry) -> None:
     assert "\x1b" not in bare("--help").out
 

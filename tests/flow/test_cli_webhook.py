@@ -152,6 +152,21 @@ def test_the_log_is_a_table_or_json(postferry: Postferry, conn: Any, hook: str) 
     assert [(one["event"], one["status"]) for one in found] == [("messageSent", 204)]
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("log", "1", "--limit", "0"),
+        ("log", "1", "--limit", "-1"),
+        ("test", "1", "--wait", "-1"),
+        ("test", "1", "--wait", "nan"),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_a_usage_error(bare: Postferry, argv: tuple[str, ...]) -> None:
+    shown = bare("webhook", *argv)
+
+    assert (shown.code, f"argument {argv[2]}: {argv[3]!r} is no " in shown.err) == (64, True)
+
+
 def test_one_posting_is_shown_with_every_try(postferry: Postferry, conn: Any, hook: str) -> None:
     event(conn, "delivered", status=500, error="answered 500", response="oops\x1b[2J")
     shown = postferry("webhook", "log", hook, "--posting", "1")

@@ -142,10 +142,8 @@ class _Guarded(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._ended:
             return
-        handler = self._handler
-        heads = handler._request_count
-        handler.data_received(data)
-        if handler._request_count != heads or handler._current_request is not None:
+        self._handler.data_received(data)
+        if not self._awaits_request():
             self._head = 0
             return
         self._head += len(data)
@@ -154,6 +152,11 @@ class _Guarded(asyncio.Protocol):
             self._transport.write(_said(ENDLESS))
             self._transport.write_eof()  # to close in front of what is coming would take the answer along
             asyncio.get_running_loop().call_later(LINGER, self._transport.abort)
+
+    def _awaits_request(self) -> bool:
+        """Not from the moment a head is whole: its body comes before the server has had its turn to begin with it."""
+        waiter = self._handler._waiter
+        return waiter is not None and not waiter.done()
 
 
 def _from(peer: str) -> Any:

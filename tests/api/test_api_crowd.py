@@ -11,11 +11,13 @@ from ipaddress import ip_network
 from typing import Any, cast
 
 import pytest
+from aiohttp import web
 
 from api import __main__ as role
 from api import crowd
 from api.problems import Error
 from relay.settings import Settings
+from tests.fuzz.virtual import Line, Loop
 from tests.stack import until
 
 HALF = b"GET /t/abc.gif HTTP/1.1\r\nHost: x\r\n"
@@ -179,6 +181,25 @@ async def test_a_long_body_is_no_long_head(settings: Settings) -> None:
         caller = await call(b"POST /v1/accounts HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
         caller.writer.write(b"x" * size)
         assert await caller.status() != 431
+
+
+async def test_a_body_that_comes_before_the_server_begins_with_it_is_no_long_head() -> None:
+    """A fast client: its head and much of its body are here in one turn of the loop, as uvloop reads them."""
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        return web.Response(body=await request.read())
+
+    handler, line = web.Server(answer)(), Line(cast(Loop, asyncio.get_running_loop()), "192.0.2.1")
+    guarded = crowd._Guarded(handler)
+    line.set_protocol(guarded)
+    guarded.connection_made(line)
+    await until(lambda: handler._waiter is not None)
+    guarded.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (2 * crowd.MOST_HEAD))
+    guarded.data_received(b"x" * crowd.MOST_HEAD)
+    guarded.data_received(b"x" * crowd.MOST_HEAD)
+    await until(lambda: b"\r\n\r\n" in line.written)
+    assert line.written.startswith(b"HTTP/1.1 200 ")
+    guarded.connection_lost(None)
 
 
 async def test_who_reads_no_answers_is_sent_away(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

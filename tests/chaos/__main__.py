@@ -70,8 +70,7 @@ class Run:
         pause = 0.05 * max(1.0, self.seconds / LONG)
         senders = Senders(self.seed, [door], stage.token, ACCOUNTS, limited(self.seconds), pause)
         if stage.box:
-            senders.owner, sink.returns = OWNER, stage.box.came_back
-            filling = asyncio.create_task(stage.box.fill())
+            senders.owner, sink.takes = OWNER, stage.box.took
         sending = asyncio.create_task(senders.run())
         await self._weather(stage)
         senders.stop()
@@ -79,12 +78,10 @@ class Run:
         await sending
         say(f"peace; {len(senders.ledger)} mails were handed over, {sink.copies} copies taken so far")
         books = await reckoning.books(senders, self.strikes, stage.box)
-        if stage.box:
-            filling.cancel()
         faults = reconcile(books)
         if faults:
             keep(books, sink, self.folder)
-        return summary(books, senders, sink), faults
+        return summary(books, senders, sink, stage.box), faults
 
     async def _weather(self, stage: Stage) -> None:
         end = time.monotonic() + self.seconds

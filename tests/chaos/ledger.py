@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-ENDS = frozenset({"sent", "failed", "cancelled", "bounced", "complained"})
+REPORTED = frozenset({"bounced", "complained"})
+ENDS = frozenset({"sent", "failed", "cancelled"}) | REPORTED
 
 
 class Answer(StrEnum):
@@ -62,10 +63,10 @@ class Fate:
 
 @dataclass(frozen=True)
 class Filed:
-    """A mail in the mailbox of an account that has one. `clean`: there is no pixel in it."""
+    """A mail in the mailbox of an account that has one."""
 
     message_id: str
-    clean: bool = True
+    flaws: tuple[str, ...] = ()  # what is wrong with it
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ class Books:
     posted: frozenset[str] = frozenset()
     owed: frozenset[str] = frozenset()  # Message-IDs of what was sent for accounts that have a mailbox
     filed: Sequence[Filed] = ()
-    bounced: frozenset[str] = frozenset()  # recipients of whom a report came
-    told: Mapping[str, int] = field(default_factory=dict)  # recipient -> events that say it bounced
+    reported: Mapping[str, str] = field(default_factory=dict)  # recipient -> the state that reports of them make
+    told: Mapping[tuple[str, str], int] = field(default_factory=dict)  # recipient, state -> events that tell it
     refused: str = "nobody"  # how recipients begin whom upstream refuses
     window: float = 60.0  # s
     apart: float = 0.1  # s that two clocks of one machine may differ
@@ -191,20 +192,21 @@ def each_is_filed_once(books: Books) -> Iterator[str]:
             yield f"filed, and not sent: {message_id}"
         elif copies[message_id] != 1:
             yield f"filed {copies[message_id]} times: {message_id}"
-    yield from (f"filed with a pixel: {copy.message_id}" for copy in books.filed if not copy.clean)
+    yield from (f"filed {flaw}: {copy.message_id}" for copy in books.filed for flaw in copy.flaws)
 
 
 def reports_are_believed(books: Books) -> Iterator[str]:
-    """Who bounced is bounced, and one event says so; nobody else is."""
-    bounced = {fate.recipient for fate in books.fates if fate.state == "bounced"}
-    for recipient in sorted(books.bounced | bounced | set(books.told)):
-        told = books.told.get(recipient, 0)
-        if recipient not in books.bounced:
-            yield f"bounced without a report: {recipient}"
-        elif recipient not in bounced:
-            yield f"a report was lost: {recipient} did not become bounced"
+    """Who bounced is bounced, who complained has complained, and one event says so; nobody else has."""
+    became = {(fate.recipient, fate.state) for fate in books.fates if fate.state in REPORTED}
+    reported = set(books.reported.items())
+    for recipient, state in sorted(reported | became | set(books.told)):
+        told = books.told.get((recipient, state), 0)
+        if (recipient, state) not in reported:
+            yield f"{state} without a report: {recipient}"
+        elif (recipient, state) not in became:
+            yield f"a report was lost: {recipient} did not become {state}"
         elif told != 1:
-            yield f"a bounce was told {told} times: {recipient}"
+            yield f"{state} was told {told} times: {recipient}"
 
 
 RULES = (

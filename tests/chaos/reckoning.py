@@ -42,7 +42,7 @@ select (select count(*) from deliveries where state in ('queued', 'leased', 'def
 LOOKED = "select 1 from mailboxes where account_id = %s and looked_at > %s"
 SOON = (
     "update deliveries set due_at = now() where state in ('queued', 'deferred') and due_at > now()",
-    "update sent_copies set due_at = now() where due_at > now()",
+    "update sent_copies set due_at = now() where due_at > now() and looks = 0",  # later looks are for late copies
 )
 FATES = """
 select d.account_id, d.recipient, replace(d.message_id::text, '-', ''), d.state::text,
@@ -52,11 +52,12 @@ from deliveries d where d.account_id = any(%s)
 """
 OWED = """
 select message_id from messages m where account_id = %s and exists (
-    select 1 from deliveries d where d.message_id = m.id and d.state in ('sent', 'bounced'))
+    select 1 from deliveries d where d.message_id = m.id and d.state in ('sent', 'bounced', 'complained'))
 """
 TOLD = """
-select d.recipient, count(*) from events e join deliveries d on d.id = e.delivery_id
-where e.type = 'messageBounce' group by d.recipient
+select d.recipient, case e.type when 'messageBounce' then 'bounced' else 'complained' end, count(*)
+from events e join deliveries d on d.id = e.delivery_id
+where e.type in ('messageBounce', 'messageComplaint') group by 1, 2
 """
 EVENTS = "select id from events where type <> 'webhookTest'"
 
@@ -101,7 +102,7 @@ class Reckoning:
                 await box.filled()
                 await self._looked(conn)
                 await self._finished(conn)
-            told = dict(await _rows(conn, TOLD))
+            told = {tuple(row[:2]): row[2] for row in await _rows(conn, TOLD)}
             fates = [Fate(*row[:5], tuple(row[5])) for row in await _rows(conn, FATES, ACCOUNTS)]
             owed = frozenset(row[0] for row in await _rows(conn, OWED, OWNER)) if box else frozenset()
             events = frozenset(f"evt_{row[0]}" for row in await _rows(conn, EVENTS))
@@ -116,7 +117,7 @@ class Reckoning:
             posted=posted,
             owed=owed,
             filed=list(box.filed()) if box else (),
-            bounced=frozenset(box.bounced) if box else frozenset(),
+            reported=box.reported if box else {},
             told=told,
             refused=NOBODY,
         )
@@ -151,13 +152,14 @@ def limited(seconds: float) -> dict[str, int]:
     return {LIMITED: int(PER_MINUTE * (1 + max(1.0, seconds / 60)))}
 
 
-def summary(books: Books, senders: Senders, sink: Sink) -> dict[str, Any]:
+def summary(books: Books, senders: Senders, sink: Sink, box: Box | None = None) -> dict[str, Any]:
     """What came of a run, in figures."""
     taken = Counter((copy.account, copy.recipient) for copy in books.taken)
-    mailbox = {
+    mailbox = box and {
+        "copies that the provider filed": box.copies,
         "Sent copies owed": len(books.owed),
         "Sent copies in the mailbox": len(books.filed),
-        "recipients of whom a report came": len(books.bounced),
+        "reports that came": dict(Counter(books.reported.values())),
     }
     return {
         "mails handed over": len(books.handed),
@@ -172,7 +174,7 @@ def summary(books: Books, senders: Senders, sink: Sink) -> dict[str, Any]:
         "most of the limited account in a minute": f"{fullest(books, LIMITED)} of {PER_MINUTE}",
         "events": len(books.events),
         "of them posted": len(books.posted & books.events),
-        **(mailbox if books.owed else {}),
+        **(mailbox or {}),
     }
 
 

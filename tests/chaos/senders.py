@@ -14,7 +14,7 @@ import aiohttp
 import aiosmtplib
 
 from tests.chaos.ledger import Answer, Handed
-from tests.chaos.sink import GONE, LATER, NOBODY
+from tests.chaos.sink import ANGRY, GONE, LATER, NOBODY
 
 HandOver = Callable[["Door", Handed, str, bool], Awaitable[tuple[Answer, str]]]
 
@@ -143,9 +143,8 @@ class Senders:
         number = next(self._numbers)
         account = rng.choice([name for name in self.accounts if self._given.get(name, 0) < self.limited.get(name, 1)])
         bad = rng.random() < 0.05
-        kinds = rng.choices(
-            ["p", NOBODY, LATER, GONE], [90, 3, 7, 5 * (account == self.owner)], k=rng.choice([1, 1, 1, 2, 4])
-        )
+        back = 5 * (account == self.owner)
+        kinds = rng.choices(["p", NOBODY, LATER, GONE, ANGRY], [90, 3, 7, back, back], k=rng.choice([1, 1, 1, 2, 4]))
         names = tuple(f"{kind}{number}.{place}@there.example" for place, kind in enumerate(kinds))
         mail = Handed(account, names)
         self.ledger.append(mail)

@@ -16,7 +16,8 @@ from tests.chaos.doubt import Mail
 ADDRESS = re.compile(rb"<([^>]*)>")
 NOBODY = "nobody"  # recipients beginning so are refused for good
 LATER = "later"  # ... so are put off the first time they come
-GONE = "gone"  # ... so are taken, and a report comes back
+GONE = "gone"  # ... so are taken, and a bounce comes back
+ANGRY = "angry"  # ... so are taken, and a complaint comes back
 GREETING = b"220 sink ESMTP\r\n"
 EXTENSIONS = b"250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-AUTH PLAIN\r\n250 SMTPUTF8\r\n"
 LIMIT = 1 << 20
@@ -51,7 +52,7 @@ class Sink:
     mails: list[Mail] = field(default_factory=list)
     moods: Counter[str] = field(default_factory=Counter)
     port: int = 0
-    returns: Callable[[str, str], None] | None = None  # told of each copy to one who is gone, and of its Message-ID
+    takes: Callable[[Mail, bytes], None] | None = None  # told of each mail that is taken, and of its content
 
     def __post_init__(self) -> None:
         self._rng = random.Random(self.seed)
@@ -172,12 +173,11 @@ class Session:
         if self._last is not None:
             self._last.next, self._last = time.time(), None
         mail.began = time.time()
-        message_id = ""
+        content = bytearray()
         while line != b".\r\n":
             if not line:
                 raise Cut
-            if line[:11].lower() == b"message-id:":
-                message_id = line[11:].strip().decode()
+            content += line.removeprefix(b".")
             line = await self._reader.readline()
         dotted = time.time()
         if self._sink.feels("slow"):
@@ -185,9 +185,8 @@ class Session:
         if self._sink.feels("later"):
             self._writer.write(b"451 4.3.0 not now\r\n")
             return
-        for recipient in mail.recipients if self._sink.returns else ():
-            if recipient.startswith(GONE):
-                self._sink.returns(recipient, message_id)
+        if self._sink.takes:
+            self._sink.takes(mail, bytes(content))
         mail.at, mail.told = dotted, not (self._sink.feels("drop") or self._writer.transport.is_closing())
         if not mail.told:
             raise Cut

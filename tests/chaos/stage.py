@@ -39,7 +39,7 @@ OWN = {
     "WEBHOOK_TIMEOUT": "2",
     "WEBHOOK_RETRIES": "0.2 0.5 1 " + "2 " * 60,
     "COPY_RETRIES": "0.2 0.5 1 " + "2 " * 60,
-    "COPY_LOOKS": "0.5 1",
+    "COPY_LOOKS": "0.5 1 3",
 }
 THERE = ("worker", "scheduler", "notify", "mailbox")
 UP, BESIDE = "up.test", "beside.test"  # the names of the two hosts

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
+from pathlib import Path
 
 import aiohttp
 import pytest
 
+from tests.chaos.box import SENT as SENT_FOLDER
+from tests.chaos.box import judged as judged_copy
 from tests.chaos.doubt import Mail, Strike, judged
 from tests.chaos.ledger import Answer, Books, Fate, Filed, Handed, Taken, reconcile
 from tests.fakes.receiver import Receiver
@@ -27,8 +31,14 @@ GOOD = Books(
 BOUNCED = replace(
     GOOD,
     fates=[replace(SENT, state="bounced")],
-    bounced=frozenset({"bob@there.example"}),
-    told={"bob@there.example": 1},
+    reported={"bob@there.example": "bounced"},
+    told={("bob@there.example", "bounced"): 1},
+)
+COMPLAINED = replace(
+    GOOD,
+    fates=[replace(SENT, state="complained")],
+    reported={"bob@there.example": "complained"},
+    told={("bob@there.example", "complained"): 1},
 )
 REFUSED = Handed("ann", ("carl@there.example",), [Answer.REFUSED])
 DOUBTFUL = replace(COPY, doubtful=True)
@@ -38,7 +48,8 @@ DEAD = replace(SENT, recipient="nobody@there.example", state="failed", reason="5
 
 KEPT = {
     "all is well": GOOD,
-    "a report is believed": BOUNCED,
+    "a bounce is believed": BOUNCED,
+    "a complaint is believed": COMPLAINED,
     "what was acknowledged died with a reason": replace(
         GOOD, handed=[replace(MAIL, recipients=("nobody@there.example",))], taken=[], fates=[DEAD]
     ),
@@ -82,13 +93,18 @@ BROKEN = {
         GOOD, taken=[DOUBTFUL, replace(COPY, at=159.9)], fates=[replace(SENT, unknowns=(101.0,))]
     ),
     "untold": replace(GOOD, posted=frozenset()),
-    "a report was lost": replace(GOOD, bounced=frozenset({"bob@there.example"})),
-    "bounced without a report": replace(GOOD, fates=[replace(SENT, state="bounced")]),
-    "a bounce was told 2 times": replace(BOUNCED, told={"bob@there.example": 2}),
+    "did not become bounced": replace(GOOD, reported=BOUNCED.reported),
+    "did not become complained": replace(GOOD, reported=COMPLAINED.reported),
+    "bounced without a report": replace(GOOD, fates=BOUNCED.fates),
+    "complained without a report": replace(GOOD, fates=COMPLAINED.fates),
+    "complained without a report: carl@": replace(COMPLAINED, told={**COMPLAINED.told, ("carl@", "complained"): 1}),
+    "bounced was told 2 times": replace(BOUNCED, told={("bob@there.example", "bounced"): 2}),
+    "complained was told 0 times": replace(COMPLAINED, told={}),
+    "complained was told 2 times": replace(COMPLAINED, told={("bob@there.example", "complained"): 2}),
     "filed 0 times": replace(GOOD, filed=[]),
     "filed 2 times": replace(GOOD, filed=[*GOOD.filed] * 2),
     "filed, and not sent": replace(GOOD, filed=[*GOOD.filed, Filed("<2@here.example>")]),
-    "filed with a pixel": replace(GOOD, filed=[Filed("<1@here.example>", clean=False)]),
+    "filed with a pixel": replace(GOOD, filed=[Filed("<1@here.example>", ("with a pixel",))]),
     "not one mail was acknowledged": replace(GOOD, handed=[replace(MAIL, answers=[Answer.DOUBTFUL])]),
     "not one event": replace(GOOD, events=frozenset(), posted=frozenset()),
 }
@@ -136,6 +152,30 @@ def test_what_it_does_not_part_is_certain(strike: Strike) -> None:
 def test_what_upstream_kept_to_itself_is_in_doubt_and_what_it_never_took_is_no_copy() -> None:
     [copy] = judged([replace(TALK, told=False), replace(TALK, at=None)], [])
     assert copy.doubtful
+
+
+PLAIN = b"Message-ID: <1@here.example>\r\nSubject: x\r\n\r\nHello.\r\n"
+ENCODED = b"""Message-ID: <1@here.example>\r
+Content-Type: text/html\r
+Content-Transfer-Encoding: base64\r
+\r
+"""
+SHOWN = ENCODED + base64.b64encode(b'<img src="https://mail.example/t/abc.gif">') + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "flaws"),
+    [
+        (f"{SENT_FOLDER}/cur/1.host:2,S", PLAIN, ()),
+        (f"{SENT_FOLDER}/cur/1.host:2,RS", PLAIN, ()),
+        (f"{SENT_FOLDER}/cur/1.host:2,S", SHOWN, ("with a pixel",)),
+        (f"{SENT_FOLDER}/cur/1.host:2,R", PLAIN, ("unseen",)),
+        (f"{SENT_FOLDER}/new/1.host", PLAIN, ("unseen",)),
+        ("Ablage/cur/1.host:2,S", PLAIN, ("elsewhere",)),
+    ],
+)
+def test_a_copy_is_judged_as_it_lies_there(name: str, content: bytes, flaws: tuple[str, ...]) -> None:
+    assert judged_copy(Path("Maildir", name), content) == Filed("<1@here.example>", flaws)
 
 
 async def test_what_was_answered_badly_is_not_posted() -> None:

@@ -16,10 +16,12 @@ from api.app import SERVED, build
 from api.call import House
 from api.crowd import Crowd
 from api.figures import Figures
+from api.operation import largest_body
 from api.problems import not_http
 from api.visits import Visits
 from relay import metrics, ready, role
 from relay.accept import Acceptor
+from relay.arrivals import Arrivals
 from relay.connecting import Connecting
 from relay.core.vault import Vault
 from relay.directory import Directory
@@ -62,6 +64,7 @@ async def housed(settings: Settings) -> AsyncIterator[House]:
         tokens=access,
         visits=Visits(pool, settings, vault, access),
         connecting=Connecting(pool, settings, vault, access),
+        arrivals=Arrivals(largest_body(settings)),
     )
     try:
         yield house

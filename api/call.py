@@ -18,6 +18,7 @@ from api.turns import Turns
 from api.visits import Visits
 from relay import metrics
 from relay.accept import Acceptor
+from relay.arrivals import Arrivals
 from relay.connecting import Connecting
 from relay.core.tenant import Account
 from relay.core.vault import Vault
@@ -48,6 +49,7 @@ class House:
     tokens: Tokens
     visits: Visits
     connecting: Connecting
+    arrivals: Arrivals
     throttle: Throttle = field(default_factory=lambda: Throttle(asyncio.get_running_loop().time))
     quota: Quota = field(default_factory=lambda: Quota(asyncio.get_running_loop().time))
 

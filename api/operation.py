@@ -18,15 +18,22 @@ from aiohttp import web
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from api import reading, sheet
-from api.call import HOUSE, NOBODY, Call, House, authorise
+from api.call import HOUSE, NOBODY, Call, authorise
 from api.problems import Problem, invalid
 from api.shapes import Answer, public
+from relay.arrivals import Arriving
 from relay.core.sheet import TYPE, wanted
 from relay.settings import Settings
 
 SMALL = 1 << 20  # bytes of a body where no attachment travels
 LARGEST_TABLE = 16 << 20  # bytes of one of CSV
+STRANGERS = ""  # no account has this id: all who send bodies without a token are as one tenant
 Function = Callable[..., Awaitable[Answer | web.StreamResponse]]
+
+
+def largest_body(settings: Settings) -> int:
+    """Bytes of one where attachments travel: it has room for the largest message in base64."""
+    return settings.max_message_size * 3 // 2 + SMALL
 
 
 @dataclass(frozen=True)
@@ -84,21 +91,28 @@ class Operation:
             call.check_account(given["account"])
         if self.query:
             given["query"] = self._query(request, self.query)
+        with house.arrivals.of(STRANGERS if token is NOBODY else token.account) as arriving:
+            return await self._called(call, given, arriving)
+
+    async def _called(self, call: Call, given: dict[str, Any], arriving: Arriving) -> web.StreamResponse:
+        """The body is kept until the answer is there."""
+        request, settings = call.request, call.house.settings
         if self.table and request.content_type == TYPE:
-            table = await self._arrived(request, house, LARGEST_TABLE, TYPE)
+            table = await self._arrived(call, arriving, LARGEST_TABLE, TYPE)
             return self._answer(await self.table(call, **given, table=table))
         if self.body:
-            value = reading.parse(await self._arrived(request, house, self._limit(house.settings)))
+            limit = largest_body(settings) if self.large else SMALL
+            value = reading.parse(await self._arrived(call, arriving, limit))
             given["body"] = self._valid(self.body, value, "The body is not what this call takes")
         if self.sheeted and wanted(request.headers.get("Accept", "")):
             return await sheet.answer(call, self.function, given, self.answer)
         return self._answer(await self.function(call, **given))
 
-    async def _arrived(self, request: web.Request, house: House, limit: int, kind: str = "application/json") -> bytes:
+    async def _arrived(self, call: Call, arriving: Arriving, limit: int, kind: str = "application/json") -> bytes:
         """The body. Its token may have been revoked while it came, with an account whose id is another's by now."""
-        body = await reading.body(request, limit, kind)
+        body = await reading.body(call.request, limit, arriving, kind)
         if self.scope:
-            await authorise(request, house, self.scope)
+            await authorise(call.request, call.house, self.scope)
         return body
 
     def _answer(self, answer: Answer | web.StreamResponse) -> web.StreamResponse:
@@ -106,10 +120,6 @@ class Operation:
             return answer
         headers = {"Vary": "Accept"} if self.sheeted else None
         return web.Response(body=answer.json_bytes(), content_type="application/json", headers=headers)
-
-    def _limit(self, settings: Settings) -> int:
-        """Bytes. What is large has room for the largest message in base64."""
-        return settings.max_message_size * 3 // 2 + SMALL if self.large else SMALL
 
     def _parts(self, request: web.Request) -> dict[str, Any]:
         given = {}

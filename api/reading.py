@@ -11,14 +11,18 @@ from typing import Any, NoReturn
 from aiohttp import web
 
 from api.problems import Problem
+from relay.arrivals import Arriving
 
 BODY = web.RequestKey("body", bytes)
 MOST_VALUES = 250_000  # of one body: a megabyte of [],[],[] is half a gigabyte once it is read
 SECONDS = 60  # for one body; a client that drips it longer is not waited for
 
 
-async def body(request: web.Request, limit: int, kind: str = "application/json") -> bytes:
-    """The bytes of the body. 413 over `limit` (after decompression), 408 when it takes too long, 415 for others."""
+async def body(request: web.Request, limit: int, arriving: Arriving, kind: str = "application/json") -> bytes:
+    """The bytes of the body. 413 over `limit` (after decompression), 408 when it takes too long, 415 for others.
+
+    429 where `arriving` has no room for it.
+    """
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
     if request.content_type != kind:
@@ -31,7 +35,7 @@ async def body(request: web.Request, limit: int, kind: str = "application/json")
         )
     try:
         async with asyncio.timeout(SECONDS):
-            request[BODY] = await _read(request, limit)
+            request[BODY] = await _read(request, limit, arriving)
             return request[BODY]
     except TimeoutError:
         raise Problem(408, f"The body did not arrive within {SECONDS} seconds", code="RequestTimeout") from None
@@ -43,7 +47,7 @@ async def body(request: web.Request, limit: int, kind: str = "application/json")
         ) from None
 
 
-async def _read(request: web.Request, limit: int) -> bytes:
+async def _read(request: web.Request, limit: int, arriving: Arriving) -> bytes:
     """Chunk by chunk, unpacked no further than the limit: a compressed body tells nothing of its size."""
     chunks, size, packed = [], 0, _unpacker(request)
     while not request.content.at_eof():
@@ -53,6 +57,8 @@ async def _read(request: web.Request, limit: int) -> bytes:
         size += len(chunk)
         if size > limit:
             raise _too_large(limit)
+        if not arriving.holds(size):
+            raise _too_much()
         chunks.append(chunk)
     if packed and (packed.unused_data or not packed.eof):
         raise zlib.error
@@ -72,6 +78,11 @@ def _unpacker(request: web.Request) -> Any:
 
 def _too_large(limit: int) -> Problem:
     return Problem(413, f"The body is larger than the {limit} bytes that are taken here", code="BodyTooLarge")
+
+
+def _too_much() -> Problem:
+    words = "Too much arrives at once, and there is no room for this body; try again in a second"
+    return Problem(429, words, code="TooManyCalls", headers={"Retry-After": "1"})
 
 
 def parse(body: bytes) -> Any:

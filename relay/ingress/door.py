@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from relay import metrics
+from relay.arrivals import Arrivals
 from relay.ingress.connection import Connection
 from relay.ingress.intake import Acceptor, Intake
 from relay.ingress.login import Directory
@@ -19,27 +20,7 @@ from relay.settings import Network, Settings
 
 BACKLOG = 1024
 LINGER = 1.5  # s for last words to be read
-ARRIVING = 16  # largest messages' worth of content that may be arriving at once: what is kept of it is in memory
 SHARE, SMALLEST_SHARE = 0.2, 10  # of the connections, for one address that is not trusted
-
-
-class Arriving:
-    """How much of one message has arrived: its part of what all sessions hold."""
-
-    def __init__(self, door: Door) -> None:
-        self._door, self._held = door, 0
-
-    def __enter__(self) -> Arriving:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._door.held -= self._held
-
-    def holds(self, size: int) -> bool:
-        """Whether there is room for so much of it."""
-        self._door.held += size - self._held
-        self._held = size
-        return self._door.held <= ARRIVING * self._door.settings.max_message_size
 
 
 class Door:
@@ -52,7 +33,7 @@ class Door:
         self.loop = asyncio.get_running_loop()
         self.tls = tls_context(settings)
         self.closing = False
-        self.held = 0  # bytes of content that has begun to arrive
+        self.arrivals = Arrivals(settings.max_message_size)
         self._servers: list[asyncio.Server] = []
         self._inside: set[Connection] = set()
         self._strangers: Counter[Address] = Counter()
@@ -84,10 +65,6 @@ class Door:
     async def part(self) -> None:
         """Lets those who waited for their message's answer have it."""
         await self.emptied(LINGER)
-
-    def arriving(self) -> Arriving:
-        """For one message, while its content arrives."""
-        return Arriving(self)
 
     def admit(self, connection: Connection) -> bool:
         if self.closing or len(self._inside) >= self.settings.smtp_connections:

@@ -188,7 +188,7 @@ class Session(Connection):
         """The content, up to its end. Raises Refused when it was too large, and hangs up when there is no end to it."""
         settings, started = self.door.settings, self.door.loop.time()
         content = Content(settings.max_message_size)
-        with self.door.arriving() as arriving:
+        with self.door.arrivals.of(self.login.user if self.login else None) as arriving:
             while (rest := content.feed(self.inbox.take())) is None:
                 if content.ends_falsely:
                     self._refuse_and_hang_up(FALSE_END)

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from api import reading
 from api.call import House
@@ -239,9 +238,9 @@ async def test_a_call_that_began_before_its_account_was_removed_is_not_the_next_
     """Given a body that comes slowly: meanwhile the account goes, and another of the same id is made."""
     tenant, read, begun = await login("api", account="shop"), reading._read, asyncio.Event()
 
-    async def reads(request: web.Request, limit: int) -> bytes:
+    async def reads(*given: Any) -> bytes:
         begun.set()
-        return await read(request, limit)
+        return await read(*given)
 
     async def slowly() -> AsyncIterator[bytes]:
         yield b'{"to": {"address": "ada@example.com"}, '

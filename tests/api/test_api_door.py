@@ -18,7 +18,8 @@ from api import throttle
 from api.call import House
 from api.problems import Error, not_http
 from relay.store import db, tokens
-from tests.api.client import Client, Login
+from tests.api.client import SHOP, Client, Login
+from tests.stack import until
 
 
 async def test_without_a_token_the_answer_says_which_one(nobody: Client) -> None:
@@ -332,6 +333,31 @@ async def test_a_body_that_never_ends_is_a_408(admin: Client, monkeypatch: pytes
     response = await admin.open("POST", "/v1/account", data=stuck(), headers=headers)
     answered.set()
     assert response.status == 408
+
+
+async def test_bodies_that_do_not_end_take_half_of_the_room_at_most(
+    admin: Client, shop: str, login: Login, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each tenant's; mail of the others is taken meanwhile."""
+    monkeypatch.setattr(house.arrivals, "_most", 100_000)
+    await admin.ok("POST", "/v1/account", {**SHOP, "account": "cafe", "email": "cafe@example.com"})
+    tenant, other, ended = await login("api", account=shop), await login("api", account="cafe"), asyncio.Event()
+
+    async def stuck() -> Any:
+        yield b'{"to": {"address": "ada@example.com"}, "text": "' + b"x" * 40_000
+        await ended.wait()
+        yield b'"}'
+
+    headers = {"Content-Type": "application/json"}
+    first = asyncio.create_task(tenant.ask("POST", "/v1/account/shop/submit", data=stuck(), headers=headers))
+    await until(lambda: house.arrivals.held > 40_000)
+    mail = {"to": {"address": "ada@example.com"}, "text": "x" * 20_000}
+    status, error = await tenant.ask("POST", "/v1/account/shop/submit", mail)
+    assert (status, error["code"]) == (429, "TooManyCalls")
+    await other.ok("POST", "/v1/account/cafe/submit", mail)
+    ended.set()
+    assert (await first)[0] == 200
+    assert house.arrivals.held == 0
 
 
 async def test_what_is_wrong_in_the_address_is_named(admin: Client) -> None:

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from relay.ingress.session import MOST_IDLE
-from tests.fakes.ingress import MESSAGE, Client, opened
+from tests.fakes.ingress import MESSAGE, PLAIN, Client, Token, account, opened, sasl
 from tests.stack import until
 
 HEAD = b"X-Account: a1\r\nFrom: a@one.example\r\n\r\nbody"
@@ -349,18 +349,37 @@ async def test_a_client_with_much_to_say_lets_others_speak() -> None:
 
 
 async def test_content_that_arrives_from_everywhere_at_once_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.ingress.door.ARRIVING", 1)
+    monkeypatch.setattr("relay.arrivals.MESSAGES", 1)
     async with opened(max_message_size=100_000) as house:
         first, second = await house.ready(), await house.ready()
         for client in (first, second):
             await client.begin()
         await first.send(MESSAGE + b"x" * 90_000)
-        await until(lambda: house.door.held > 90_000)
+        await until(lambda: house.door.arrivals.held > 90_000)
         await second.send(MESSAGE + b"x" * 90_000)
         assert (await second.reply()).startswith("452 4.3.1")
         assert await second.closed()
         assert (await first.ask(b"\r\n.")).startswith("250 2.0.0")
-        assert house.door.held == 0
+        assert house.door.arrivals.held == 0
+
+
+async def test_a_tenant_has_half_of_the_room_that_others_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many connections it has: one that stops in the middle of all its mail keeps nobody else out."""
+    monkeypatch.setattr("relay.arrivals.MESSAGES", 1)
+    async with opened(max_message_size=100_000) as house:
+        house.directory.accounts["b1"] = account("b1", email="b@one.example")
+        house.directory.tokens["secret"] = Token()
+        greedy, again, other = [await house.ready() for _ in range(3)]
+        for client, user in ((greedy, "a1"), (again, "a1"), (other, "b1")):
+            assert (await client.ask(f"AUTH PLAIN {sasl(user, 'secret')}")).startswith("235")
+            await client.begin()
+        await greedy.send(MESSAGE + b"x" * 40_000)
+        await until(lambda: house.door.arrivals.held > 40_000)
+        await again.send(MESSAGE + b"x" * 20_000)
+        assert (await again.reply()).startswith("452 4.3.1")
+        assert (await other.ask(PLAIN + b"x" * 20_000 + b"\r\n.")).startswith("250 2.0.0")
+        assert (await greedy.ask(b"\r\n.")).startswith("250 2.0.0")
+        assert house.door.arrivals.held == 0
 
 
 async def test_a_client_that_is_gone_before_it_is_looked_at_is_nobodys_fault(

@@ -103,7 +103,7 @@ OPERATIONS = (
     Operation("GET", "/v1/stats", statistics.of_all, errors=(404,)),
     Operation("GET", "/v1/recipients", recipients.page, errors=(404,)),
     Operation("GET", "/v1/account/{account}/recipients/{address}", recipients.show),
-    Operation("POST", "/v1/providers/mailgun/{account}", providers.mailgun, scope=None, errors=(401, 406)),
+    Operation("POST", "/v1/providers/mailgun/{account}", providers.mailgun, scope=None, errors=(401, 406, 429)),
     Operation("GET", "/health", health.health, scope=None, answers=(503,)),
     Operation("GET", "/metrics", health.expose, scope="metrics", media="text/plain"),
     Operation("GET", "/t/{token}.gif", pixel.gif, scope=None, media="image/gif"),

@@ -89,8 +89,7 @@ class Copying:
             if gone is not None:
                 await answered.tell_missing(conn, owed.account, gone, owed.message)
             if done.files is not None and done.files != self._learned:
-                await mailboxes.learn(conn, self._account.id, done.files)
-                self._learned = done.files
+                self._learned = await mailboxes.learn(conn, self._account.id, done.files)
         if done.there and owed.state != "done":
             metrics.SENT_COPIES.labels("done").inc()
 

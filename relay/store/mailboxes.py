@@ -209,11 +209,18 @@ async def files(conn: Connection, account: str) -> bool | None:
     return row[0] if row else None
 
 
-async def learn(conn: Connection, account: str, files: bool) -> None:
-    """The provider does so, or does not: its folders have shown it."""
-    await conn.execute(
-        "update mailboxes set files = %s where account_id = %s and files is distinct from %s", (files, account, files)
+async def learn(conn: Connection, account: str, files: bool) -> bool | None:
+    """The provider does so, or does not: its folders have shown it. What is known from now on.
+
+    Of one that did, a copy that is not there may have been taken away by its owner, or be late: nobody knows then.
+    """
+    cursor = await conn.execute(
+        "update mailboxes set files = case when %(files)s or files is not true then %(files)s end"
+        " where account_id = %(account)s and files is distinct from %(files)s returning files",
+        {"files": files, "account": account},
     )
+    row = await cursor.fetchone()
+    return row[0] if row else files
 
 
 async def counts(conn: Connection) -> tuple[int, int, float]:

@@ -174,7 +174,7 @@ async def test_a_provider_that_never_files_is_learned_and_not_waited_for(pool: d
         assert len(standing(server)) == 2
 
 
-async def test_a_provider_that_files_is_waited_for_and_in_the_end_unlearned(pool: db.Pool, settings: Settings) -> None:
+async def test_a_provider_that_files_is_waited_for_and_doubted_in_the_end(pool: db.Pool, settings: Settings) -> None:
     async with at_work(MailboxServer(), pool, settings) as (server, desk):
         await desk.rows("update mailboxes set files = true returning 1")
         await desk.send()
@@ -184,7 +184,21 @@ async def test_a_provider_that_files_is_waited_for_and_in_the_end_unlearned(pool
             await desk.due()
             await desk.work(**LATE)
         the_one(server)
-        assert (await desk.state(), await desk.files()) == ("done", False)
+        assert (await desk.state(), await desk.files()) == ("done", None)
+
+
+async def test_of_a_provider_that_filed_one_missing_copy_says_nothing_and_a_second_that_it_does_no_more(
+    pool: db.Pool, settings: Settings
+) -> None:
+    """Its owner may have taken the first away."""
+    async with at_work(MailboxServer(), pool, settings) as (_, desk):
+        await desk.rows("update mailboxes set files = true returning 1")
+        for id, learned in (("1@example.com", None), ("2@example.com", False)):
+            await desk.send(message(id))
+            for _ in range(3):
+                await desk.work(**LATE)
+                await desk.due()
+            assert await desk.files() is learned
 
 
 async def test_ours_that_its_owner_moved_away_is_not_written_again(pool: db.Pool, settings: Settings) -> None:

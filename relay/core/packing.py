@@ -21,3 +21,8 @@ def pack(contents: Iterable[bytes]) -> list[bytes]:
 def unpack(packed: Iterable[bytes]) -> list[bytes]:
     """What `pack` was given."""
     return [zstd.decompress(frame) for frame in packed]
+
+
+def size(packed: Iterable[bytes]) -> int:
+    """Bytes of what they unpack to: a little may become very much."""
+    return sum(zstd.get_frame_info(frame).decompressed_size or 0 for frame in packed)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
 
+from relay.core import packing
 from relay.core.errors import Conflict, Refused
 from relay.store import db, messages, retention
 from tests.store.mail import account, prepared, stored
@@ -67,6 +70,22 @@ async def test_a_body_takes_less_room_than_it_has(pool: db.Pool) -> None:
     assert row is not None
     assert row[0] is None
     assert row[1] < len(item.content) / 10
+
+
+async def test_very_much_that_packs_to_a_little_is_unpacked_aside(
+    pool: db.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item, aside, to_thread = prepared(content=b"x" * 78 * 10_000), [], asyncio.to_thread
+
+    async def noted(work: Any, given: Any) -> Any:
+        aside.append(work)
+        return await to_thread(work, given)
+
+    monkeypatch.setattr("asyncio.to_thread", noted)
+    async with db.connection(pool) as conn:
+        await stored(conn, item)
+        assert (await messages.bodies(conn, [item.id]))[item.id] == item.content
+    assert aside == [packing.pack, packing.unpack]
 
 
 @pytest.mark.parametrize("subject", ["nul \x00 inside", "half a character \ud800"])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,7 @@ def within(name: str, parts: tuple[str, ...]) -> bool:
     return any(name == part or name.startswith(part + ".") for part in parts)
 
 
+@cache
 def sources() -> list[Source]:
     """Every module of ours; a package goes by its folder's name."""
     found = []
@@ -127,13 +129,15 @@ def imports(source: Source, known: frozenset[str]) -> Iterator[str]:
                 yield "relative import"
 
 
-def running(node: ast.AST) -> Iterator[ast.AST]:
+def running(tree: ast.AST) -> Iterator[ast.AST]:
     """Every node but the bodies of `if TYPE_CHECKING`."""
-    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-        return
-    yield node
-    for child in ast.iter_child_nodes(node):
-        yield from running(child)
+    ahead = deque([tree])
+    while ahead:
+        node = ahead.popleft()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        yield node
+        ahead.extend(ast.iter_child_nodes(node))
 
 
 def up_or_sideways(all_sources: list[Source]) -> Iterator[str]:

@@ -55,7 +55,7 @@ async def housed(settings: Settings) -> AsyncIterator[House]:
         pool=pool,
         turns=turns.Turns(reading),
         vault=vault,
-        directory=Directory(pool, settings),
+        directory=Directory(pool),
         acceptor=Acceptor(pool, settings),
         opens=Opens(recording, settings, vault.derive("pixel")),
         waker=Waker(pool),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import re
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from relay import metrics
 from relay.accept import Acceptor
 from relay.arrivals import Arrivals
 from relay.connecting import Connecting
+from relay.core import networks
 from relay.core.tenant import Account
 from relay.core.vault import Vault
 from relay.directory import Directory
@@ -136,7 +136,7 @@ def client(request: web.Request, settings: Settings) -> str:
     peer = request.remote or ""
     told = ",".join(request.headers.getall("X-Forwarded-For", ())).split(",")[-MOST_HOPS:]
     hops = [hop.strip() for hop in told if hop.strip()]
-    while hops and _within(peer, settings):
+    while hops and networks.within(peer, settings.proxy_networks):
         peer = _bare(hops.pop())
     return peer
 
@@ -145,12 +145,3 @@ def _bare(hop: str) -> str:
     """Without the port that some load balancers write behind it: 192.0.2.1:443, [2001:db8::1]:443."""
     found = _WITH_PORT.fullmatch(hop)
     return found[1] or found[2] if found else hop
-
-
-def _within(address: str, settings: Settings) -> bool:
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
-    return any(parsed in network for network in settings.proxy_networks)

@@ -4,13 +4,13 @@ answer, keeps nobody else out."""
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from http import HTTPStatus
 from typing import Any, cast
 
 from aiohttp import web
 
 from api.problems import Problem, internal, new_id
+from relay.core import networks
 from relay.settings import Settings
 
 SHARE, SMALLEST_SHARE = 0.2, 10  # of the connections, for one address that is no load balancer's and not trusted
@@ -87,15 +87,11 @@ class Crowd:
         inside = self._server.connections
         if len(inside) >= self._most:
             return False
-        return len(inside) < self._share or self._knows(peer) or sum(map(_from(peer), inside)) < self._share
-
-    def _knows(self, peer: str) -> bool:
-        try:
-            address = ipaddress.ip_address(peer)
-        except ValueError:
-            return False
-        address = getattr(address, "ipv4_mapped", None) or address
-        return any(address in network for network in self._known)
+        return (
+            len(inside) < self._share
+            or networks.within(peer, self._known)
+            or sum(map(_from(peer), inside)) < self._share
+        )
 
 
 class _Arriving(asyncio.Protocol):

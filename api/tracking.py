@@ -14,6 +14,7 @@ from api.problems import Problem
 from api.shapes import NO_NUL, AccountId, Instant, RowId, Words
 from relay.core import provider
 from relay.core.model import DELIVERED, Opener
+from relay.core.networks import Address
 from relay.store import db, search, tracking
 
 LARGEST = (1 << 63) - 1
@@ -290,7 +291,7 @@ def fetched(one: tracking.Fetch) -> dict[str, Any]:
     }
 
 
-def _text(address: tracking.Address | None) -> str | None:
+def _text(address: Address | None) -> str | None:
     return None if address is None else str(address)
 
 

@@ -16,7 +16,6 @@ from relay.store import endpoints
 EndpointId = Annotated[RowId, Field(description="The endpoint's number in the list.")]
 EventName = Annotated[str, Field(json_schema_extra={"enum": [*EVENTS, *ALL]})]
 
-LOST = "Its secret or headers were sealed with a key that is gone: rotate its secret and give its headers again"
 BRING = "`whsec_` and 24 to 64 bytes in base64; made when left out. Write-only: shown in this answer alone."
 
 
@@ -181,7 +180,7 @@ def _facts(one: endpoints.Endpoint) -> dict[str, Any]:
         "headers": dict.fromkeys(one.headers, MASK),
         "description": one.description,
         "enabled": one.active,
-        "reason": LOST if one.lost else one.reason,
+        "reason": one.reason,
         "failures": one.failures,
         "failing_since": one.failing_since,
         "managed": one.managed,

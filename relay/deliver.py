@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,20 +35,16 @@ log = logging.getLogger("postferry.deliver")
 TOGETHER = 100  # recipients of one transaction, where their copies are identical (RFC 5321 4.5.3.1.8)
 FETCHED = 1 << 20  # bytes of content fetched at once; a larger message comes alone
 LARGE = 256 << 20  # bytes of larger messages that the leases of a process hold together; small mail waits for none
-BEGINNING = (
-    8  # leases that a process is about to begin: while PostgreSQL is away from it, all that it keeps from others
-)
-GRACE = 6.0  # s that transactions under way have when the process stops
 FAULT = Verdict(Outcome.DEFERRED, "internal", "A fault of ours, told in the worker's log. It is tried again.")
 INTERNAL = Reply(451, "4.3.0", "Internal error")
 
 
-def _nothing() -> None:
+def unawaited() -> None:
     """Nobody waits for it."""
 
 
 class Deliverer:
-    """Works on leases: one of each worker process, `worker_leases` at once."""
+    """Works on leases: one of each worker process."""
 
     def __init__(self, pool: db.Pool, settings: Settings, vault: Vault) -> None:
         self._pool, self._settings = pool, settings
@@ -60,33 +55,13 @@ class Deliverer:
         self._tokens = Tokens(pool, settings, vault)
         self._upstreams = Upstreams(settings, self._tokens)
         self._memory = Memory(LARGE)
-        self._room = asyncio.Semaphore(settings.worker_leases)
-        self._beginning = asyncio.Semaphore(BEGINNING)
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def take(self, lease: int) -> None:
-        """Returns once there was room to begin the lease: a hanging upstream holds no thread of the broker's.
+    @property
+    def cut(self) -> bool:
+        """Whether this host reaches nobody, while others do."""
+        return self._trouble.reach.cut
 
-        And nobody is about to begin others for long: a host that is cut off from PostgreSQL would take them all from
-        the broker, and from hosts that are not. So would one that is cut off from the world: it has not begun then
-        before its lease has ended.
-        """
-        await self._room.acquire()
-        await self._beginning.acquire()
-        begun = self._beginning.release
-        ended, begun = (begun, _nothing) if self._trouble.reach.cut else (_nothing, begun)
-        task = asyncio.create_task(self.deliver(lease, begun))
-        self._tasks.add(task)
-        task.add_done_callback(lambda task: self._done(task, ended))
-
-    def _done(self, task: asyncio.Task[None], ended: Callable[[], None]) -> None:
-        self._tasks.discard(task)
-        self._room.release()
-        ended()
-        if not task.cancelled() and (error := task.exception()):
-            log.error("a lease ended by a fault of ours", exc_info=error)
-
-    async def deliver(self, lease: int, begun: Callable[[], None] = _nothing) -> None:
+    async def deliver(self, lease: int, begun: Callable[[], None] = unawaited) -> None:
         """Sends what of this lease can be sent now and gives back the rest. A lease that is not ours is left alone.
 
         `begun` is called when it was begun, or could not be.
@@ -113,7 +88,7 @@ class Deliverer:
         if hand.pauses:
             await self._hands.pause(PAUSE)
         await self._hands.end(hand)
-        if self._trouble.reach.cut:  # the next lease has time to go to others
+        if self.cut:  # the next lease has time to go to others
             await self._hands.pause(PAUSE)
 
     def stop(self) -> None:
@@ -121,11 +96,7 @@ class Deliverer:
         self._hands.stop()
 
     async def close(self) -> None:
-        """After `stop`: what does not end in time is left to expire."""
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=GRACE)
-            for task in late:
-                task.cancel()
+        """After `stop`, and the last lease."""
         await self._recorder.close()
         await self._upstreams.close()
         await self._tokens.close()

@@ -10,7 +10,6 @@ from typing import Any, Generic, TypeVar
 from relay.core import suppression
 from relay.core.errors import Refused, StoreAway
 from relay.core.tenant import Account
-from relay.settings import Settings
 from relay.store import accounts, db, suppressions, tokens
 from relay.store.tokens import Token
 
@@ -27,7 +26,7 @@ class Directory:
     there is none. The accounts come without their secrets: a door does not talk to upstream.
     """
 
-    def __init__(self, pool: db.Pool, settings: Settings, *, seconds: float = KEPT_SECONDS) -> None:
+    def __init__(self, pool: db.Pool, *, seconds: float = KEPT_SECONDS) -> None:
         self._pool = pool
         self._accounts = _Memory(self._find_account, seconds)
         self._senders = _Memory(self._find_sender, seconds)

@@ -9,11 +9,12 @@ import importlib
 import logging
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
 import maxminddb
+
+from relay.core.networks import Address, plain
 
 ATTRIBUTION = '<a href="https://db-ip.com">IP Geolocation by DB-IP</a>'
 KEPT = 4096  # addresses whose place is remembered
@@ -48,14 +49,13 @@ class Places:
         by_dbip = self._reader is not None and "DBIP" in self._reader.metadata().database_type
         return ATTRIBUTION if by_dbip else ""
 
-    def find(self, address: IPv4Address | IPv6Address | None) -> Place:
+    def find(self, address: Address | None) -> Place:
         """Never raises."""
         if self._reader is None or address is None:
             return UNKNOWN
-        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-        return self._known(mapped or address)
+        return self._known(plain(address))
 
-    def _look(self, address: IPv4Address | IPv6Address) -> Place:
+    def _look(self, address: Address) -> Place:
         if self._reader is None:
             return UNKNOWN
         try:

@@ -11,11 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from relay import metrics
 from relay.batch import Batcher
-from relay.core import footprint, opener, pixel
+from relay.core import footprint, networks, opener, pixel
 from relay.core.errors import StoreAway
 from relay.core.model import Opener
 from relay.core.opener import Look
@@ -222,12 +221,7 @@ def _burst(mail: Known, at: datetime, before: Sequence[datetime]) -> int:
     return recorded + len(before) - bisect_right(before, since)
 
 
-@lru_cache(maxsize=4096)
-def _address(text: str) -> IPv4Address | IPv6Address | None:
-    try:
-        return ip_address(text)
-    except ValueError:
-        return None
+_address = lru_cache(maxsize=4096)(networks.read)
 
 
 def _storable(agent: str) -> str:

@@ -6,11 +6,10 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from typing import Any
 
 from relay import bounces, metrics
-from relay.core import footprint, mailgunevents, opener
+from relay.core import footprint, mailgunevents, networks, opener
 from relay.core.errors import StoreAway
 from relay.core.mailgunevents import Effect, Event
 from relay.core.model import Opener
@@ -118,7 +117,7 @@ class Providers:
         if mail is None:
             return Effect.NONE
         at = event.about.at or mail.now
-        look = Look(_agent(event), _address(event.address), since_sent=mail.since_sent(at), own=mail.own)
+        look = Look(_agent(event), networks.read(event.address), since_sent=mail.since_sent(at), own=mail.own)
         judged = opener.judge(look).opener
         data = {
             "remoteAddress": self._address(event),
@@ -136,10 +135,3 @@ class Providers:
 
 def _agent(event: Event) -> str:
     return event.agent[:LONGEST_AGENT]
-
-
-def _address(text: str) -> Any:
-    try:
-        return ip_address(text)
-    except ValueError:
-        return None

@@ -25,7 +25,7 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """One process: takes mail until `stopping`, then finishes what is being taken."""
     async with db.pooled(settings, most=CONNECTIONS, generic=True) as pool:
         acceptor = Acceptor(pool, settings)
-        door = Door(settings, Directory(pool, settings), acceptor)
+        door = Door(settings, Directory(pool), acceptor)
         plain, implicit_tls = sockets(settings)
         await door.open(plain, implicit_tls)
         for listening in plain + implicit_tls:

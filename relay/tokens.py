@@ -99,7 +99,7 @@ class Tokens:
         if account.oauth2 is None or not bearer.wanted(account):
             return account
         if account.updated_at is None:
-            return bearer.armed(account, await self._once(account, account.oauth2))
+            return bearer.armed(account, await self._once(account.oauth2))
         live, now = self._live.get(account.id), self._clock()
         if live is None or live.seen != account.updated_at or now >= live.ends_at:
             live = await asyncio.shield(self._run(account))
@@ -243,7 +243,7 @@ class Tokens:
             self._live.pop(account.id, None)
         return error
 
-    async def _once(self, account: Account, oauth2: OAuth2) -> str:
+    async def _once(self, oauth2: OAuth2) -> str:
         """For settings that are not stored; neither is what comes of it. The large providers' refresh tokens last."""
         if not oauth2.refresh_token:
             raise TokenError("refused", UNCONNECTED)

@@ -8,6 +8,7 @@ import sys
 from dramatiq import Worker
 
 from relay import ready, role
+from relay.admit import Admission
 from relay.core.vault import Vault
 from relay.deliver import Deliverer
 from relay.settings import Settings
@@ -24,16 +25,16 @@ async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """One process: until `stopping`, then the transactions under way end and the rest is given back."""
     loop = asyncio.get_running_loop()
     async with db.pooled(settings, most=CONNECTIONS, generic=True) as pool:
-        deliverer = Deliverer(pool, settings, Vault(settings.secret_keys))
+        admission = Admission(Deliverer(pool, settings, Vault(settings.secret_keys)), settings)
         source = broker.connect(settings)
-        actors.declare(source, lambda lease: asyncio.run_coroutine_threadsafe(deliverer.take(lease), loop).result())
+        actors.declare(source, lambda lease: asyncio.run_coroutine_threadsafe(admission.take(lease), loop).result())
         Outage().listen()
         worker = Worker(source, worker_threads=THREADS, worker_timeout=PICK_UP)
         worker.start()
         ready.announce()
         await stopping.wait()
-        deliverer.stop()
-        await asyncio.gather(deliverer.close(), asyncio.to_thread(worker.stop, timeout=8_000))
+        admission.stop()
+        await asyncio.gather(admission.close(), asyncio.to_thread(worker.stop, timeout=8_000))
     await asyncio.to_thread(source.close)
 
 

@@ -20,6 +20,7 @@ from relay.core.accountfields import ID_WORDS as ID_WORDS
 from relay.core.accountfields import MASK as MASK
 from relay.core.accountfields import READERS as READERS
 from relay.core.accountfields import SECRETS as SECRETS
+from relay.core.networks import Network
 from relay.core.tenant import MAILGUN, Account, AccountState, Alerts, Imap, Limits, Mailgun, OAuth2, Smtp, Tls
 
 Fields = dict[str, Any]
@@ -43,7 +44,7 @@ class Rules:
     that has ended; 0 is for ever.
     """
 
-    allowed: Sequence[hosts.Network]
+    allowed: Sequence[Network]
     sandbox: bool
     zones: Container[str]
     applications: frozenset[str] = frozenset()

@@ -57,7 +57,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A report that was read, to be recorded once (`store.bounces.apply`).
+    """A report that was read, to be recorded once (`store.bounces.record`).
 
     `key` tells the same report met again, within the account; `place` is the id of the report's own message in the
     mailbox, where it has one; `message_id` the original's, as the report names it; `at` when the report came, None is

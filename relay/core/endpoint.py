@@ -11,6 +11,7 @@ from relay.core import hosts, webhook
 from relay.core.account import MASK, Faulty
 from relay.core.address import CONTROLS
 from relay.core.model import EventType
+from relay.core.networks import Network
 
 MOST = 20  # endpoints of one account, and as many for all accounts together
 LONGEST_DESCRIPTION = 1000
@@ -29,7 +30,7 @@ class Wanted:
     enabled: bool = True
 
 
-def change(old: Wanted, given: Mapping[str, Any], allowed: Iterable[hosts.Network]) -> Wanted:
+def change(old: Wanted, given: Mapping[str, Any], allowed: Iterable[Network]) -> Wanted:
     """`old` with `given` (fields of Wanted, as the API's JSON has them) in their places; null is the default.
 
     A header whose value is `******` stays as it is. Raises Faulty with every reason.

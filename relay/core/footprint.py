@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import ip_network
+
+from relay.core import networks
 
 NETWORK = {4: 24, 6: 48}  # bits; what is left of a truncated address names some 256 lines, or one customer's site
 
@@ -16,12 +18,9 @@ def kept(address: str, how: str) -> str | None:
         raise ValueError(f"addresses are kept whole, truncated or none, not {how!r}")
     if how == "none":
         return None
-    try:
-        found = ip_address(address.strip().partition("%")[0])
-    except ValueError:
+    found = networks.read(address.strip().partition("%")[0])
+    if found is None:
         return None
-    if isinstance(found, IPv6Address) and found.ipv4_mapped:
-        found = found.ipv4_mapped
     if how == "whole":
         return str(found)
     return str(ip_network((found, NETWORK[found.version]), strict=False).network_address)

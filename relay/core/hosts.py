@@ -8,11 +8,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+from relay.core.networks import Address, Network
 
 # The special-purpose registries of IANA, and what the clouds put their metadata on. Order: the narrow reason first.
 REASONS: tuple[tuple[Network, str], ...] = tuple(

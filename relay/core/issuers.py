@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from relay.core import hosts
-from relay.core.hosts import Network
+from relay.core.networks import Network
 from relay.core.tenant import OAuth2
 
 CUSTOM = "custom"

@@ -22,7 +22,6 @@ from urllib.parse import quote
 
 from relay.core.address import ascii_domain
 from relay.core.reply import MOST_TEXT, UNPRINTABLE, Reply, Stage
-from relay.core.tenant import MAILGUN, MAILGUN_EU, Mailgun
 
 SHORTEST, LONGEST = 1.0, 86_400.0  # seconds that Mailgun may have us wait
 AGAIN = 60.0  # ... where it does not say how long
@@ -205,11 +204,6 @@ def standing(said: Said) -> Standing | None:
     why = _line(str(disabled.get("reason") or disabled.get("note") or "")) if isinstance(disabled, dict) else ""
     state = "disabled" if domain.get("is_disabled") is True else str(domain.get("state", ""))
     return Standing(state[:50].lower(), why)
-
-
-def elsewhere(mailgun: Mailgun) -> str:
-    """Mailgun's region that this account does not name; "" where it names none of the two."""
-    return {MAILGUN: MAILGUN_EU, MAILGUN_EU: MAILGUN}.get(mailgun.base_url, "")
 
 
 def _meaning(said: Said) -> tuple[Stage, int, str, str]:

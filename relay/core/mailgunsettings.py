@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from relay.core import hosts
+from relay.core.networks import Network
 from relay.core.tenant import MAILGUN, MAILGUN_EU
 
 Fields = Mapping[str, Any]
@@ -22,7 +23,7 @@ def bare(url: str) -> str:
     return _VERSION.sub("", url)
 
 
-def faults(old: Fields, new: Fields, again: Callable[[str], bool], allowed: Sequence[hosts.Network]) -> Iterator[Fault]:
+def faults(old: Fields, new: Fields, again: Callable[[str], bool], allowed: Sequence[Network]) -> Iterator[Fault]:
     """`again`: whether a secret was given with this change."""
     if not any(key.startswith("mailgun.") for key in new):
         return
@@ -40,7 +41,7 @@ def faults(old: Fields, new: Fields, again: Callable[[str], bool], allowed: Sequ
         yield "mailgun.apiKey", "must be given again, since mailgun.baseUrl changes"
 
 
-def judge_url(url: str, allowed: Sequence[hosts.Network]) -> str:
+def judge_url(url: str, allowed: Sequence[Network]) -> str:
     """Why nothing may be sent there, in words that follow the field's name; "" when it may.
 
     In the clear the key goes to an address in a network that the operator opened, and nowhere else.

@@ -11,8 +11,8 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from relay.core.hosts import Network
 from relay.core.issuers import CUSTOM, ISSUERS, Issuer, judge_url
+from relay.core.networks import Network
 
 Fields = Mapping[str, Any]
 Fault = tuple[str, str]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from relay.core.model import Opener
+from relay.core.networks import Address, Network, plain
 from relay.core.openers import FLOOD, RULES, Rule
 from relay.core.readers import CLIENTS
 
@@ -19,12 +19,12 @@ class Look:
     """One fetch of a pixel, as far as it is known."""
 
     agent: str
-    address: IPv4Address | IPv6Address | None
+    address: Address | None
     method: str = "GET"
     since_sent: float | None = None  # seconds since upstream took the mail; None: not known to be sent
     earlier: int = 0  # fetches of this pixel before
     burst: int = 0  # of those: in the last 10 seconds
-    own: Sequence[IPv4Network | IPv6Network] = ()  # the sender's own networks (Account.own)
+    own: Sequence[Network] = ()  # the sender's own networks (Account.own)
     host: str = ""  # confirmed reverse DNS name; "" is unknown
 
 
@@ -40,7 +40,7 @@ class Judgement:
 def judge(look: Look) -> Judgement:
     """The judgement of the first rule that fits (core/openers.py). Never raises; costs the same whatever is sent."""
     agent = look.agent[:LONGEST_AGENT].strip().lower()
-    address = _plain(look.address)
+    address = plain(look.address) if look.address else None
     flood = look.burst >= FLOOD.burst
     fitting, client = ((FLOOD,), "") if flood else _read(agent)
     if address and any(address in network for network in look.own):
@@ -53,12 +53,6 @@ def judge(look: Look) -> Judgement:
     return Judgement(Opener.UNKNOWN, "", "Nothing tells whether a person or a machine fetched it.")
 
 
-def _plain(address: IPv4Address | IPv6Address | None) -> IPv4Address | IPv6Address | None:
-    """An IPv4 address written as IPv6 is an IPv4 address."""
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
-
-
 @lru_cache(maxsize=2048)
 def _read(agent: str) -> tuple[tuple[Rule, ...], str]:
     """The rules that this agent does not rule out, and the client that it names. The same few agents come all day."""
@@ -66,7 +60,7 @@ def _read(agent: str) -> tuple[tuple[Rule, ...], str]:
     return fitting, next((client.name for client in CLIENTS if client.regex.search(agent)), "")
 
 
-def _holds(rule: Rule, look: Look, address: IPv4Address | IPv6Address | None) -> bool:
+def _holds(rule: Rule, look: Look, address: Address | None) -> bool:
     """Every sign that the rule asks for, beside the agent, is there."""
     return (
         (not rule.other_method or look.method.upper() != "GET")

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 
 from relay.core.model import Opener
+from relay.core.networks import Network
 from relay.core.readers import BARE, CHROME
-
-Network = IPv4Network | IPv6Network
 
 
 def networks(*texts: str) -> tuple[Network, ...]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network
 from urllib.parse import urlsplit
+
+from relay.core.networks import Network
 
 
 class AccountState(StrEnum):
@@ -160,7 +161,7 @@ class Account:
     tz: str = "UTC"
     locale: str = "en"
     copy: Copy = Copy.AUTO
-    own: tuple[IPv4Network | IPv6Network, ...] = ()  # where the sender's own looks come from
+    own: tuple[Network, ...] = ()  # where the sender's own looks come from
     alerts: Alerts = Alerts()
     reason: str = ""  # why it is paused or refused
     updated_at: datetime | None = None  # of its settings

@@ -10,7 +10,7 @@ from typing import Any
 
 from relay.core import hosts, mailgunsettings
 from relay.core.folders import Folder, special
-from relay.core.hosts import Network
+from relay.core.networks import Network
 from relay.core.tenant import Imap, Mailgun, Smtp, Tls
 
 SANDBOX = "sandbox"

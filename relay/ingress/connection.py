@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 from aiosmtpd.smtp import SMTP
 
 from relay.core.errors import Refused
+from relay.core.networks import Address
 from relay.ingress import peer
 from relay.ingress.envelope import Bad
 from relay.ingress.inbox import Inbox
@@ -50,7 +51,7 @@ class Connection(SMTP):
         self.client = "unknown"  # the address, for the log
         self.trusted = False  # may send without AUTH
         self.known = False  # trusted, or logged in
-        self.origin: peer.Address | None = None  # the client, for its share of our connections
+        self.origin: Address | None = None  # the client, for its share of our connections
         self.secure = False  # inside TLS
         self.bad = 0
         self.holds_message = False  # one is being stored: whoever closes waits for its answer
@@ -203,7 +204,7 @@ class Connection(SMTP):
             await self.begin_tls(self.inbox.take())
         self.say(f"220 {self.hostname} ESMTP Postferry")
 
-    async def _proxied(self) -> peer.Address | None:
+    async def _proxied(self) -> Address | None:
         """The client that a load balancer speaks for; None when it speaks for itself, and so for nobody we trust."""
         self._expect(self.door.loop.time() + min(PROXY_SECONDS, self.door.settings.smtp_timeout))
         try:

@@ -11,10 +11,10 @@ from functools import partial
 
 from relay import metrics
 from relay.arrivals import Arrivals
+from relay.core.networks import Address
 from relay.ingress.connection import Connection
 from relay.ingress.intake import Acceptor, Intake
 from relay.ingress.login import Directory
-from relay.ingress.peer import Address
 from relay.ingress.session import Session
 from relay.settings import Network, Settings
 

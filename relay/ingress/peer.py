@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from asyncio import StreamReader
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 
 from aiosmtpd.proxy_protocol import V2_CMD, get_proxy
 
-Address = IPv4Address | IPv6Address
+from relay.core.networks import Address, plain
 
 
 class NoHeader(Exception):
@@ -16,7 +16,7 @@ class NoHeader(Exception):
 
 def address(name: object) -> Address:
     """An address as a socket tells it."""
-    return _plain(ip_address(str(name)))
+    return plain(ip_address(str(name)))
 
 
 async def spoken_for(reader: StreamReader) -> Address | None:
@@ -26,10 +26,4 @@ async def spoken_for(reader: StreamReader) -> Address | None:
         raise NoHeader(f"a load balancer sent no PROXY header: {data.error}")
     if data.command is not None and data.command != V2_CMD.PROXY:
         return None
-    return _plain(data.src_addr) if isinstance(data.src_addr, IPv4Address | IPv6Address) else None
-
-
-def _plain(address: Address) -> Address:
-    """An IPv4 address in IPv6 clothes (::ffff:127.0.0.1) is that IPv4 address."""
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
+    return plain(data.src_addr) if isinstance(data.src_addr, Address) else None

@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 
-from relay.core.hosts import Network
+from relay.core.networks import Network
 from relay.net import guard
 
 Passed = Callable[[str], None]

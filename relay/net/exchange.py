@@ -18,8 +18,8 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
-from relay.core.hosts import Network
 from relay.core.mailgun import Said
+from relay.core.networks import Network
 from relay.net import dial, guard, tls
 from relay.net.dial import Passed, unwatched
 from relay.net.http import Patient

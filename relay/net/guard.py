@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from relay.core import hosts
-from relay.core.hosts import Network
+from relay.core.networks import Address, Network
 
 SockAddr = tuple[Any, ...]
 Resolver = Callable[[str, int], Awaitable[Sequence[tuple[Any, ...]]]]
@@ -91,5 +91,5 @@ def _reason(target: Target, allowed: Sequence[Network]) -> str:
     return hosts.judge(_address(target), allowed)
 
 
-def _address(target: Target) -> hosts.Address:
+def _address(target: Target) -> Address:
     return ip_address(target.address.partition("%")[0])

@@ -24,7 +24,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
-from relay.core.hosts import Network
+from relay.core.networks import Network
 from relay.net import guard
 
 KEPT = 2000  # characters of an answer's body

@@ -19,7 +19,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from relay.core.folders import Folder
-from relay.core.hosts import Network
+from relay.core.networks import Network
 from relay.core.tenant import Imap
 from relay.net import guard, imapappend, imapfolders, imapidle, imapmail, imapsearch
 from relay.net.dial import DialError, Passed, dial, unwatched

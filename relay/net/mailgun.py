@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from relay.core import mailgun as api
-from relay.core.hosts import Network
 from relay.core.mailgun import Said
 from relay.core.masking import masked
+from relay.core.networks import Network
 from relay.core.reply import Reply, Stage
 from relay.core.tenant import Mailgun
 from relay.net import dial, exchange, guard, tls

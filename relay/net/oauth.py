@@ -9,9 +9,9 @@ import ssl
 from collections.abc import Mapping, Sequence
 
 from relay.core import issuers, oauth
-from relay.core.hosts import Network
 from relay.core.issuers import BadMetadata, Endpoints
 from relay.core.masking import masked
+from relay.core.networks import Network
 from relay.core.oauth import Client, Denied, Granted
 from relay.core.tenant import OAuth2
 from relay.net import guard

@@ -11,10 +11,11 @@ import re
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 from typing import TypeVar
 
-Address = IPv4Address | IPv6Address
+from relay.core.networks import Address, plain
+
 Reverse = Callable[[str], Awaitable[str]]
 Forward = Callable[[str], Awaitable[Sequence[str]]]
 T = TypeVar("T")
@@ -40,8 +41,7 @@ class Names:
 
     async def of(self, address: Address) -> str:
         """The confirmed name, in lower case; "" where there is none or it could not be had. Never raises."""
-        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-        address = mapped or address
+        address = plain(address)
         loop = asyncio.get_running_loop()
         until, name = self._known.get(address, (0.0, ""))
         if until > loop.time():

@@ -20,8 +20,8 @@ from typing import cast
 
 import aiosmtplib
 
-from relay.core.hosts import Network
 from relay.core.masking import masked
+from relay.core.networks import Network
 from relay.core.reply import Reply, Stage, compose
 from relay.core.tenant import Smtp, Tls
 from relay.net import dial, guard, tls

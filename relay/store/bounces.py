@@ -41,11 +41,6 @@ class Applied:
     changed: Sequence[Match] = ()
 
 
-async def apply(conn: Connection, account: str, reported: Reported) -> int:
-    """Records a report and what it changes; tells how many deliveries it changed. Raises as `record` does."""
-    return len((await record(conn, account, reported)).changed)
-
-
 async def record(conn: Connection, account: str, reported: Reported, *, patient: bool = False) -> Applied:
     """Records a report and what it changes, once, however often it comes, and with whomever at the same time.
 

@@ -27,6 +27,7 @@ COLUMNS = (
 PIECE = 5000  # postings that one statement forgets
 COUNTED = 100_000  # of what waits
 OFF = "Disabled by hand"
+LOST = "Its secret or headers were sealed with a key that is gone: rotate its secret and give its headers again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Endpoint:
     old_secret: str | None = field(repr=False)  # signs too: its time is not over
     managed: bool  # it is the account's own setting `webhooks`
     state: str  # active or disabled
-    reason: str  # why it is disabled, or what its last failure was
+    reason: str  # why it is disabled or gets nothing, or what its last failure was
     failures: int  # tries that failed in a row
     failing_since: datetime | None  # the first of them
     created_at: datetime
@@ -236,7 +237,8 @@ def _open(row: Mapping[str, Any], vault: Vault) -> Endpoint:
             plain[name], lost = "", lost or name != "old_secret"
     headers = json.loads(plain.pop("headers") or "{}")
     parts = {**row, **plain, "events": tuple(row["events"]), "headers": headers, "lost": lost}
-    return Endpoint(**{**parts, "old_secret": plain["old_secret"] or None})
+    reason = LOST if lost else row["reason"]
+    return Endpoint(**{**parts, "reason": reason, "old_secret": plain["old_secret"] or None})
 
 
 async def _rows(conn: Connection, vault: Vault, where: str, given: Mapping[str, Any], end: str = "") -> list[Endpoint]:

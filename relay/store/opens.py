@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network
 
 from relay.core import account as settings_of
 from relay.core.model import DELIVERED, EventType, Opener, State
+from relay.core.networks import Network
 from relay.core.openers import FLOOD
 from relay.core.tenant import AccountState
 from relay.store import states
@@ -19,7 +19,7 @@ from relay.store.db import Connection
 KEPT = 200  # fetches of a delivery that are kept as rows, with an event each; those after them are only counted
 BURST = 10  # s
 
-Networks = tuple[IPv4Network | IPv6Network, ...]
+Networks = tuple[Network, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 from uuid import UUID
 
 from psycopg.rows import class_row
 
 from relay.core.model import Opener
+from relay.core.networks import Address
 from relay.store import states
 from relay.store.db import Connection
 
-Address = IPv4Address | IPv6Address
 MOST = 200  # fetches, and attempts, that one delivery shows
 WINDOW = 20_000  # fetches that one call looks through
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from relay import bounces
 from relay.core.bounce import Reported, judge
 from relay.core.model import EventType, Opener, Outcome, State
 from relay.core.prose import Told
 from relay.core.report import Kind
-from relay.store import bounces, leases, opens, outcomes, suppressions
+from relay.store import leases, opens, outcomes, suppressions
 from relay.store.db import Connection
 from relay.store.opens import Open
 from relay.store.outcomes import Report
@@ -53,7 +54,7 @@ async def lived(admin: Client, conn: Connection, word: str) -> Life:
     recipient = f"{word}-0@there.example"
     await suppressions.add(conn, word, [Suppression(recipient, "manual", word)])
     said = judge(Told(f"{word}@else.example", "failed", "5.1.1", word, word))
-    await bounces.apply(conn, word, Reported(Kind.BOUNCE, "imap", word, f"<{word}@else.example>", (said,), place=word))
+    await bounces.record(conn, word, Reported(Kind.BOUNCE, "imap", word, f"<{word}@else.example>", (said,), place=word))
     return Life(word, queue_id, waiting, sent, dead, recipient, event, endpoint["id"], posting, token["id"])
 
 

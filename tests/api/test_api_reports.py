@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from relay import bounces
 from relay.core.bounce import Reported, judge
 from relay.core.prose import Told
 from relay.core.report import Kind
-from relay.store import bounces, db, rollups, search
+from relay.store import db, rollups, search
 from tests.api.client import Client
 from tests.store.mail import prepared, stored
 
@@ -56,7 +57,7 @@ def report(pool: db.Pool) -> Report:
         key = str(given.pop("key", (kind, said, message_id)))
         found = Reported(kind, "imap", key, message_id, tuple(map(judge, said)), **{"at": AT, "place": "p1", **given})
         async with db.connection(pool) as conn:
-            return await bounces.apply(conn, "shop", found)
+            return await bounces.record(conn, "shop", found)
 
     return report
 

@@ -17,8 +17,6 @@ from tests.bench.figures import ACCEPTS, CONNECTIONS, FLOWS, Stage
 from tests.bench.postferry import Postferry
 from tests.bench.proof import workplace
 
-HURRY = 180.0  # seconds after which a figure makes do with one round: the whole is to end within six minutes
-
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)

@@ -109,7 +109,6 @@ class Stage:
     show: Show
     rounds: int = 3
     scale: float = 1.0  # of every count
-    hurry_after: float = float("inf")  # of time.monotonic(): from then on one round of each has to do
     faults: list[str] = field(default_factory=list)  # mail lost, doubled or refused
 
     @property
@@ -147,9 +146,6 @@ def alternate(stage: Stage, load: Load, run: Callable[[Plan, Postferry | Postfix
     for system in systems:
         run(stage.plan(load, system, share=0.1), system)
     for turn in range(stage.rounds):
-        if turn and time.monotonic() > stage.hurry_after:
-            figure.notes.append(f"Cut short: {turn} of {stage.rounds} rounds, this machine is slow or busy today.")
-            break
         for system in systems:
             plan = stage.plan(load, system)
             with counting_cpu(stage, figure, system, plan.count * plan.recipients):

@@ -15,7 +15,6 @@ from relay.core.mailgun import BY_WORDS, Meaning, Said
 from relay.core.mailgunevents import Effect, Event
 from relay.core.model import Outcome
 from relay.core.report import Kind
-from relay.core.tenant import MAILGUN, MAILGUN_EU, Mailgun
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 KEY = "the webhook signing key"
@@ -129,11 +128,6 @@ def test_the_form_ends_where_the_mail_begins() -> None:
 
 def test_paths_hold_a_domain_and_no_more() -> None:
     assert mailgun.path("a/b?c#d") == "/v3/a%2Fb%3Fc%23d/messages.mime"
-
-
-@pytest.mark.parametrize(("url", "other"), [(MAILGUN, MAILGUN_EU), (MAILGUN_EU, MAILGUN), ("https://x.example", "")])
-def test_the_other_region(url: str, other: str) -> None:
-    assert mailgun.elsewhere(Mailgun("a.example", base_url=url)) == other
 
 
 @pytest.mark.parametrize(

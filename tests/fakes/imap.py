@@ -26,10 +26,11 @@ import base64
 import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from tests.fakes.moods import Steps
 from tests.fakes.upstream import server_context
 
 UNCOUNTED = ("CONNECT", "STARTTLS", "CAPABILITY", "LOGIN", "AUTHENTICATE", "AUTH", "LOGOUT")
@@ -37,28 +38,18 @@ FOLDERS = (r'(\HasNoChildren) "/" "INBOX"', r'(\HasNoChildren \Sent) "/" "Sent"'
 
 
 @dataclass
-class Mood:
+class Mood(Steps):
     """What to do in place of the usual reply; built by the verbs below."""
 
     verb: str
     times: int | None
     skip: int = 0
-    steps: list[tuple[str, Any]] = field(default_factory=list)
 
     def say(self, reply: str) -> Mood:
         return self._then("say", reply)
 
     def close(self) -> Mood:
         return self._then("close")
-
-    def drop(self) -> Mood:
-        return self._then("drop")
-
-    def hang(self) -> Mood:
-        return self._then("hang")
-
-    def wait(self, event: asyncio.Event) -> Mood:
-        return self._then("wait", event)
 
     def endless(self) -> Mood:
         return self._then("endless")
@@ -69,13 +60,6 @@ class Mood:
     def usual(self) -> Mood:
         """Goes on as it would have (tests/fakes/mailbox.py)."""
         return self._then("usual")
-
-    def drip(self, seconds: float) -> Mood:
-        return self._then("drip", seconds)
-
-    def _then(self, step: str, value: Any = None) -> Mood:
-        self.steps.append((step, value))
-        return self
 
 
 class Mailserver:

@@ -31,7 +31,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl, unquote_plus, urlsplit
@@ -39,6 +39,7 @@ from urllib.parse import parse_qsl, unquote_plus, urlsplit
 import aiohttp
 from aiohttp import web
 
+from tests.fakes.moods import Steps
 from tests.stack import until
 
 CLIENT = "client-of-ours"
@@ -56,12 +57,11 @@ class Asked:
 
 
 @dataclass
-class Mood:
+class Mood(Steps):
     """What to do in place of the usual answer; built by the verbs below."""
 
     path: str
     times: int | None
-    steps: list[tuple[str, Any]] = field(default_factory=list)
 
     def say(self, status: int, text: str = "", **headers: str) -> Mood:
         return self._then("say", (status, text, headers))
@@ -72,18 +72,8 @@ class Mood:
     def redirect(self, url: str) -> Mood:
         return self.say(302, "", Location=url)
 
-    def hang(self) -> Mood:
-        return self._then("hang", None)
-
-    def wait(self, event: asyncio.Event) -> Mood:
-        return self._then("wait", event)
-
     def huge(self, size: int) -> Mood:
         return self._then("huge", size)
-
-    def _then(self, step: str, value: Any) -> Mood:
-        self.steps.append((step, value))
-        return self
 
 
 class Issuer:

@@ -186,7 +186,7 @@ class MailSession(Session):
         """Whether things take their usual course."""
         if mood is None:
             return True
-        usual = Mood(mood.verb, None, 0, [step for step in mood.steps if step[0] != "usual"])
+        usual = Mood(mood.verb, None, steps=[step for step in mood.steps if step[0] != "usual"])
         await self._act(usual.steps, tag)
         return len(usual.steps) < len(mood.steps)
 

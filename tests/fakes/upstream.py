@@ -42,7 +42,7 @@ import ssl
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -50,6 +50,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from tests.fakes.moods import Steps
 
 LONGEST_LINE = 1024 * 1024
 
@@ -68,14 +70,13 @@ class Taken:
 
 
 @dataclass
-class Mood:
+class Mood(Steps):
     """What to do in place of the usual reply; built by the verbs below."""
 
     verb: str
     containing: str
     times: int | None
     connection: int | None
-    steps: list[tuple[str, object]] = field(default_factory=list)
 
     def say(self, reply: str) -> Mood:
         return self._then("say", reply)
@@ -83,30 +84,11 @@ class Mood:
     def close(self) -> Mood:
         return self._then("close")
 
-    def drop(self) -> Mood:
-        return self._then("drop")
-
-    def hang(self) -> Mood:
-        return self._then("hang")
-
-    def wait(self, event: asyncio.Event) -> Mood:
-        return self._then("wait", event)
-
     def endless(self) -> Mood:
         return self._then("endless")
 
     def huge(self) -> Mood:
         return self._then("huge")
-
-    def drip(self, seconds: float) -> Mood:
-        return self._then("drip", seconds)
-
-    def pause(self, seconds: float) -> Mood:
-        return self._then("pause", seconds)
-
-    def _then(self, step: str, value: object = None) -> Mood:
-        self.steps.append((step, value))
-        return self
 
     def applies(self, verb: str, text: str, connection: int) -> bool:
         return (

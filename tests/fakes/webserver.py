@@ -6,10 +6,11 @@ import asyncio
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from tests.fakes.moods import Steps
 from tests.fakes.upstream import server_context
 
 ENDLESS = 1 << 30
@@ -28,12 +29,11 @@ class Request:
 
 
 @dataclass
-class Mood:
+class Mood(Steps):
     """What to do in place of the usual answer; built by the verbs below."""
 
     about: str
     times: int | None = None
-    steps: list[tuple[str, Any]] = field(default_factory=list)
 
     def say(self, status: int, body: object = b"", **headers: str) -> Mood:
         raw = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
@@ -44,27 +44,8 @@ class Mood:
     def say_raw(self, raw: bytes) -> Mood:
         return self._then("write", raw)
 
-    def hang(self) -> Mood:
-        return self._then("hang")
-
-    def pause(self, seconds: float) -> Mood:
-        return self._then("pause", seconds)
-
-    def wait(self, event: asyncio.Event) -> Mood:
-        return self._then("wait", event)
-
-    def drop(self) -> Mood:
-        return self._then("drop")
-
     def endless(self, size: int = ENDLESS) -> Mood:
         return self._then("endless", size)
-
-    def drip(self, seconds: float) -> Mood:
-        return self._then("drip", seconds)
-
-    def _then(self, step: str, value: Any = None) -> Mood:
-        self.steps.append((step, value))
-        return self
 
 
 class Webserver:

@@ -56,5 +56,4 @@ async def test_large_mail_to_a_server_that_hangs_keeps_no_large_mail_of_others_w
         for task in hanging:
             task.cancel()
         await asyncio.gather(*hanging, return_exceptions=True)
-    line.deliverer.stop()
-    await line.deliverer.close()
+    await line.end()

@@ -19,8 +19,7 @@ from tests.flow.test_deliver import HTML, Line
 async def line(pool: db.Pool, settings: Settings) -> AsyncIterator[Line]:
     line = Line(pool, settings)
     yield line
-    line.deliverer.stop()
-    await line.deliverer.close()
+    await line.end()
 
 
 async def test_a_message_that_cannot_be_rendered_ends_as_a_dead_letter(

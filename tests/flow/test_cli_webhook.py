@@ -124,6 +124,13 @@ def test_a_disabled_endpoint_is_enabled(postferry: Postferry, conn: Any, hook: s
     assert json.loads(postferry("webhook", "show", hook).out)["enabled"] is True
 
 
+def test_an_endpoint_whose_key_is_gone_says_so(postferry: Postferry, conn: Any, hook: str) -> None:
+    conn.execute("update endpoints set secret = 'sealed with a key that is gone'")
+
+    assert "rotate its secret" in json.loads(postferry("webhook", "show", hook).out)["reason"]
+    assert "rotate its secret" in postferry("webhook", "list").out
+
+
 def test_what_waits_for_a_mended_endpoint_goes_at_once(postferry: Postferry, conn: Any, hook: str) -> None:
     """It failed and was not disabled: nobody waits for the next try, which may be hours away."""
     event(conn, status=500, error="it answered 500")

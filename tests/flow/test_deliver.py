@@ -12,10 +12,11 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from relay import hands
+from relay.admit import BEGINNING, Admission
 from relay.core import pixel, splice
 from relay.core.errors import StoreAway
 from relay.core.vault import Vault
-from relay.deliver import BEGINNING, Deliverer
+from relay.deliver import Deliverer
 from relay.settings import Settings
 from relay.store import db, leases, outcomes, turns
 from tests.fakes.upstream import Upstream
@@ -35,6 +36,7 @@ class Line:
     def __init__(self, pool: db.Pool, settings: Settings) -> None:
         self.pool, self.settings = pool, settings
         self.deliverer = Deliverer(pool, settings, Vault(settings.secret_keys))
+        self.admission = Admission(self.deliverer, settings)
 
     async def account(self, upstream: Upstream, id: str = "a", **limits: int) -> None:
         config = {
@@ -80,6 +82,11 @@ class Line:
         assert lease is not None, "nothing may be leased"
         await self.deliverer.deliver(lease)
 
+    async def end(self) -> None:
+        """The worker process stops."""
+        self.admission.stop()
+        await self.admission.close()
+
     async def rows(self, what: str = "state::text, attempts, category") -> list[tuple[Any, ...]]:
         async with db.connection(self.pool) as conn:
             return await (await conn.execute(f"select {what} from deliveries order by id".encode())).fetchall()
@@ -120,8 +127,7 @@ class Line:
 async def line(pool: db.Pool, settings: Settings) -> AsyncIterator[Line]:
     line = Line(pool, settings)
     yield line
-    line.deliverer.stop()
-    await line.deliverer.close()
+    await line.end()
 
 
 async def test_each_recipient_gets_a_copy_with_a_pixel_of_their_own(line: Line) -> None:
@@ -338,8 +344,7 @@ async def test_while_others_reach_an_upstream_the_account_does_not_rest(
         await conn.execute("update deliveries set finished_at = now() - interval '1 minute' where state = 'sent'")
     await line.deliver()
     assert await line.account_is() == ("active", 1)
-    line.deliverer.stop()
-    await line.deliverer.close()
+    await line.end()
 
 
 async def test_a_lease_that_pauses_ends_when_the_worker_does(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,7 +400,7 @@ async def cut_off(line: Line) -> None:
                 " where account_id = %s and recipient = 'first@x.example'",
                 (id,),
             )
-        assert not line.deliverer._trouble.reach.cut
+        assert not line.deliverer.cut
         await line.deliverer.deliver(await line.lease_one(id))
 
 
@@ -408,11 +413,11 @@ async def test_what_a_host_that_is_cut_off_does_not_reach_costs_no_try_and_is_le
         await line.account(upstream, connections=100)
         await upstream.stop()
         await cut_off(line)
-        assert line.deliverer._trouble.reach.cut
+        assert line.deliverer.cut
         monkeypatch.setattr("relay.deliver.PAUSE", 60.0)
         await line.accept(*(f"r{number}@x.example" for number in range(BEGINNING + 1)))
         wanted = [await line.lease_one() for _ in range(BEGINNING + 1)]
-        taking = [asyncio.create_task(line.deliverer.take(lease)) for lease in wanted]
+        taking = [asyncio.create_task(line.admission.take(lease)) for lease in wanted]
 
         async def back() -> bool:
             rows = await line.rows("account_id, state::text, attempts")
@@ -432,7 +437,7 @@ async def test_a_host_that_was_cut_off_sends_once_somebody_answers(line: Line, m
         await line.account(upstream)
         await line.accept("one@x.example")
         await line.deliver()
-    assert not line.deliverer._trouble.reach.cut
+    assert not line.deliverer.cut
     await line.accept("two@x.example")
     await line.deliver()
     assert (await line.rows("state::text, attempts"))[-2:] == [("sent", 1), ("deferred", 1)]
@@ -449,8 +454,7 @@ async def test_a_forbidden_upstream_is_refused_at_dial_with_the_reason(pool: db.
         row = await (await conn.execute("select reason from accounts")).fetchone()
     assert row is not None
     assert "127.0.0.1" in row[0]
-    line.deliverer.stop()
-    await line.deliverer.close()
+    await line.end()
 
 
 async def test_attempts_exhausted_make_a_dead_letter(line: Line) -> None:
@@ -579,8 +583,7 @@ async def test_a_lease_gives_back_what_its_budget_does_not_reach(pool: db.Pool, 
         # The second was told of already: to go then would cost the connection
         assert (len(upstream.taken), upstream.connections, upstream.open) == (2, 1, 1)
     assert [row[:2] for row in await line.rows()] == [("sent", 1), ("sent", 1), ("queued", 0)]
-    line.deliverer.stop()
-    await line.deliverer.close()
+    await line.end()
 
 
 async def test_a_lease_of_a_deleted_account_ends_quietly(line: Line) -> None:
@@ -647,12 +650,11 @@ async def test_a_lease_is_taken_without_waiting_for_its_upstream(line: Line) -> 
         await line.accept("one@x.example")
         lease = await line.lease()
         assert lease is not None
-        await asyncio.wait_for(line.deliverer.take(lease), 5)
+        await asyncio.wait_for(line.admission.take(lease), 5)
         assert await line.rows("state::text") == [("leased",)]
         await upstream.heard("DATA")
         answer.set()
-        line.deliverer.stop()
-        await line.deliverer.close()
+        await line.end()
     assert await line.rows("state::text") == [("sent",)]
 
 
@@ -665,31 +667,29 @@ async def test_no_more_leases_in_hand_than_there_is_room_for(pool: db.Pool, sett
         for recipient in ("one@x.example", "two@x.example"):
             await line.accept(recipient)
         first, second = await line.lease_one(), await line.lease_one()
-        await line.deliverer.take(first)
-        waiting = asyncio.create_task(line.deliverer.take(second))
+        await line.admission.take(first)
+        waiting = asyncio.create_task(line.admission.take(second))
         await upstream.heard("DATA")
         assert not waiting.done()
         answer.set()
         await waiting
         await upstream.wait(2)
-        line.deliverer.stop()
-        await line.deliverer.close()
+        await line.end()
 
 
 async def test_a_lease_that_is_cut_short_at_the_end_is_left_in_doubt(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.deliver.GRACE", 0.05)
+    monkeypatch.setattr("relay.admit.GRACE", 0.05)
     async with Upstream() as upstream:
         upstream.when("DOT").hang()
         await line.account(upstream)
         await line.accept("one@x.example")
         lease = await line.lease()
         assert lease is not None
-        await line.deliverer.take(lease)
+        await line.admission.take(lease)
         await upstream.heard("DATA")
-        line.deliverer.stop()
-        await line.deliverer.close()
+        await line.end()
     assert await line.rows("state::text") == [("leased",)], "it expires, and its recovery records the unknown"
 
 
@@ -728,8 +728,7 @@ async def test_mail_whose_lease_was_lost_meanwhile_is_not_handed_over(pool: db.P
         await line.deliver()
         await upstream.wait(1)
     assert await line.rows() == [("sent", 2, "sent")]
-    line.deliverer.stop()
-    await line.deliverer.close()
+    await line.end()
 
 
 async def test_a_worker_that_cannot_begin_leases_leaves_the_others_to_the_broker(
@@ -752,7 +751,7 @@ async def test_a_worker_that_cannot_begin_leases_leaves_the_others_to_the_broker
         await line.account(upstream, connections=100)
         await line.accept(*(f"r{number}@example.org" for number in range(BEGINNING + 3)))
         wanted = [await line.lease_one() for _ in range(BEGINNING + 3)]
-        taking = [asyncio.create_task(line.deliverer.take(lease)) for lease in wanted]
+        taking = [asyncio.create_task(line.admission.take(lease)) for lease in wanted]
         await until(lambda: sum(task.done() for task in taking) == BEGINNING and asked[wanted[0]] > 3)
         assert set(asked) == set(wanted[:BEGINNING])
         assert caplog.text.count("cannot be worked on yet") == BEGINNING

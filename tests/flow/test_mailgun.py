@@ -48,8 +48,7 @@ class Post(Line):
 async def line(pool: db.Pool, settings: Settings) -> AsyncIterator[Post]:
     line = Post(pool, settings)
     yield line
-    line.deliverer.stop()
-    await line.deliverer.close()
+    await line.end()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from uuid import UUID
 import pytest
 from psycopg.types.json import Jsonb
 
-from relay import answered, reading
+from relay import answered, bounces, reading
 from relay.core import bounce, report, webhook
 from relay.core.bounce import Finding, Reported
 from relay.core.classify import classify
@@ -32,7 +32,6 @@ from relay.core.vault import Vault
 from relay.settings import read
 from relay.store import (
     accounts,
-    bounces,
     db,
     deadletters,
     endpoints,
@@ -288,7 +287,7 @@ class Life:
         await self.conn.execute("update deliveries set state = 'sent', finished_at = now() where account_id = 'c'")
         for place, raw in ((BOUNCED, BOUNCE), (COMPLAINED, COMPLAINT)):
             reported = bounce.reported(report.read(raw), source="imap", key=place, place=place)
-            assert await bounces.apply(self.conn, "c", reported) == 1
+            assert await bounces.record(self.conn, "c", reported) == 1
 
     async def copy(self) -> None:
         """The mailbox is full at every try."""

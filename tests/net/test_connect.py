@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from relay.core.reply import Stage
 from relay.core.tenant import Smtp, Tls
-from relay.net import tls
 from relay.net.envelope import Envelope
 from relay.net.smtp import Connection, Timeouts, UpstreamError, connect
 from tests.fakes.resolver import Fickle, answering
-from tests.fakes.upstream import Upstream, certificate
+from tests.fakes.upstream import Upstream
 
 LOCAL = [ip_network("127.0.0.0/8"), ip_network("::1/128")]
 TIMEOUTS = Timeouts(connect=20, command=20, data=20)
@@ -42,17 +40,6 @@ async def refusal(smtp: Smtp, timeouts: Timeouts = TIMEOUTS, **changes: Any) -> 
         async with reached(smtp, timeouts, **changes):
             pass
     return fault.value
-
-
-@pytest.fixture
-def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The fake's certificate is one that this machine trusts."""
-    bundle = tmp_path / "ca.pem"
-    bundle.write_bytes(certificate()[0])
-    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
-    tls.context.cache_clear()
-    yield
-    tls.context.cache_clear()
 
 
 # Dialling.

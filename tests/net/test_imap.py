@@ -5,23 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from relay.core.folders import Folder, Use, special
 from relay.core.tenant import Imap, Tls
-from relay.net import tls
 from relay.net.imap import Mailbox, MailboxError, connect
 from tests.dovecot import Dovecot
 from tests.fakes.imap import Mailserver
 from tests.fakes.resolver import Fickle, answering
-from tests.fakes.upstream import certificate
 from tests.stack import until
 
 LOCAL = [ip_network("127.0.0.0/8")]
@@ -51,17 +48,6 @@ async def refusal(imap: Imap, seconds: float = PATIENT, **more: Any) -> MailboxE
 
 def no_threads() -> bool:
     return not any(thread.name.startswith("imap") for thread in threading.enumerate())
-
-
-@pytest.fixture
-def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The fake's certificate, which is Dovecot's too, is one that this machine trusts."""
-    bundle = tmp_path / "ca.pem"
-    bundle.write_bytes(certificate()[0])
-    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
-    tls.context.cache_clear()
-    yield
-    tls.context.cache_clear()
 
 
 # A real server.

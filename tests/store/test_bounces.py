@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from relay import bounces
 from relay.core.bounce import Finding, Reported, judge
 from relay.core.model import EventType, State
 from relay.core.prose import Told
 from relay.core.report import Kind
-from relay.store import bounces, db, matching, retention, search, suppressions
+from relay.store import db, matching, retention, search, suppressions
+from relay.store.bounces import Early
 from relay.store.suppressions import Suppression
 from tests.store.mail import account, prepared, stored
 
@@ -82,7 +84,7 @@ async def test_a_failure_makes_a_delivery_bounced_and_its_recipient_suppressed(p
     async with db.connection(pool) as conn:
         await account(conn)
         first, second = await sent(conn, "Ann@there.example", "bob@there.example")
-        assert await bounces.apply(conn, "a", bounce("ann@THERE.example")) == 1
+        assert await bounces.record(conn, "a", bounce("ann@THERE.example")) == 1
         assert await states(conn) == ["bounced", "sent"]
         assert await suppressed(conn) == [("ann@there.example", "bounce")]
         ((suppression,),) = await rows(conn, "select delivery_id from suppressions")
@@ -115,14 +117,14 @@ async def test_a_report_about_what_is_being_sent_is_early(pool: db.Pool) -> None
         await sent(conn, "ann@müller.example", "bob@there.example")
         await rows(conn, "update deliveries set state = 'leased' where recipient like 'ann@%%' returning id")
         report = bounce("ann@xn--mller-kva.example")
-        with pytest.raises(bounces.Early):
+        with pytest.raises(Early):
             await bounces.record(conn, "a", report, patient=True)
         assert await rows(conn, "select from reports") == []
         for other in (bounce("eve@there.example"), bounce("ann@müller.example", message_id="<n@x>", key="k2")):
-            assert (await bounces.record(conn, "a", other, patient=True)).changed == []
-        assert (await bounces.record(conn, "b", report, patient=True)).matched == []
-        assert len((await bounces.record(conn, "a", bounce("bob@there.example", key="k3"), patient=True)).changed) == 1
-        assert await bounces.apply(conn, "a", report) == 0
+            assert await bounces.record(conn, "a", other, patient=True) == 0
+        assert await bounces.record(conn, "b", report, patient=True) == 0
+        assert await bounces.record(conn, "a", bounce("bob@there.example", key="k3"), patient=True) == 1
+        assert await bounces.record(conn, "a", report) == 0
 
 
 @pytest.mark.parametrize("name", ["<m@x.example>", ""], ids=["named", "nameless"])
@@ -141,7 +143,7 @@ async def test_a_domain_is_the_same_in_ascii_and_as_people_write_it(
     async with db.connection(pool) as conn:
         await account(conn)
         await sent(conn, written, "bob@there.example")
-        assert await bounces.apply(conn, "a", bounce(reported, message_id=name)) == 1
+        assert await bounces.record(conn, "a", bounce(reported, message_id=name)) == 1
         assert await states(conn) == ["bounced", "sent"]
         assert await suppressed(conn) == [("ann@xn--mller-kva.example", "bounce")]
 
@@ -150,7 +152,7 @@ async def test_its_event_tells_what_was_reported(pool: db.Pool) -> None:
     async with db.connection(pool) as conn:
         await account(conn)
         (delivery,) = await sent(conn, "ann@there.example")
-        await bounces.apply(conn, "a", bounce(told("ann@there.example", status="5.1.1")))
+        await bounces.record(conn, "a", bounce(told("ann@there.example", status="5.1.1")))
         ((kind, data),) = await events(conn)
         ((of, message),) = await rows(
             conn, "select delivery_id, replace(message_id::text, '-', '') from events where type = 'messageBounce'"
@@ -179,7 +181,7 @@ async def test_a_complaint_makes_it_complained_and_tells_of_it(pool: db.Pool) ->
         await account(conn)
         await sent(conn, "ann@there.example")
         headers = {"messageId": "<m@x.example>", "subject": "Bad \0 news"}
-        assert await bounces.apply(conn, "a", complaint("ann@there.example", headers=headers)) == 1
+        assert await bounces.record(conn, "a", complaint("ann@there.example", headers=headers)) == 1
         ((kind, data),) = await events(conn)
         assert await states(conn) == ["complained"]
         assert await rows(conn, "select address, reason, detail from suppressions") == [
@@ -199,7 +201,7 @@ async def test_what_is_not_the_addresss_fault_bounces_and_suppresses_nobody(pool
     async with db.connection(pool) as conn:
         await account(conn)
         await sent(conn, "ann@there.example")
-        assert await bounces.apply(conn, "a", bounce(told("ann@there.example", said))) == 1
+        assert await bounces.record(conn, "a", bounce(told("ann@there.example", said))) == 1
         assert await states(conn) == ["bounced"]
         assert await suppressed(conn) == []
 
@@ -210,13 +212,13 @@ async def test_what_has_not_failed_is_noted_and_changes_nothing(pool: db.Pool, a
         await account(conn)
         await sent(conn, "ann@there.example")
         said = told("ann@there.example", "4.4.1 still trying", action)
-        assert await bounces.apply(conn, "a", bounce(said)) == 0
+        assert await bounces.record(conn, "a", bounce(said)) == 0
         assert await rows(conn, "select state::text, reported_at, report ->> 'action' from deliveries") == [
             ("sent", None, action)
         ]
         assert await rows(conn, "select matched, changed from reports") == [(1, 0)]
         assert await events(conn) == []
-        assert await bounces.apply(conn, "a", bounce("ann@there.example", key="k2")) == 1
+        assert await bounces.record(conn, "a", bounce("ann@there.example", key="k2")) == 1
 
 
 @pytest.mark.parametrize("state", [one for one in State if one is not State.SENT])
@@ -224,7 +226,7 @@ async def test_only_what_was_sent_changes(pool: db.Pool, state: State) -> None:
     async with db.connection(pool) as conn:
         await account(conn)
         await sent(conn, "ann@there.example", state=state)
-        assert await bounces.apply(conn, "a", bounce("ann@there.example")) == 0
+        assert await bounces.record(conn, "a", bounce("ann@there.example")) == 0
         assert await states(conn) == [state]
         assert (await events(conn), await suppressed(conn)) == ([], [])
 
@@ -233,7 +235,7 @@ async def test_a_report_is_counted_where_its_mail_was_sent(pool: db.Pool) -> Non
     async with db.connection(pool) as conn:
         await account(conn)
         await sent(conn, "ann@there.example", ago=timedelta(days=3), email_type="news")
-        await bounces.apply(conn, "a", bounce("ann@there.example"))
+        await bounces.record(conn, "a", bounce("ann@there.example"))
         counted = await rows(
             conn,
             "select t.account_id, email_type, bounced, quarter = date_bin('15 minutes', finished_at, 'epoch')"
@@ -248,7 +250,7 @@ async def test_a_complaint_counts_as_no_bounce(pool: db.Pool) -> None:
     async with db.connection(pool) as conn:
         await account(conn)
         await sent(conn, "ann@there.example")
-        await bounces.apply(conn, "a", complaint("ann@there.example"))
+        await bounces.record(conn, "a", complaint("ann@there.example"))
         assert await rows(conn, "select from tallies where bounced > 0") == []
 
 
@@ -273,7 +275,7 @@ async def test_a_report_is_about(pool: db.Pool, case: str) -> None:
     async with db.connection(pool) as conn:
         await account(conn)
         await sent(conn, "ann@there.example")
-        assert await bounces.apply(conn, "a", report) == (state == "bounced")
+        assert await bounces.record(conn, "a", report) == (state == "bounced")
         assert await states(conn) == [state]
         assert bool(await suppressed(conn)) is suppresses
         assert await rows(conn, "select matched, changed from reports") == [(int(state != "sent"),) * 2]
@@ -285,7 +287,7 @@ async def test_of_several_recipients_those_that_are_named(pool: db.Pool) -> None
         people = [f"{name}@there.example" for name in ("ann", "bob", "cid", "dan")]
         await sent(conn, *people)
         report = bounce("dan@there.example", told("ann@there.example", FULL), told("bob@there.example", "", "delayed"))
-        assert await bounces.apply(conn, "a", report) == 2
+        assert await bounces.record(conn, "a", report) == 2
         assert await states(conn) == ["bounced", "sent", "sent", "bounced"]
         assert await suppressed(conn) == [("dan@there.example", "bounce")]
         assert len(await events(conn)) == 2
@@ -295,7 +297,7 @@ async def test_a_forward_of_a_message_to_several_is_nobodys(pool: db.Pool) -> No
     async with db.connection(pool) as conn:
         await account(conn)
         await sent(conn, "ann@there.example", "bob@there.example")
-        assert await bounces.apply(conn, "a", bounce("ann@home.example")) == 0
+        assert await bounces.record(conn, "a", bounce("ann@home.example")) == 0
         assert await states(conn) == ["sent", "sent"]
 
 
@@ -304,7 +306,7 @@ async def test_one_address_told_of_twice_has_failed_if_one_says_so(pool: db.Pool
         await account(conn)
         await sent(conn, "ann@there.example")
         report = bounce(told("ann@there.example", "later", "delayed"), told("ANN@there.example"))
-        assert await bounces.apply(conn, "a", report) == 1
+        assert await bounces.record(conn, "a", report) == 1
 
 
 async def test_a_message_sent_again_is_the_one_that_bounced(pool: db.Pool) -> None:
@@ -312,9 +314,9 @@ async def test_a_message_sent_again_is_the_one_that_bounced(pool: db.Pool) -> No
         await account(conn)
         await sent(conn, "ann@there.example", ago=timedelta(hours=2))
         await sent(conn, "ann@there.example", ago=timedelta(hours=1))
-        assert await bounces.apply(conn, "a", bounce("ann@there.example")) == 1
+        assert await bounces.record(conn, "a", bounce("ann@there.example")) == 1
         assert await states(conn) == ["sent", "bounced"]
-        assert await bounces.apply(conn, "a", bounce("ann@there.example", key="k2")) == 0
+        assert await bounces.record(conn, "a", bounce("ann@there.example", key="k2")) == 0
         assert await states(conn) == ["sent", "bounced"]
 
 
@@ -338,7 +340,7 @@ async def test_the_name_that_the_provider_gave_it_counts(
     async with db.connection(pool) as conn:
         await account(conn)
         await sent(conn, "ann@there.example", reply=reply)
-        assert await bounces.apply(conn, "a", bounce("ann@there.example", message_id=message_id)) == found
+        assert await bounces.record(conn, "a", bounce("ann@there.example", message_id=message_id)) == found
 
 
 async def test_without_a_message_id_it_is_the_last_that_was_sent_before_the_report(pool: db.Pool) -> None:
@@ -348,7 +350,7 @@ async def test_without_a_message_id_it_is_the_last_that_was_sent_before_the_repo
         for days in (9, 3, 2):
             await sent(conn, "ann@there.example", header=f"<{days}@x>", ago=timedelta(days=days))
         late = bounce("ann@there.example", message_id="", at=at - timedelta(days=2, hours=12))
-        assert await bounces.apply(conn, "a", late) == 1
+        assert await bounces.record(conn, "a", late) == 1
         assert await states(conn) == ["sent", "bounced", "sent"]
 
 
@@ -357,7 +359,7 @@ async def test_without_a_message_id_a_week_is_the_most(pool: db.Pool, days: int,
     async with db.connection(pool) as conn:
         await account(conn)
         await sent(conn, "ann@there.example", ago=timedelta(days=days))
-        assert await bounces.apply(conn, "a", bounce("ann@there.example", message_id="")) == found
+        assert await bounces.record(conn, "a", bounce("ann@there.example", message_id="")) == found
 
 
 async def test_without_a_message_id_one_that_bounced_leaves_the_earlier_ones_alone(pool: db.Pool) -> None:
@@ -366,7 +368,7 @@ async def test_without_a_message_id_one_that_bounced_leaves_the_earlier_ones_alo
         await sent(conn, "ann@there.example", ago=timedelta(hours=2))
         await sent(conn, "ann@there.example", ago=timedelta(hours=1))
         for key in ("k1", "k2", "k3"):
-            await bounces.apply(conn, "a", bounce("ann@there.example", message_id="", key=key))
+            await bounces.record(conn, "a", bounce("ann@there.example", message_id="", key=key))
         assert await states(conn) == ["sent", "bounced"]
 
 
@@ -377,7 +379,7 @@ async def test_a_complaint_that_hides_who_it_is_from_is_known_by_its_message(
     async with db.connection(pool) as conn:
         await account(conn)
         await sent(conn, "ann@there.example")
-        await bounces.apply(conn, "a", complaint(message_id=message_id))
+        await bounces.record(conn, "a", complaint(message_id=message_id))
         assert await states(conn) == [state]
         assert bool(await suppressed(conn)) is (state == "complained")
 
@@ -392,7 +394,7 @@ async def test_another_accounts_mail_is_out_of_reach(pool: db.Pool) -> None:
         await sent(conn, "ann@there.example")
         for message_id in ("<m@x.example>", ""):
             assert (
-                await bounces.apply(conn, "b", bounce("ann@there.example", message_id=message_id, key=message_id)) == 0
+                await bounces.record(conn, "b", bounce("ann@there.example", message_id=message_id, key=message_id)) == 0
             )
         assert await states(conn) == ["sent"]
         assert await suppressed(conn) == []
@@ -409,7 +411,7 @@ async def test_a_forged_report_about_ten_thousand_suppresses_nobody_whom_it_does
         await account(conn)
         await sent(conn, "ann@there.example", "bob@there.example", header="<m@x.example>")
         await sent(conn, "r7@there.example", header="<else@x.example>")
-        assert await bounces.apply(conn, "a", bounce(*everybody, message_id=message_id)) == 0
+        assert await bounces.record(conn, "a", bounce(*everybody, message_id=message_id)) == 0
         assert await states(conn) == ["sent"] * 3
         assert await suppressed(conn) == []
         assert await rows(conn, "select jsonb_array_length(recipients), matched from reports") == [(100, 0)]
@@ -420,7 +422,7 @@ async def test_one_of_ours_among_many_is_found_and_stands_first(pool: db.Pool) -
     async with db.connection(pool) as conn:
         await account(conn)
         await sent(conn, "ann@there.example", "bob@there.example")
-        assert await bounces.apply(conn, "a", bounce(*everybody, told("bob@there.example"))) == 1
+        assert await bounces.record(conn, "a", bounce(*everybody, told("bob@there.example"))) == 1
         ((first,),) = await rows(conn, "select recipients -> 0 from reports")
     assert (first["recipient"], first["sentTo"], first["changed"]) == ("bob@there.example", "bob@there.example", True)
 
@@ -433,11 +435,11 @@ async def test_work_is_bounded_by_what_is_looked_through(pool: db.Pool, monkeypa
         await sent(conn, "ann@there.example", ago=timedelta(hours=9))
         for number in range(3):
             await sent(conn, "ann@there.example", header=f"<{number}@x>")
-        assert await bounces.apply(conn, "a", bounce("ann@there.example")) == 0
+        assert await bounces.record(conn, "a", bounce("ann@there.example")) == 0
         two = bounce("ann@there.example", "bob@there.example", message_id="<0@x>", key="k2")
-        assert await bounces.apply(conn, "a", two) == 1  # by its message alone
+        assert await bounces.record(conn, "a", two) == 1  # by its message alone
         assert await suppressed(conn) == []
-        assert await bounces.apply(conn, "a", bounce("ann@there.example", message_id="<1@x>", key="k3")) == 1
+        assert await bounces.record(conn, "a", bounce("ann@there.example", message_id="<1@x>", key="k3")) == 1
         assert await suppressed(conn) == [("ann@there.example", "bounce")]
 
 
@@ -446,9 +448,9 @@ async def test_the_same_report_met_again_does_nothing(pool: db.Pool) -> None:
         await account(conn)
         await sent(conn, "ann@there.example")
         report = bounce("ann@there.example")
-        assert [await bounces.apply(conn, "a", report) for _ in range(3)] == [1, 0, 0]
+        assert [await bounces.record(conn, "a", report) for _ in range(3)] == [1, 0, 0]
         await suppressions.lift(conn, "a", "ann@there.example")
-        assert (await bounces.record(conn, "a", report)).met
+        assert await bounces.record(conn, "a", report) == 0
         assert await suppressed(conn) == []
         assert len(await events(conn)) == len(await rows(conn, "select from reports")) == 1
 
@@ -457,10 +459,10 @@ async def test_a_later_report_is_recorded_and_changes_nothing_more(pool: db.Pool
     async with db.connection(pool) as conn:
         await account(conn)
         await sent(conn, "ann@there.example")
-        await bounces.apply(conn, "a", bounce(told("ann@there.example", FULL)))
-        assert await bounces.apply(conn, "a", bounce("ann@there.example", key="k2")) == 0
+        await bounces.record(conn, "a", bounce(told("ann@there.example", FULL)))
+        assert await bounces.record(conn, "a", bounce("ann@there.example", key="k2")) == 0
         assert await suppressed(conn) == []
-        assert await bounces.apply(conn, "a", complaint("ann@there.example")) == 0
+        assert await bounces.record(conn, "a", complaint("ann@there.example")) == 0
         assert await states(conn) == ["bounced"]
         assert await rows(conn, "select report ->> 'category' from deliveries") == [("mailbox_full",)]
         assert await suppressed(conn) == [("ann@there.example", "complaint")]
@@ -476,8 +478,8 @@ async def test_a_bounce_after_a_complaint_changes_nothing(pool: db.Pool) -> None
     async with db.connection(pool) as conn:
         await account(conn)
         await sent(conn, "ann@there.example")
-        await bounces.apply(conn, "a", complaint("ann@there.example"))
-        assert await bounces.apply(conn, "a", bounce("ann@there.example")) == 0
+        await bounces.record(conn, "a", complaint("ann@there.example"))
+        assert await bounces.record(conn, "a", bounce("ann@there.example")) == 0
         assert await states(conn) == ["complained"]
         assert await rows(conn, "select sum(bounced) from tallies") == [(None,)]
 
@@ -485,7 +487,7 @@ async def test_a_bounce_after_a_complaint_changes_nothing(pool: db.Pool) -> None
 async def at_once(pool: db.Pool, reports: Sequence[Reported]) -> list[int]:
     async def one(report: Reported) -> int:
         async with db.connection(pool) as conn:
-            return await bounces.apply(conn, "a", report)
+            return await bounces.record(conn, "a", report)
 
     return await asyncio.gather(*(one(report) for report in reports))
 
@@ -516,16 +518,16 @@ async def test_a_report_that_cannot_be_finished_leaves_nothing(pool: db.Pool, mo
         with monkeypatch.context() as broken:
             broken.setattr(suppressions, "add", fail)
             with pytest.raises(RuntimeError, match="lost"):
-                await bounces.apply(conn, "a", bounce("ann@there.example"))
+                await bounces.record(conn, "a", bounce("ann@there.example"))
         assert (await states(conn), await events(conn)) == (["sent"], [])
         assert await rows(conn, "select from reports") == []
-        assert await bounces.apply(conn, "a", bounce("ann@there.example")) == 1
+        assert await bounces.record(conn, "a", bounce("ann@there.example")) == 1
 
 
 async def test_an_account_that_is_gone_is_said(pool: db.Pool) -> None:
     async with db.connection(pool) as conn:
         with pytest.raises(LookupError, match="no account gone"):
-            await bounces.apply(conn, "gone", bounce("ann@there.example"))
+            await bounces.record(conn, "gone", bounce("ann@there.example"))
 
 
 async def test_mail_that_retention_takes_meanwhile_is_nobodys(pool: db.Pool) -> None:
@@ -534,7 +536,7 @@ async def test_mail_that_retention_takes_meanwhile_is_nobodys(pool: db.Pool) -> 
         await sent(conn, "ann@there.example")
         while await retention.forget_mail(conn, "a", 5):
             pass
-        assert await bounces.apply(conn, "a", bounce("ann@there.example")) == 0
+        assert await bounces.record(conn, "a", bounce("ann@there.example")) == 0
 
 
 async def test_what_is_reported_may_be_anything(pool: db.Pool) -> None:
@@ -542,7 +544,7 @@ async def test_what_is_reported_may_be_anything(pool: db.Pool) -> None:
         await account(conn)
         await sent(conn, "ann@there.example")
         odd = bounce(told("ann@there.example", "no\0such user \ud800"), message_id="<m@x.example>", key="k\0")
-        assert await bounces.apply(conn, "a", odd) == 1
+        assert await bounces.record(conn, "a", odd) == 1
         assert await suppressions.among(conn, [("a", "ann@there.example")]) != {}
 
 
@@ -550,7 +552,7 @@ async def test_the_suppression_says_why(pool: db.Pool) -> None:
     async with db.connection(pool) as conn:
         await account(conn)
         (delivery,) = await sent(conn, "ann@there.example")
-        await bounces.apply(conn, "a", bounce("ann@there.example"))
+        await bounces.record(conn, "a", bounce("ann@there.example"))
         ((found),) = (await suppressions.among(conn, [("a", "ann@there.example")])).values()
     assert isinstance(found, Suppression)
     assert (found.reason, found.detail, found.delivery_id) == ("bounce", UNKNOWN, delivery)

@@ -28,7 +28,7 @@ async def tenants(pool: db.Pool) -> None:
     [("a", ADA, True), ("a", ADA.upper(), True), ("a", BOB, False), ("b", ADA, False), ("nobody", ADA, False)],
 )
 async def test_whose_mail_is_refused(pool: db.Pool, settings: Settings, whose: str, to: str, refused: bool) -> None:
-    found = await Directory(pool, settings).suppressed(whose, to)
+    found = await Directory(pool).suppressed(whose, to)
     assert (found is not None) is refused
     assert found is None or found.reply().startswith(f"550 5.7.1 <{to}> is suppressed since ")
 
@@ -37,7 +37,7 @@ async def test_whose_mail_is_refused(pool: db.Pool, settings: Settings, whose: s
 async def test_an_account_that_suppresses_nobody_costs_no_query(
     pool: db.Pool, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory = Directory(pool, settings, seconds=60)
+    directory = Directory(pool, seconds=60)
     await directory.account("b")
     monkeypatch.setattr(db, "connection", None)
     assert await directory.suppressed("b", ADA) is None
@@ -45,7 +45,7 @@ async def test_an_account_that_suppresses_nobody_costs_no_query(
 
 @pytest.mark.usefixtures("tenants")
 async def test_what_is_suppressed_meanwhile_is_refused(pool: db.Pool, settings: Settings) -> None:
-    directory = Directory(pool, settings, seconds=0)
+    directory = Directory(pool, seconds=0)
     assert await directory.suppressed("b", BOB) is None
     async with db.connection(pool) as conn:
         await suppressions.add(conn, "b", [Suppression(BOB, "manual")])
@@ -59,7 +59,7 @@ async def test_a_store_away_is_waited_for_once_and_nobody_is_refused(
 ) -> None:
     """Whether the account itself is known still, or not any more."""
     pool = await db.open_pool(settings, most=1)
-    directory = Directory(pool, settings, seconds=seconds)
+    directory = Directory(pool, seconds=seconds)
     assert await directory.suppressed("a", ADA) is not None
     await pool.close()
     assert await directory.suppressed("a", ADA) is None
@@ -72,7 +72,7 @@ async def test_the_last_known_answer_is_kept_while_the_store_is_away(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = await db.open_pool(settings, most=1)
-    directory = Directory(pool, settings, seconds=0)
+    directory = Directory(pool, seconds=0)
     await directory.account("b")
     await pool.close()
     monkeypatch.setattr(directory._accounts, "_seconds", 60)

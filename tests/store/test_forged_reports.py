@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from relay import bounces
 from relay.core.bounce import Reported
-from relay.store import bounces, db
+from relay.store import db
 from relay.store.bounces import NAMELESS
 from tests.store.mail import account
 from tests.store.test_bounces import bounce, complaint, rows, sent, states, suppressed
@@ -32,7 +33,7 @@ def recipient(number: int) -> str:
 
 async def flooded(conn: db.Connection, reports: Sequence[Reported]) -> int:
     """How many deliveries they change."""
-    return sum([await bounces.apply(conn, "a", one) for one in reports])
+    return sum([await bounces.record(conn, "a", one) for one in reports])
 
 
 @pytest.mark.parametrize("made", [bounce, complaint])
@@ -57,12 +58,12 @@ async def test_ten_at_a_time_is_no_way_around_it(conn: db.Connection) -> None:
 
 async def test_what_names_a_message_is_believed_beside_it(conn: db.Connection) -> None:
     await flooded(conn, [bounce(recipient(n), message_id="", key=f"{n}") for n in range(NAMELESS)])
-    assert await bounces.apply(conn, "a", bounce(recipient(MANY - 1), key="named")) == 1
+    assert await bounces.record(conn, "a", bounce(recipient(MANY - 1), key="named")) == 1
 
 
 async def test_what_names_a_message_takes_none_of_its_room(conn: db.Connection) -> None:
     await flooded(conn, [bounce(recipient(n), key=f"{n}") for n in range(NAMELESS)])
-    assert await bounces.apply(conn, "a", bounce(recipient(MANY - 1), message_id="", key="nameless")) == 1
+    assert await bounces.record(conn, "a", bounce(recipient(MANY - 1), message_id="", key="nameless")) == 1
 
 
 async def test_an_hour_later_they_are_believed_again(conn: db.Connection) -> None:
@@ -70,7 +71,7 @@ async def test_an_hour_later_they_are_believed_again(conn: db.Connection) -> Non
     ago = NOW - timedelta(minutes=70)
     flood = [bounce(recipient(n), message_id="", key=f"{n}", at=ago) for n in range(NAMELESS)]
     assert await flooded(conn, flood) == NAMELESS
-    assert await bounces.apply(conn, "a", bounce(recipient(MANY - 2), message_id="", key="x", at=NOW)) == 1
+    assert await bounces.record(conn, "a", bounce(recipient(MANY - 2), message_id="", key="x", at=NOW)) == 1
 
 
 async def test_a_backlog_is_counted_by_when_it_came(conn: db.Connection) -> None:
@@ -85,7 +86,7 @@ async def test_each_account_has_room_of_its_own(conn: db.Connection) -> None:
     await account(conn, "b")
     await sent(conn, "zoe@there.example", account="b", header="<b@x.example>")
     await flooded(conn, [bounce(recipient(n), message_id="", key=f"{n}") for n in range(NAMELESS)])
-    assert await bounces.apply(conn, "b", bounce("zoe@there.example", message_id="")) == 1
+    assert await bounces.record(conn, "b", bounce("zoe@there.example", message_id="")) == 1
 
 
 async def test_a_stranger_who_was_never_written_to_is_nobodys(conn: db.Connection) -> None:
@@ -100,7 +101,7 @@ NAMES = ("", "<m@x.example>", "<forged@x.example>")
 async def test_who_got_a_message_can_speak_of_its_recipients_and_of_nobody_else(conn: db.Connection) -> None:
     """The forger knows the Message-ID of what he received; other mail of the account is out of his reach."""
     await sent(conn, "zoe@there.example", header="<other@x.example>")
-    assert await bounces.apply(conn, "a", bounce("zoe@there.example", message_id="<m@x.example>")) == 0
+    assert await bounces.record(conn, "a", bounce("zoe@there.example", message_id="<m@x.example>")) == 0
     assert await suppressed(conn) == []
 
 

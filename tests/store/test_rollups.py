@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from relay import bounces
 from relay.core.bounce import Reported, judge
 from relay.core.model import Opener, Outcome, Splice, State
 from relay.core.prose import Told
 from relay.core.report import Kind
-from relay.store import audit, bounces, db, deadletters, expiry, leases, opens, outcomes, parting, retention, rollups
+from relay.store import audit, db, deadletters, expiry, leases, opens, outcomes, parting, retention, rollups
 from relay.store.audit import Difference
 from relay.store.opens import Open
 from relay.store.outcomes import Report
@@ -144,7 +145,7 @@ class Life:
             kind = self.random.choice([Kind.BOUNCE, Kind.BOUNCE, Kind.COMPLAINT])
             said = judge(Told(who, self.random.choice(["failed", "failed", "delayed"]), "5.1.1", "no such user"))
             key, name = self.random.randbytes(8).hex(), self.random.choice([name, ""])
-            await bounces.apply(self.conn, account, Reported(kind, "imap", key, name, (said,), at=self.now))
+            await bounces.record(self.conn, account, Reported(kind, "imap", key, name, (said,), at=self.now))
 
     async def lose(self) -> None:
         """A worker dies at the last attempt."""
@@ -222,7 +223,7 @@ async def everything(conn: db.Connection) -> None:
         await look(conn, sent[0], times=3)
         await look(conn, sent[0], opener=Opener.PREFETCH)
         await look(conn, sent[1], opener=Opener.SELF)
-        await bounces.apply(conn, one, bounced("bob@x.example"))
+        await bounces.record(conn, one, bounced("bob@x.example"))
         for table in rollups.KEYS:
             await rollups.fold(conn, table)
     await work(conn, dict.fromkeys(await send(conn, "eve@z.example"), State.SENT))

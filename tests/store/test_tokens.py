@@ -44,7 +44,7 @@ def test_scopes(has: tuple[str, ...], allows: bool) -> None:
 
 
 async def test_the_directory_answers_from_memory(pool: db.Pool, settings: Settings) -> None:
-    directory = Directory(pool, settings, seconds=60)
+    directory = Directory(pool, seconds=60)
     async with db.connection(pool) as conn:
         await account(conn, "a")
         first = await directory.account("a")
@@ -53,7 +53,7 @@ async def test_the_directory_answers_from_memory(pool: db.Pool, settings: Settin
 
 
 async def test_what_was_just_made_is_found(pool: db.Pool, settings: Settings) -> None:
-    directory = Directory(pool, settings, seconds=60)
+    directory = Directory(pool, seconds=60)
     assert await directory.account("a") is None
     async with db.connection(pool) as conn:
         await account(conn, "a")
@@ -61,7 +61,7 @@ async def test_what_was_just_made_is_found(pool: db.Pool, settings: Settings) ->
 
 
 async def test_a_change_shows_after_its_time(pool: db.Pool, settings: Settings) -> None:
-    directory = Directory(pool, settings, seconds=0)
+    directory = Directory(pool, seconds=0)
     async with db.connection(pool) as conn:
         await account(conn, "a")
         await directory.account("a")
@@ -72,7 +72,7 @@ async def test_a_change_shows_after_its_time(pool: db.Pool, settings: Settings) 
 
 
 async def test_a_sender_that_two_share_belongs_to_nobody(pool: db.Pool, settings: Settings) -> None:
-    directory = Directory(pool, settings, seconds=0)
+    directory = Directory(pool, seconds=0)
     async with db.connection(pool) as conn:
         await account(conn, "a")
         await conn.execute("update accounts set email = 's@example.com'")
@@ -85,7 +85,7 @@ async def test_a_sender_that_two_share_belongs_to_nobody(pool: db.Pool, settings
 
 
 async def test_the_last_known_answer_serves_while_the_store_is_away(pool: db.Pool, settings: Settings) -> None:
-    directory = Directory(pool, settings, seconds=0)
+    directory = Directory(pool, seconds=0)
     async with db.connection(pool) as conn:
         await account(conn, "a")
     await directory.account("a")
@@ -109,7 +109,7 @@ async def test_many_who_ask_at_once_share_a_look_up(
     async with db.connection(pool) as conn:
         plaintext = await tokens.create(conn, ["api"])
     monkeypatch.setattr("relay.store.tokens.find_digest", counted)
-    directory = Directory(pool, settings)
+    directory = Directory(pool)
     found = await asyncio.gather(*(directory.token(plaintext) for _ in range(50)))
     assert asked == 1
     assert all(found)

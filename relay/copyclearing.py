@@ -16,7 +16,11 @@ from relay.net.imap import Mailbox
 
 
 class CopyError(Exception):
-    """It cannot be done now; the text says why."""
+    """It cannot be done now, or never (`hopeless`); the text says why."""
+
+    def __init__(self, message: str, *, hopeless: bool = False) -> None:
+        super().__init__(message)
+        self.hopeless = hopeless
 
 
 class Clearing:

@@ -62,7 +62,7 @@ class Copying:
         try:
             done = await self._placed(owed)
         except CopyError as fault:
-            return await self._failed(owed, str(fault))
+            return await self._failed(owed, str(fault), hopeless=fault.hopeless)
         except MailboxError as fault:
             return await self._failed(owed, str(fault), hopeless=fault.code in HOPELESS)
         original = original_of(owed)
@@ -110,7 +110,7 @@ class Copying:
             async with db.connection(self._pool) as conn:
                 content = (await messages.bodies(conn, [owed.message])).get(owed.message)
             if content is None:
-                raise CopyError("the message's content is kept no more")
+                raise CopyError("the message's content is damaged or kept no more", hopeless=True)
             copy = SentCopy(self._pool, self._mailbox, self._layout, owed, wanted, content, claim=CLAIM)
             return await copy.place()
 

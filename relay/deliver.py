@@ -115,8 +115,7 @@ class Deliverer:
                 for rows, after in pairwise([*groups(here, 1 if hand.account.mailgun else TOGETHER), ()]):
                     if self._hands.spent(hand) and not self._expected(hand):
                         break
-                    if rows[0].message in content:  # else it went meanwhile, with its account
-                        await self._carefully(hand, rows, after, content)
+                    await self._carefully(hand, rows, after, content)
                     place += len(rows)
 
     def _expected(self, hand: Hand) -> bool:
@@ -149,6 +148,12 @@ class Deliverer:
         if late:
             await self._recorder.record(hand, late, [reading.overdue(row, hand.id) for row in late])
             rows = [row for row in rows if row.expires_at > now]
+        if rows and rows[0].message not in content:
+            await self._recorder.record(hand, rows, [reading.damaged(row, hand.id) for row in rows])
+            if not hand.over:  # else it went meanwhile, with its account
+                told = {"account": hand.account.id, "queueId": rows[0].message.hex}
+                log.error("a message is given up: %s", reading.DAMAGED, extra=told)
+            return
         if not rows:
             return
         parcel = hand.ahead if hand.ahead and hand.ahead.rows is rows else self._parcel(rows, content)

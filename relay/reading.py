@@ -20,6 +20,8 @@ LOST = Verdict(
     "The reply was lost after the whole message was sent: it may have arrived, and is tried again.",
 )
 
+DAMAGED = "Its content in the database is damaged or gone"
+
 
 def report(
     row: Leased,
@@ -51,14 +53,25 @@ def report(
         counts=stage in (Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.DOT),
         tried=verdict.outcome is not Outcome.HELD,
         event=_EVENTS[state],
-        data=_data(row, state, verdict, reply, wait, why, now),
+        data=_data(row, state, verdict, reply, wait, why, now, row.attempts + (verdict.outcome is not Outcome.HELD)),
     )
 
 
 def overdue(row: Leased, lease: int) -> Report:
     """A delivery whose lifetime ended while it waited: a dead letter without another try."""
-    reply = Reply(0, "4.4.7", "Its lifetime ended while it was waiting")
     verdict = Verdict(Outcome.FAILED, "expired", "It waited too long: replay it if it still matters.")
+    return _untried(row, lease, verdict, Reply(0, "4.4.7", "Its lifetime ended while it was waiting"), "lifetime")
+
+
+def damaged(row: Leased, lease: int) -> Report:
+    """A delivery whose content is not what was stored: a dead letter, and no copy of it is sent in pieces."""
+    verdict = Verdict(
+        Outcome.FAILED, "damaged", "Submit it again; or bring its row of `bodies` back from a backup, and replay it."
+    )
+    return _untried(row, lease, verdict, Reply(0, "5.3.0", DAMAGED), "")
+
+
+def _untried(row: Leased, lease: int, verdict: Verdict, reply: Reply, why: str) -> Report:
     return Report(
         delivery=row.delivery,
         lease=lease,
@@ -71,7 +84,7 @@ def overdue(row: Leased, lease: int) -> Report:
         category=verdict.category,
         tried=False,
         event=EventType.MESSAGE_FAILED,
-        data=_data(row, State.FAILED, verdict, reply, 0, "lifetime", row.expires_at),
+        data=_data(row, State.FAILED, verdict, reply, 0, why, row.expires_at, row.attempts),
     )
 
 
@@ -111,7 +124,7 @@ def _attempt(state: State, verdict: Verdict) -> Outcome:
 
 
 def _data(
-    row: Leased, state: State, verdict: Verdict, reply: Reply, wait: float, why: str, now: datetime
+    row: Leased, state: State, verdict: Verdict, reply: Reply, wait: float, why: str, now: datetime, made: int
 ) -> dict[str, Any]:
     """The event's data, as docs/webhooks names the fields."""
     common = {
@@ -122,7 +135,6 @@ def _data(
     }
     if state is State.SENT:
         return {**common, "response": str(reply)}
-    tried = verdict.outcome is not Outcome.HELD
     return {
         **common,
         "error": f"{verdict.advice} ({why})" if why else verdict.advice,
@@ -131,7 +143,7 @@ def _data(
         "smtpResponseCode": reply.code or None,
         "job": {
             "id": str(row.delivery),
-            "attemptsMade": row.attempts + tried,
+            "attemptsMade": made,
             "attempts": row.max_attempts,
             "nextAttempt": spelled(now + timedelta(seconds=wait)) if state is State.DEFERRED else None,
         },

@@ -18,11 +18,21 @@ def pack(contents: Iterable[bytes]) -> list[bytes]:
     return [packer.compress(content, zstd.ZstdCompressor.FLUSH_FRAME) for content in contents]
 
 
-def unpack(packed: Iterable[bytes]) -> list[bytes]:
-    """What `pack` was given."""
-    return [zstd.decompress(frame) for frame in packed]
+def unpack(packed: Iterable[bytes]) -> list[bytes | None]:
+    """What `pack` was given; None for what is damaged."""
+    return [_unpack(frame) for frame in packed]
 
 
-def size(packed: Iterable[bytes]) -> int:
-    """Bytes of what they unpack to: a little may become very much."""
-    return sum(zstd.get_frame_info(frame).decompressed_size or 0 for frame in packed)
+def size(frame: bytes) -> int | None:
+    """Bytes of what it unpacks to, which may be very many; None where it does not say so."""
+    try:
+        return zstd.get_frame_info(frame).decompressed_size  # type: ignore[no-any-return, unused-ignore]
+    except zstd.ZstdError:
+        return None
+
+
+def _unpack(frame: bytes) -> bytes | None:
+    try:
+        return zstd.decompress(frame)  # type: ignore[no-any-return, unused-ignore]
+    except zstd.ZstdError:
+        return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -122,30 +122,46 @@ def status_in(text: str) -> str:
     return found[1] if found else ""
 
 
-def judged(told: Told, subject: str, text: str) -> Told:
-    """With an action: `delivered` where it says so; `failed`; or `delayed` where time is the fault, which says nothing
-    against the address: of mail that is still tried, or was given up for want of an answer."""
-    if told.action != "failed" and (phrases.DELAYED.search(text[:4000]) or phrases.DELAYED.search(subject)):
-        return replace(told, action="delayed")
-    if told.action != "failed" and _arrived(told, text[:4000]):
-        return replace(told, action="delivered")
-    ran_out = _ran_out(told.status, told.diagnostic or text[:3000])
-    return replace(told, action="delayed" if ran_out else "failed", given_up=True)
+def judged(told: Iterable[Told], subject: str, text: str) -> Iterator[Told]:
+    """Each with an action: `delivered` where it says so; `failed`; or `delayed` where time is the fault, which says
+    nothing against the address: of mail that is still tried, or was given up for want of an answer.
+
+    A report may name very many: what is said of all of them is searched once.
+    """
+    delayed = bool(phrases.DELAYED.search(text[:4000]) or phrases.DELAYED.search(subject))
+    arrived = _arrived(text[:4000])
+    why = _why(text[:3000])
+    for one in told:
+        if one.action not in ("", "failed"):
+            yield one
+        elif not one.action and delayed:
+            yield replace(one, action="delayed")
+        elif not one.action and arrived and not one.status:
+            yield replace(one, action="delivered")
+        else:
+            ran_out = _ran_out(one.status, _why(one.diagnostic) if one.diagnostic else why)
+            yield replace(one, action="delayed" if ran_out else "failed", given_up=True)
 
 
-def _arrived(told: Told, text: str) -> bool:
+def _arrived(text: str) -> bool:
     """It says so, and nothing that it says beside tells of a failure."""
     rest = phrases.DELIVERED.sub("", text)
-    return rest != text and not (told.status or SAID.search(text) or phrases.FAILED.search(rest))
+    return rest != text and not (SAID.search(text) or phrases.FAILED.search(rest))
 
 
-def _ran_out(status: str, said: str) -> bool:
+def _why(said: str) -> str:
+    """What the words have against the address, or for it: "address", "time", "answer", or "" for nothing of these."""
     if phrases.AGAINST_ADDRESS.search(said):
-        return False
+        return "address"
     if phrases.EXPIRED.search(said):
-        return "expired" in said.lower() or not _REFUSED.search(said)
-    unreachable = status[:4] in ("", "4.4.") and phrases.UNREACHABLE.search(said) and not _REFUSED.search(said)
-    return status == "4.4.7" or bool(unreachable)
+        return "time" if "expired" in said.lower() or not _REFUSED.search(said) else "address"
+    return "answer" if phrases.UNREACHABLE.search(said) and not _REFUSED.search(said) else ""
+
+
+def _ran_out(status: str, why: str) -> bool:
+    if why in ("address", "time"):
+        return why == "time"
+    return status == "4.4.7" or (why == "answer" and status[:4] in ("", "4.4."))
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,6 +225,5 @@ def _judged(mail: Letter, told: Sequence[Told], text: str, original: Fields) -> 
     subject = words.decode(mail.fields.get("subject"))
     if called := words.decode(original.get("subject")):
         subject, text = subject.replace(called, ""), text.replace(called, "")
-    for one in told:
-        whole = replace(one, status=one.status or prose.status_in(one.diagnostic))
-        yield prose.judged(whole, subject, text) if whole.action in ("", "failed") else whole
+    whole = (replace(one, status=one.status or prose.status_in(one.diagnostic)) for one in told)
+    return prose.judged(whole, subject, text)

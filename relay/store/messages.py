@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -258,18 +258,37 @@ async def answers(conn: Connection, message: UUID) -> bool | None:
     return None if row is None else bool(row[0])
 
 
-async def bodies(conn: Connection, messages: Iterable[UUID]) -> dict[UUID, bytes]:
-    """The content of each message that is still kept."""
+async def bodies(conn: Connection, messages: Collection[UUID]) -> dict[UUID, bytes]:
+    """The content of each message that is still kept, whole: what is damaged is left out.
+
+    PostgreSQL itself may find that it cannot read what is on its disk: that costs no other message either.
+    """
+    try:
+        return await _bodies(conn, messages)
+    except psycopg.errors.DataCorrupted:
+        if len(messages) == 1:
+            return {}
+    apart = [await bodies(conn, [message]) for message in messages]
+    return {message: content for one in apart for message, content in one.items()}
+
+
+async def _bodies(conn: Connection, messages: Iterable[UUID]) -> dict[UUID, bytes]:
     cursor = await conn.execute(
-        "select message_id, content, packed from bodies where message_id = any(%s)", (list(messages),), binary=True
+        "select id, content, packed, size from messages join bodies b on b.message_id = id where id = any(%s)",
+        (list(messages),),
+        binary=True,
     )
     rows = await cursor.fetchall()
-    found = {message: content for message, content, packed in rows if packed is None}
-    frames = {message: packed for message, _, packed in rows if packed is not None}
+    sizes = {message: size for message, _, _, size in rows}
+    frames = {
+        message: packed for message, _, packed, size in rows if packed is not None and packing.size(packed) == size
+    }
+    quick = sum(sizes[message] for message in frames) <= LARGE
     packed = list(frames.values())
-    quick = packing.size(packed) <= LARGE
     contents = packing.unpack(packed) if quick else await asyncio.to_thread(packing.unpack, packed)
-    return found | dict(zip(frames, contents, strict=True))
+    found = {message: content for message, content, packed, _ in rows if packed is None and content is not None}
+    found |= {message: content for message, content in zip(frames, contents, strict=True) if content is not None}
+    return {message: content for message, content in found.items() if len(content) == sizes[message]}
 
 
 async def forget_keys(conn: Connection) -> int:

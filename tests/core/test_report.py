@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core import report
+from relay.core import phrases, prose, report
 from relay.core.report import Kind
 
 DAEMON = "From: Mail Delivery System <MAILER-DAEMON@mx.example.com>\nReturn-Path: <>\nTo: app@here.example\n"
@@ -337,3 +337,18 @@ def test_amazon_with_half_a_character_reports_nothing() -> None:
     head = b"From: x@sns.amazonaws.com\r\n\r\n"
     assert report.read(head + told % b"").recipients
     assert not report.read(head + told % rb',"diagnosticCode":"\ud800"').recipients
+
+
+def test_what_is_said_of_all_recipients_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report of 100 KB may name two thousand: searched for each of them, it took ten seconds."""
+    searched: list[str] = []
+
+    class Noted:
+        def search(self, text: str) -> None:
+            searched.append(text)
+
+    for name in ("DELAYED", "AGAINST_ADDRESS", "EXPIRED", "UNREACHABLE"):
+        monkeypatch.setattr(phrases, name, Noted())
+    told = [prose.Told(f"r{number}@there.example", ("", "failed")[number % 2]) for number in range(100)]
+    assert len(list(prose.judged(told, "Undeliverable", "It did not arrive"))) == 100
+    assert len(searched) <= 5

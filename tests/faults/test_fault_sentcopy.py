@@ -471,6 +471,21 @@ async def test_a_copy_that_is_given_up_says_so_once(pool: db.Pool, settings: Set
         assert await desk.state() == "failed"
 
 
+@pytest.mark.parametrize("damage", ["update bodies set packed = 'x'", "delete from bodies"])
+async def test_one_whose_content_is_damaged_is_given_up_at_once_and_the_next_is_made(
+    pool: db.Pool, settings: Settings, damage: str
+) -> None:
+    async with at_work(MailboxServer(), pool, settings) as (server, desk):
+        id = await desk.send(message("bad@example.com"))
+        await desk.send()
+        await desk.rows(f"{damage} where message_id = %s returning 1", id)
+        await desk.work()
+        assert the_one(server).content == message()
+        (event,) = await desk.events()
+        assert (event["queueId"], event["attempts"]) == (id.hex, 1)
+        assert event["error"] == "the message's content is damaged or kept no more"
+
+
 async def test_one_that_is_too_large_is_given_up_at_once(pool: db.Pool, settings: Settings) -> None:
     async with at_work(MailboxServer(biggest=10), pool, settings) as (_, desk):
         await desk.send()

@@ -620,6 +620,30 @@ async def test_an_account_that_is_deleted_under_its_lease_ends_it_quietly(
     assert "a fault of ours" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    "damage",
+    ["update bodies set packed = '\\x00'", "update bodies set packed = null", "delete from bodies"],
+)
+async def test_a_message_whose_content_is_damaged_fails_for_good_and_alone(
+    line: Line, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Upstream() as upstream:
+        await line.account(upstream)
+        await line.accept("bad@x.example", "worse@x.example")
+        await line.accept("good@x.example")
+        async with db.connection(line.pool) as conn:
+            await conn.execute(f"{damage} where message_id = (select min(message_id::text)::uuid from bodies)".encode())
+        await line.deliver()
+        assert [mail.recipients for mail in upstream.taken] == [("good@x.example",)]
+    assert await line.rows() == [("failed", 0, "damaged")] * 2 + [("sent", 1, "sent")]
+    assert await line.events() == ["messageFailed", "messageFailed", "messageSent"]
+    async with db.connection(line.pool) as conn:
+        (data,) = await (await conn.execute("select data from events order by id limit 1")).fetchone() or ({},)
+    assert (data["errorCode"], data["job"]["attemptsMade"]) == ("damaged", 0)
+    assert "Submit it again" in data["error"]
+    assert "a message is given up: Its content in the database is damaged or gone" in caplog.text
+
+
 async def test_large_mail_is_fetched_one_by_one(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[int] = []
     from relay.store import messages

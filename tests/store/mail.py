@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
@@ -56,3 +57,16 @@ async def stored(conn: Connection, *batch: Prepared, attempts: int = 3, lifetime
     answers = await messages.insert(conn, batch, attempts=attempts, lifetime=lifetime)
     assert not [answer for answer in answers if isinstance(answer, Exception)], answers
     return [answer for answer in answers if isinstance(answer, Accepted)]
+
+
+async def unreadable(conn: Connection, message: UUID) -> None:
+    """PostgreSQL fails to read this body, as it does where its disk lost a part of it."""
+    await conn.execute(
+        "create function lost() returns bytea language plpgsql stable as"
+        " $$ begin raise exception 'missing chunk number 0 for toast value 1' using errcode = 'data_corrupted'; end $$"
+    )
+    await conn.execute("alter table bodies rename to kept")
+    await conn.execute(
+        "create view bodies as select message_id, content,"
+        f" case when message_id = '{message}' then lost() else packed end as packed from kept".encode()
+    )

@@ -12,7 +12,7 @@ import pytest
 from relay.core import packing
 from relay.core.errors import Conflict, Refused
 from relay.store import db, messages, retention
-from tests.store.mail import account, prepared, stored
+from tests.store.mail import account, prepared, stored, unreadable
 
 
 async def test_a_group_is_stored_with_one_delivery_a_recipient(pool: db.Pool) -> None:
@@ -86,6 +86,34 @@ async def test_very_much_that_packs_to_a_little_is_unpacked_aside(
         await stored(conn, item)
         assert (await messages.bodies(conn, [item.id]))[item.id] == item.content
     assert aside == [packing.pack, packing.unpack]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "packed = '\\x00'",
+        "packed = ''",
+        "packed = substr(packed, 1, length(packed) - 1)",
+        "packed = packed || 'x'",
+        "packed = (select packed from bodies b where b.message_id <> bodies.message_id)",
+        "packed = null",
+        "packed = null, content = 'Subject: x'",
+    ],
+)
+async def test_a_body_that_is_damaged_is_left_out_and_costs_no_other(pool: db.Pool, damage: str) -> None:
+    bad, good = prepared(content=b"Subject: bad\r\n\r\nbad\r\n"), prepared()
+    async with db.connection(pool) as conn:
+        await stored(conn, bad, good)
+        await conn.execute(f"update bodies set {damage} where message_id = %s".encode(), (bad.id,))
+        assert await messages.bodies(conn, [bad.id, good.id]) == {good.id: good.content}
+
+
+async def test_a_body_that_postgresql_cannot_read_costs_no_other(pool: db.Pool) -> None:
+    bad, good = prepared(), prepared()
+    async with db.connection(pool) as conn:
+        await stored(conn, bad, good)
+        await unreadable(conn, bad.id)
+        assert await messages.bodies(conn, [bad.id, good.id]) == {good.id: good.content}
 
 
 @pytest.mark.parametrize("subject", ["nul \x00 inside", "half a character \ud800"])

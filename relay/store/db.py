@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -44,6 +45,8 @@ Connection: TypeAlias = AsyncConnection[Any]
 Pool: TypeAlias = AsyncConnectionPool[Connection]
 
 MIGRATION_LOCK = 0x706F7374  # "post"
+PATIENCE = "2s"  # that a migration waits for a table: whoever comes to it after, mail too, waits behind
+AGAIN = 5.0  # s that the others are left alone then
 
 
 def check_address(database_url: str) -> None:
@@ -165,11 +168,22 @@ def migrate(database_url: str) -> list[str]:
             "create table if not exists migrations (name text primary key, at timestamptz not null default now())"
         )
         for name, text in pending(conn):
-            with conn.transaction():
-                conn.execute(text.encode())
-                conn.execute("insert into migrations (name) values (%s)", (name,))
+            while not _apply(conn, name, text):
+                time.sleep(AGAIN)
             applied.append(name)
     return applied
+
+
+def _apply(conn: psycopg.Connection[Any], name: str, text: str) -> bool:
+    """False: somebody had a table for long, as a backup has them all, and nothing was done."""
+    try:
+        with conn.transaction():
+            conn.execute("select set_config('lock_timeout', %s, true)", (PATIENCE,))
+            conn.execute(text.encode())
+            conn.execute("insert into migrations (name) values (%s)", (name,))
+    except psycopg.errors.LockNotAvailable:
+        return False
+    return True
 
 
 def pending(conn: psycopg.Connection[Any]) -> Sequence[tuple[str, str]]:

@@ -62,7 +62,7 @@ async def withdraw(conn: Connection, leases: Collection[int]) -> int:
         """
         with gone as (delete from leases where id = any(%s) and started_at is null returning id)
         update deliveries set state = 'queued', ready = true, lease_id = null
-        where lease_id in (select id from gone) and state = 'leased'
+        where lease_id = any(array(select id from gone)) and state = 'leased'
         """,
         (list(leases),),
     )
@@ -165,7 +165,8 @@ async def start(conn: Connection, lease: int, *, seconds: float) -> Started | No
             d.attempts, d.max_attempts, m.created_at, d.due_at, d.expires_at, m.size, m.splice, m.smtputf8, m.eightbit,
             m.message_id
         from fence join accounts a on a.id = fence.account_id
-        join deliveries d on d.lease_id = fence.id and d.state = 'leased' join messages m on m.id = d.message_id
+        cross join lateral (select * from deliveries where lease_id = fence.id and state = 'leased' offset 0) d
+        join messages m on m.id = d.message_id
         order by d.priority, d.due_at, d.id
         """,
         {"lease": lease, "seconds": seconds},

@@ -123,7 +123,7 @@ with crowded as (
     where at < date_bin('1 minute', now() - interval '61 minutes', 'epoch') group by 1, 2 having count(*) > 1
 ), taken as (
     delete from slots s using crowded c
-    where s.account_id = c.account_id and date_bin('1 minute', s.at, 'epoch') = c.minute
+    where s.account_id = c.account_id and s.at >= c.minute and s.at < c.minute + interval '1 minute'
     returning s.account_id, c.minute, s.at, s.n
 )
 insert into slots (account_id, at, n) select account_id, max(at), sum(n) from taken group by account_id, minute

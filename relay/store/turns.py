@@ -93,7 +93,8 @@ order by id for no key update skip locked
 """
 
 # What is in flight counts against every window until its outcome is known, and its slot is stamped when the outcome
-# is: whatever the upstream saw, it saw no earlier than the claim and no later than that stamp.
+# is: whatever the upstream saw, it saw no earlier than the claim and no later than that stamp. It is counted lease by
+# lease: joined, the planner might go through all that is leased, whoever's it is, for each account.
 ROOMS = """
 select a.id,
     least(a.connections, case when a.state = 'refused' or a.failures > 0 then 1 else %(share)s end)
@@ -101,8 +102,9 @@ select a.id,
     case when a.state = 'refused' or a.failures > 0 then 1 else %(size)s end as most,
     a.per_minute, a.per_hour, a.per_day,
     case when a.per_minute is not null or a.per_hour is not null or a.per_day is not null then
-        (select count(*) from deliveries d join leases l on l.id = d.lease_id
-         where l.account_id = a.id and d.state = 'leased') else 0 end as in_flight,
+        (select coalesce(sum(n), 0)::int from leases l cross join lateral (
+            select count(*) as n from deliveries where lease_id = l.id and state = 'leased') d
+         where l.account_id = a.id) else 0 end as in_flight,
     case when a.per_minute is not null then
         (select coalesce(sum(n), 0) from slots s where s.account_id = a.id and s.at > now() - interval '1 minute') end,
     case when a.per_hour is not null then

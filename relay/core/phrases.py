@@ -81,6 +81,7 @@ NO_FAILURE = _any(
     r"\breport domain: ",  # DMARC and TLS (RFC 7489 7.2.1.1, RFC 8460 5.3)
     r"quarantine|spam (?:digest|summary|report)",
     r"meeting forward notification",
+    r"postfix smtp (?:server|client): errors",  # to postmasters, of others' mail
 )
 """How mail is titled that servers send of other matters."""
 
@@ -151,7 +152,11 @@ DELAYED = _any(
     r"ritardat[ao] ?:|è stat[ao] ritardat",  # Italian
     r"atrasad[ao] ?:|foi atrasad",  # Portuguese
     r"vertraagd ?:|is vertraagd",  # Dutch
-    r"jest opóźnion|nie została jeszcze dostarczon",  # Polish
+    r"jest opóźnion|nie została jeszcze dostarczon|zpo[zž]d|dosud nebyl\w? doručen",  # Polish, Czech
+    r"är fördröjd|ännu inte levererats|er forsinket|endnu ikke leveret|ikke levert ennå",  # Swedish, Danish, Norwegian
+    r"viivästyn|ei ole vielä toimitettu|késik|még nem lett kézbesítve",  # Finnish, Hungarian
+    r"gecikti|henüz teslim edilme|지연되|아직 배달되지|καθυστερεί",  # Turkish, Korean, Greek
+    r"затримано|ще не доставлено",  # Ukrainian
     r"отложена|задерж(?:ка|ана|ано)",  # Russian
     r"配信の?遅延|配信が遅れ|邮件延迟|尚未(?:送达|投递)|延遲",  # Japanese, Chinese
 )

@@ -87,7 +87,7 @@ def _evident(mail: Letter, text: str) -> bool:
     if fields.get("x-failed-recipients"):
         return True
     path = fields.get("return-path").replace(" ", "").lower()
-    nobody = path in ("<>", "<mailer-daemon>")
+    nobody = path == "<>" or path.startswith("<mailer-daemon")
     own = bool(set(ADDRESS.findall(path)) & set(ADDRESS.findall(sender.lower())))
     if own and mail.kind != "multipart/report" and not (machine and (titled or "daemon" in sender.lower())):
         return False  # somebody's own mail: its sender waits for bounces at the address that it writes from
@@ -115,7 +115,8 @@ def _evident(mail: Letter, text: str) -> bool:
             -(not machine and bool(fields.get("in-reply-to"))),
         )
     )
-    return signs >= 3
+    server = machine or nobody or auto or fields.get("precedence") or mail.kind == "multipart/report"
+    return signs >= (3 if server else 5)  # people write of deliveries that failed, too
 
 
 def _auto_reply(mail: Letter) -> bool:

@@ -61,6 +61,9 @@ def test_what_did_not_arrive_failed_however_it_is_said(text: str) -> None:
         "De bezorging aan de volgende geadresseerden is vertraagd:",
         "Dostarczenie do następujących adresatów lub grup jest opóźnione:",
         "Доставка следующим получателям отложена:",
+        *("Doručení se zpozdilo:", "Leveransen till följande mottagare är fördröjd:", "Levering er forsinket:"),
+        *("Toimitus on viivästynyt:", "A kézbesítés késik:", "Teslim gecikti:", "배달이 지연되었습니다:"),
+        *("Η παράδοση καθυστερεί:", "Доставку затримано:"),
         "次の受信者への配信が遅れています:",
         "此邮件尚未送达:",
     ],
@@ -169,12 +172,28 @@ def test_a_bounce_that_somebody_passes_on_is_none_in_any_language(subject: str) 
     "subject",
     [
         "Report Domain: here.example Submitter: there.example Report-ID: <1>",
+        "Postfix SMTP server: errors from there.example[192.0.2.9]",
         *("Spam Quarantine Summary: 2 messages", "Meeting Forward Notification: budget"),
     ],
 )
 def test_what_servers_send_of_other_matters_reports_no_failure(subject: str) -> None:
     said = "SPF failed: 3, rejected: 2\n\nreader@there.example\n"
     assert report.read(mail(subject, said, DAEMON)).kind is Kind.NONE
+
+
+@pytest.mark.parametrize(
+    ("subject", "said"),
+    [
+        ("Your mails are rejected", "My server says:\n\nreader@there.example\n550 5.7.1 rejected\n"),
+        ("Delivery failed", "The courier says that the address is invalid.\n\nreader@there.example\n+1 550 222\n"),
+        ("Contact form: delivery problem", "E-Mail: reader@there.example\nMessage: it could not be delivered\n"),
+    ],
+)
+def test_nothing_of_a_server_s_wants_more_signs(subject: str, said: str) -> None:
+    """Not every mailbox keeps the Return-Path by which people are known."""
+    head = "From: Ada <ada@there.example>\nTo: app@here.example\n"
+    assert report.read(mail(subject, said, head)).kind is Kind.NONE
+    assert told(mail("Undeliverable: hello", BOUNCED, head)) == [("reader@there.example", "failed")]
 
 
 def test_a_post_to_a_list_and_a_ticket_report_nothing() -> None:

@@ -45,6 +45,11 @@ class Rule:
 
 _WHO = r"(?:users?|recipients?|mailbox(?:es)?|addressees?|address(?:es)?|accounts?|person|alias(?:es)?)"
 
+_SENDER = (
+    r"(?:\bsender|\bmail ?from\b|\bfrom:|\bheader from\b|\bfrom (?:address|domain|header)|\breturn[- ]?path"
+    r"|\benvelope[- ]from)"
+)
+
 RULES: tuple[Rule, ...] = (
     # -- Words: the sender, the message, the way ---------------------------------------------------------------------
     Rule(
@@ -82,7 +87,8 @@ RULES: tuple[Rule, ...] = (
         Advice.FIX_CONFIGURATION,
         "5.7.25",
         "550-5.7.25 The IP address sending this message does not have a PTR record setup",
-        r"\bPTR\b|(?:reverse|r)[- ]?dns|dns ptr|client ip|invalid ip for sending|^[45]\.7\.25 ",
+        r"\bPTR\b|(?:reverse|r)[- ]?dns|dns ptr|client ip|invalid ip for sending|^[45]\.7\.25 "
+        r"|\b(?:helo|ehlo)\b.{0,30}(?:reject|unknown|not found|invalid)|client host.{0,40}(?:unknown|not found)",
     ),
     Rule(
         "blocklisted",
@@ -135,7 +141,7 @@ RULES: tuple[Rule, ...] = (
         "5.7.1",
         "550-5.7.1 This message is not RFC 5322 compliant. There are multiple Subject headers.",
         r"rfc ?-?(?:2822|5322|822)|non-?compliant|malformed (?:message|mail|header)|header error|missing .{0,20}header"
-        r"|bare (?:lf|cr|linefeed|newline)|line (?:is )?too long",
+        r"|bare (?:lf|cr|linefeed|newline)|line (?:is )?too long|invalid .{0,20}\bheaders?\b",
     ),
     Rule(
         "sender_refused",
@@ -144,7 +150,11 @@ RULES: tuple[Rule, ...] = (
         "550 5.1.0 <ann@example.com> sender rejected.",
         r"sender.{0,40}(?:reject|denied|failed|not (?:owned|allowed|verified|valid)|blocked|invalid|does not exist)"
         r"|(?:unrout[e]?able|invalid|unknown|unverified) sender|mail ?from.{0,40}(?:reject|denied)|send ?as\b"
-        r"|is not verified|not allowed to send from|^[45]\.1\.[78] |^[45]\.7\.60 ",
+        r"|is not verified|not allowed to send from|^[45]\.1\.[78] |^[45]\.7\.60 |invalid dns mx"
+        r"|mx for (?:the )?sender"
+        rf"|{_SENDER}(?:(?!recip|rcpt|to:|user |mailbox)[^.;]){{0,40}}(?:un(?:known|resolv)(?! {_WHO})|invalid"
+        r"|not (?:be )?(?:found|exist|valid|resolve)|n't (?:exist|resolve))"
+        r"|\byour (?:e-?mail )?(?:account|mailbox) (?:is|was|has been) ",
     ),
     Rule(
         "relay_denied",
@@ -159,7 +169,8 @@ RULES: tuple[Rule, ...] = (
         Advice.REVIEW,
         "5.7.1",
         "550 5.7.1 RESOLVER.RST.AuthRequired; authentication required",
-        r"resolver\.rst|authentication required|not authori[sz]ed|only accepts? (?:mail|messages)|members only"
+        r"resolver\.rst|authentication (?:required|failed|unsuccessful)|not authori[sz]ed|members only"
+        r"|only accepts? (?:mail|messages)"
         r"|moderated",
     ),
     # -- Words: the mailbox ------------------------------------------------------------------------------------------
@@ -179,7 +190,8 @@ RULES: tuple[Rule, ...] = (
         Advice.RETRY,
         "5.7.1",
         "550 5.7.1 <ann@example.com>: Recipient address rejected: User temporary locked. Please try again later!",
-        r"temporar|try (?:again )?later|not found, try again|internal (?:system|server)? ?error",
+        r"temporar|verification in progress|try (?:again )?later|not found, try again"
+        r"|internal (?:system|server)? ?error",
     ),
     Rule(
         "mailbox_suspended",
@@ -216,7 +228,7 @@ RULES: tuple[Rule, ...] = (
         rf"(?:unknown|no such|invalid|illegal) (?:or illegal |local )?(?:e-?mail )?{_WHO}\b|\bno (?:mailbox|user)\b"
         rf"|{_WHO}\b[^.;]{{0,60}}?\b(?:un(?:known|recognized)|invalid|has moved|(?:does(?: not|n't)|did not) exist"
         r"|not (?:be )?(?:found|known|recogni[sz]ed|exist|listed|valid|here))"
-        r"|not our (?:user|customer)|no longer (?:on|at|with) "
+        rf"|not our (?:user|customer)|not an? (?:valid|known) (?:local )?{_WHO}\b|no longer (?:on|at|with) "
         r"|doesn't have an? \S{1,100} account|recip(?:ient)?notfound|recipient not found"
         r"|^5\.4\.1 .{0,20}recipient address(?:es)? rejected ?: access denied"
         rf"|{phrases.NO_SUCH_USER}",

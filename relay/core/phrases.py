@@ -25,7 +25,7 @@ MACHINE_SENDER = _any(
     r"mail (?:system|administrator)",
     r"system administrator",
     r"mailadm",
-    r"smtp[- ](?:gateway|server)",
+    r"smtp[-_ ](?:gateway|server)",
     r"mmsc ndr",  # gateways to mobile telephones
     r"no-?reply@sns\.amazonaws",  # Amazon tells of bounces through its notification service
 )
@@ -74,8 +74,16 @@ PLAINLY = _any(
 )
 """Titles that begin as hardly anything but a report does: matched at the beginning."""
 
-ANSWER = _any(r"(?:re|fwd?|aw|wg|sv|rif|tr|vs|antw)(?:\[\d+\])?\s?:", before=r"\s{0,5}")
-"""Titles of mail that people answer or pass on: matched at the beginning."""
+COMPLAINT = _any(r"complaint about message from \[?[\da-f]{1,4}[.:]", before=r"\s{0,5}")
+"""How Hotmail titles complaints, which have no type of their own; the number is the server's that sent the mail."""
+
+NO_FAILURE = _any(
+    r"\breport domain: ",  # DMARC and TLS (RFC 7489 7.2.1.1, RFC 8460 5.3)
+    r"quarantine|spam (?:digest|summary|report)",
+    r"meeting forward notification",
+    r"postfix smtp (?:server|client): errors",  # to postmasters, of others' mail
+)
+"""How mail is titled that servers send of other matters."""
 
 AWAY = _any(
     r"out of (?:the )?office",
@@ -91,7 +99,9 @@ AWAY = _any(
     r"risposta automatica",
     r"resp(?:osta|uesta) autom",
     r"automat(?:ische antwort|isch antwoord|isk svar|ická odpověď|ikus válasz)|automaattinen vastaus|autosvar",
-    r"odpowiedź automatyczna|otomatik yanıt|автоматический ответ|автоответ",
+    r"odpowiedź automatyczna|otomatik yanıt|автоматический ответ|автоответ|автоматична відповідь|автоматичен отговор",
+    r"răspuns automat|(?:automatski|samodejni) odgovor|automatinis atsakymas|αυτόματη απάντηση",
+    r"trả lời tự động|balasan otomatis|رد تلقائي|תשובה אוטומטית|การตอบกลับอัตโนมัติ",
     r"自動(?:応答|返信)|不在|自动(?:答复|回复)|自動(?:回覆|回復)|자동 ?(?:회신|응답)",
 )
 """How auto-replies are titled."""
@@ -142,6 +152,11 @@ DELAYED = _any(
     r"ritardat[ao] ?:|è stat[ao] ritardat",  # Italian
     r"atrasad[ao] ?:|foi atrasad",  # Portuguese
     r"vertraagd ?:|is vertraagd",  # Dutch
+    r"jest opóźnion|nie została jeszcze dostarczon|zpo[zž]d|dosud nebyl\w? doručen",  # Polish, Czech
+    r"är fördröjd|ännu inte levererats|er forsinket|endnu ikke leveret|ikke levert ennå",  # Swedish, Danish, Norwegian
+    r"viivästyn|ei ole vielä toimitettu|késik|még nem lett kézbesítve",  # Finnish, Hungarian
+    r"gecikti|henüz teslim edilme|지연되|아직 배달되지|καθυστερεί",  # Turkish, Korean, Greek
+    r"затримано|ще не доставлено",  # Ukrainian
     r"отложена|задерж(?:ка|ана|ано)",  # Russian
     r"配信の?遅延|配信が遅れ|邮件延迟|尚未(?:送达|投递)|延遲",  # Japanese, Chinese
 )
@@ -155,7 +170,9 @@ DELIVERED = _any(
     r"(?<!nicht )erfolgreich",  # German
     r"wurde (?:an )?(?:die )?(?:folgende[nr]? empfänger\w* )?(?:zugestellt|übermittelt)",
     r"zustellung an (?:die )?folgenden? empfänger (?:oder gruppen )?(?:war|ist) erfolgreich",
+    r"zustellung an [\w ]{1,60} ist abgeschlossen, aber [\w ]{0,40}keine zustellungsbenachrichtigung",
     r"a (?:bien )?été remis aux?|remise réussie",  # French
+    r"est terminée, mais aucune notification de remise n'a été envoyée",
     r"(?<!no )se (?:ha )?entreg(?:ó|ado) a",  # Spanish
     r"(?<!non )è stato (?:recapitato|consegnato)",  # Italian
     r"(?<!não )foi entregue",  # Portuguese

@@ -35,6 +35,19 @@ def _run(words: Iterable[str]) -> re.Pattern[str]:
 _ANSWER_RUN, _FORWARD_RUN = _run(_ANSWERS), _run(_FORWARDS)
 
 
+_ANY_RUN = re.compile(
+    rf"(?:\s*\[[^\[\]]{{1,40}}\])?(?:\s*[ri]:|{_ANSWER_RUN.pattern}|{_FORWARD_RUN.pattern})", re.IGNORECASE
+)
+
+
+def prefixed(subject: str) -> bool:
+    """Whether it answers or forwards, behind a word in brackets maybe, as gateways put there: `[EXTERNAL] Re: `.
+
+    Italian's single letters count: nothing is taken off here.
+    """
+    return bool(_ANY_RUN.match(subject))
+
+
 def answering(subject: str) -> str:
     """`Re:` before it, once, whatever said so before."""
     return _prefixed(ANSWERED, _ANSWER_RUN, subject)

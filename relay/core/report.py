@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from relay.core import letter, phrases, prose, statuses, words
+from relay.core import letter, phrases, prefixes, prose, statuses, words
 from relay.core.letter import Fields, Letter
 from relay.core.prose import ADDRESS, Told
 
@@ -82,13 +82,20 @@ def _evident(mail: Letter, text: str) -> bool:
     fields, opening = mail.fields, text[:OPENING]
     subject, sender = words.decode(fields.get("subject")), fields.get("from")
     machine = bool(phrases.MACHINE_SENDER.search(sender)) or sender.strip() in ("", "<>")
-    titled = bool(phrases.FAILURE_SUBJECT.search(subject))
+    titled, plainly = bool(phrases.FAILURE_SUBJECT.search(subject)), bool(phrases.PLAINLY.match(subject))
     auto = fields.get("auto-submitted").lower()
     if fields.get("x-failed-recipients"):
         return True
-    nobody = fields.get("return-path").replace(" ", "").lower() in ("<>", "<mailer-daemon>")
+    path = fields.get("return-path").replace(" ", "").lower()
+    nobody = path == "<>" or path.startswith("<mailer-daemon")
+    own = bool(set(ADDRESS.findall(path)) & set(ADDRESS.findall(sender.lower())))
+    if own and mail.kind != "multipart/report" and not (machine and (titled or "daemon" in sender.lower())):
+        return False  # somebody's own mail: its sender waits for bounces at the address that it writes from
+    if phrases.NO_FAILURE.search(subject) and not titled:
+        return False
     unasked = bool(fields.get("list-unsubscribe")) or auto.startswith("auto-generated")
-    if unasked and not (machine or nobody or mail.kind == "multipart/report"):
+    daemon = machine and "bounce" not in sender.lower()  # newsletters come from there as well
+    if unasked and not (daemon or nobody or mail.kind == "multipart/report"):
         return False  # a newsletter, or an application's notice, of a parcel perhaps (RFC 3834 5.1)
     signs = sum(
         (
@@ -96,19 +103,20 @@ def _evident(mail: Letter, text: str) -> bool:
             nobody,
             machine,
             titled,
-            bool(phrases.PLAINLY.match(subject)),
+            plainly,
             auto.startswith(("auto-replied", "auto-generated")),
             bool(phrases.FAILED.search(opening) or phrases.DELAYED.search(opening)),
             bool(prose.SAID.search(opening)),
             prose.names(opening, _others(mail, Fields())),
             -2 * (not titled and bool(phrases.AWAY.search(subject))),
-            -2 * (not machine and not titled and auto.startswith("auto-")),  # somebody is away, or counts tickets
-            -2 * (not machine and bool(phrases.ANSWER.match(subject))),
-            -(not machine and bool(fields.get("list-id") or fields.get("list-unsubscribe"))),
+            -3 * (not machine and not plainly and auto.startswith("auto-")),  # somebody is away, or counts tickets
+            -2 * (not machine and prefixes.prefixed(subject)),
+            -(2 - plainly) * (not machine and bool(fields.get("list-id") or fields.get("list-unsubscribe"))),
             -(not machine and bool(fields.get("in-reply-to"))),
         )
     )
-    return signs >= 3
+    server = machine or nobody or auto or fields.get("precedence") or mail.kind == "multipart/report"
+    return signs >= (3 if server else 5)  # people write of deliveries that failed, too
 
 
 def _auto_reply(mail: Letter) -> bool:
@@ -171,7 +179,7 @@ def _feedback(mail: Letter, original: Fields) -> Fields | None:
     if declared:
         return Fields()
     staff = mail.fields.get("from").lower().find("staff@hotmail") >= 0
-    about = "complaint about message" in mail.fields.get("subject").lower()
+    about = phrases.COMPLAINT.match(mail.fields.get("subject"))
     if original.get("x-hmxmroriginalrecipient") or ((staff or about) and original.pairs):
         return Fields()
     return None

@@ -169,7 +169,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "tls_required",
         "530 5.7.0 Must issue a STARTTLS command first.",
-        r"^538|^5.*(must issue a starttls|(encryption|encrypted connection|tls) (is )?required|requires? tls)",
+        r"^538|^5(?!.*recipient).*"
+        r"(must issue a starttls|(encryption|encrypted connection|tls) (is )?required|requires? tls)",
         "Upstream speaks to encrypted connections only: set the account's TLS to starttls (587) or implicit (465).",
         Outcome.HELD,
         pauses=True,
@@ -206,8 +207,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "login_required",
         "530 5.7.57 Client not authenticated to send mail.",
-        r"^530|5\.7\.57|not authenticated to send|^(?!.*(resolver\.|5\.7\.13\d|\b(spf|dkim|dmarc)\b)).*"
-        r"((authentication|smtp auth) (is )?required|need auth|without authentication)",
+        r"^5(25|3[05])|5\.7\.57|not authenticated to send|^(?!.*(resolver\.|5\.7\.(13|2)\d|\b(spf|dkim|dmarc)\b)).*"
+        r"((authentication|smtp auth) (is )?required|need auth|turn on smtp auth|without authentication)",
         "Upstream wants a login before mail: set the account's user and password.",
         Outcome.HELD,
         pauses=True,
@@ -216,7 +217,7 @@ RULES: tuple[Rule, ...] = (
         "account_blocked",
         "554 Message rejected: Sending paused for this account.",
         r"sending paused for this account|bad outbound sender|outgoing blocked|outgoing mail from .*suspended"
-        r"|\byour account (is|has been) (suspended|blocked|locked|disabled)",
+        r"|\byour account (is|has been) (suspended|blocked|locked|disabled)(?! by )",
         "The provider has stopped this account from sending: its dashboard says why; mend that, then resume.",
         Outcome.HELD,
         pauses=True,
@@ -268,9 +269,10 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "daily_limit",
         "550 5.4.5 Daily user sending limit exceeded. https://support.google.com/a/answer/166852",
-        r"5\.4\.5|(daily|hourly|per (day|hour)).*(limit|quota|max)|(limit|quota|max).*(daily|hourly|per (day|hour))"
+        r"^(?!\d+ [45]\.2\.(2|12[12]) ).*(5\.4\.5"
+        r"|(daily|hourly|per (day|hour)).*(limit|quota|max)|(limit|quota|max).*(daily|hourly|per (day|hour))"
         r"|too many (recipients|messages|e?mails) .*(today|(this|an?|last) (hour|day))"
-        r"|sending (limit|quota)|submissionquotaexceeded|exceeded (the|your) max|5\.1\.90",
+        r"|sending (limit|quota)|submissionquotaexceeded|exceeded (the|your) max|5\.1\.90|credits exceeded)",
         "The provider's own sending limit is used up: mail resumes by itself; set the account's limits below it.",
         Outcome.HELD,
         wait=HOUR,
@@ -296,7 +298,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "recipient_throttled",
         "450 4.2.1 The user you are trying to contact is receiving mail at a rate that prevents additional messages",
-        r"receiving mail (at a rate|too quickly)",
+        r"receiving mail (at a rate|too quickly)|5\.2\.12[12] ",
         "This recipient's mailbox is getting mail too fast: it is tried again later.",
         Outcome.DEFERRED,
         wait=15 * MINUTE,

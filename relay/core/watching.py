@@ -38,7 +38,6 @@ FIELDS = (
 """What of a header tells whether it may be a report's: all that is fetched of other people's mail."""
 
 _REPORT_TYPE = re.compile(r"multipart/report|message/|text/rfc822|[\s\S]*report-type", re.IGNORECASE)
-_COMPLAINT = re.compile(r"complaint about message", re.IGNORECASE)  # Hotmail's, which have no type of their own
 Chance = Callable[[], float]
 """A number in [0, 1)."""
 
@@ -185,7 +184,7 @@ def candidate(header: bytes) -> bool:
         or fields.get("auto-submitted").lower().startswith(("auto-replied", "auto-generated"))
         or fields.get("precedence").lower() in ("auto_reply", "auto-reply")
         or "staff@hotmail" in sender.lower()
-        or any(sign.search(subject) for sign in (phrases.FAILURE_SUBJECT, phrases.AWAY, _COMPLAINT))
+        or any(sign.search(subject) for sign in (phrases.FAILURE_SUBJECT, phrases.AWAY, phrases.COMPLAINT))
         or bool(phrases.PLAINLY.match(subject))
         or bool(phrases.MACHINE_SENDER.search(sender))
     )

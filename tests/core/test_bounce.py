@@ -58,6 +58,8 @@ suppressed unknown_user       5.5.0   550 5.5.0 Adresse destinataire invalide. I
 suppressed unknown_user       5.0.0   554 delivery error: This user doesn't have a yahoo.com account (a@yahoo.com)
 suppressed unknown_user       5.0.0   550 Empfaenger unbekannt
 suppressed unknown_user       -       553 sorry, no mailbox here by that name. (#5.7.1)
+suppressed unknown_user       5.0.0   554 delivery error: dd Not a valid recipient - atlas1.mail.example
+suppressed unknown_user       5.1.1   550 5.1.1 Mail From:<x@y.example> To:<ann@example.com> unknown user
 suppressed unknown_user       5.1.6   550 5.1.6 recipient no longer on server: ann@example.go.jp
 suppressed unknown_domain     5.4.4   550 5.4.4 Invalid domain
 suppressed unknown_domain     5.4.4   Name service error for name=x.example type=MX: Malformed or unexpected
@@ -88,6 +90,18 @@ kept       routing            5.4.4   (#5.4.4)
 kept       unreachable        4.4.1   connect to example.com[192.0.2.1]: Connection timed out
 kept       sender_refused     5.1.0   550 5.1.0 <x@amazonses.com> sender rejected.
 kept       sender_refused     5.1.8   553 5.1.8 <x@example.com>... Domain of sender address x@example.com does not exist
+kept       sender_refused     5.1.1   511 sorry, can't find a valid MX for sender domain (#5.1.1 - chkuser)
+kept       sender_refused     5.0.0   550 mailbox unavailable invalid DNS MX or A/AAAA resource record
+kept       sender_refused     5.7.1   550 5.7.1 unknown user: sender x@example.com is unknown here
+kept       sender_refused     5.7.1   550 5.7.1 From address domain does not exist
+kept       sender_refused     5.0.0   550 MAIL FROM domain not found
+kept       sender_refused     5.0.0   550 Return path address does not exist
+kept       sender_refused     5.7.1   550 5.7.1 Your account has been disabled for sending mail
+kept       reverse_dns        5.7.1   550 5.7.1 <web1>: Helo command rejected: Host not found
+kept       reverse_dns        5.7.1   550 5.7.1 Client host [192.0.2.9] unknown host
+kept       malformed          5.7.1   550 5.7.1 Message contains invalid address in header: To: does not exist
+kept       restricted         5.7.8   535 5.7.8 Authentication failed: user not found
+kept       temporary          5.1.1   550 5.1.1 unverified address: Address verification in progress
 kept       policy             5.7.1   550 5.7.1 Access denied
 kept       policy             5.0.0   550 <ann@example.com>: Recipient address rejected.
 kept       refused            5.5.0   550 Requested action not taken: mailbox unavailable

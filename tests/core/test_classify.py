@@ -65,7 +65,16 @@ Yahoo
   connect deferred reputation           421 4.7.0 [TSS04] Messages from 192.0.2.1 temporarily deferred due to volume
   dot  failed    unknown_user           554 delivery error: dd This user doesn't have a yahoo.com account [0]
   auth held      login_blocked          535 5.7.0 (#AUTH005) Too many bad auth attempts.
+  rcpt deferred  recipient_throttled    550 5.2.121 The recipient has exceeded their limit of messages per hour
+  rcpt failed    policy                 550 5.7.4 Recipient requires TLS encryption
+  dot  failed    domain_authentication  550 5.7.26 Authentication is required: this mail is unauthenticated
 Postfix, Exim, cPanel
+  mail held      login_required         535 5.7.3 Authentication unsuccessful
+  mail held      login_required         525 5.7.13 Account disabled: login user ann@example.com
+  rcpt held      login_required         550 Please turn on SMTP Authentication in your mail client.
+  rcpt deferred  mailbox_full           452 4.2.2 Mailbox over its daily quota
+  dot  failed    policy                 550 5.7.1 Mail from your account is blocked by the recipient
+  dot  held      daily_limit            451 Authentication failed: Maximum credits exceeded
   rcpt deferred  unknown_user           450 4.1.1 <ann@example.com>: Recipient address rejected: unverified address
   rcpt failed    unknown_user           550 5.1.1 <a@b.example>: Recipient address rejected: User unknown in local table
   rcpt failed    blocklisted            554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using sbl.example

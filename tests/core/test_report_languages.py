@@ -20,6 +20,8 @@ WHO = "\n\nreader@there.example\n"
         "Delivery to these recipients or groups is complete, but no delivery notification was sent by the server:",
         "----- The following addresses had successful delivery notifications -----",
         "Die Zustellung an folgende Empfänger war erfolgreich:",
+        "Die Zustellung an diese Gruppen ist abgeschlossen, aber es wurde keine Zustellungsbenachrichtigung gesendet:",
+        "La remise est terminée, mais aucune notification de remise n'a été envoyée par le serveur :",
         "Votre message a été remis aux destinataires suivants :",
         "El mensaje se entregó a los siguientes destinatarios:",
         "Il messaggio è stato recapitato ai seguenti destinatari:",
@@ -57,7 +59,11 @@ def test_what_did_not_arrive_failed_however_it_is_said(text: str) -> None:
         "Il recapito ai seguenti destinatari è stato ritardato:",
         "A entrega a estes destinatários foi atrasada:",
         "De bezorging aan de volgende geadresseerden is vertraagd:",
+        "Dostarczenie do następujących adresatów lub grup jest opóźnione:",
         "Доставка следующим получателям отложена:",
+        *("Doručení se zpozdilo:", "Leveransen till följande mottagare är fördröjd:", "Levering er forsinket:"),
+        *("Toimitus on viivästynyt:", "A kézbesítés késik:", "Teslim gecikti:", "배달이 지연되었습니다:"),
+        *("Η παράδοση καθυστερεί:", "Доставку затримано:"),
         "次の受信者への配信が遅れています:",
         "此邮件尚未送达:",
     ],
@@ -118,7 +124,92 @@ def test_an_application_s_own_news_are_no_report(sign: str) -> None:
     said = "Your parcel could not be delivered to reader@there.example: 550 5.1.1 unknown user"
     assert report.read(mail("Delivery failed: your parcel", said, head)).kind is Kind.NONE
     assert report.read(mail("Delivery failed", said, head + DAEMON)).kind is Kind.NONE
+    news = head.replace("Parcels <news@", "Parcels <bounce@").replace("Path: <news@", "Path: <7@")
+    assert report.read(mail("Delivery failed", said, news)).kind is Kind.NONE
     assert report.read(mail("Delivery failed", said, DAEMON + sign.partition("\n")[0] + "\n")).kind is Kind.BOUNCE
+
+
+BOUNCED = "This is what I got:\n\nreader@there.example\n550 5.1.1 User unknown\n\nIt could not be delivered."
+
+
+@pytest.mark.parametrize(
+    ("sender", "subject"),
+    [
+        *[
+            ("Ada <ada@there.example>", title)
+            for title in ("Undeliverable: hello", "Mail delivery failed", "R: Unzustellbar")
+        ],
+        *[("Bob <postmaster@there.example>", title) for title in ("Mail of yours to reader", "Re: your bounces")],
+        ("nagios@there.example", "[ALERT] mail delivery failed"),
+    ],
+)
+def test_who_has_an_address_of_his_own_to_get_bounces_at_sends_none(sender: str, subject: str) -> None:
+    path = sender.rpartition("<")[2].strip("<>")
+    head = f"From: {sender}\nReturn-Path: <{path}>\nTo: app@here.example\n"
+    assert report.read(mail(subject, BOUNCED, head)).kind is Kind.NONE
+    daemon = DAEMON.replace("<>", "<mailer-daemon@mx.example.com>")
+    assert told(mail("hello", BOUNCED, daemon)) == [("reader@there.example", "failed")]
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        *(
+            "VL: Undeliverable: hello",
+            "ODP: Undeliverable: hello",
+            "RV: Undeliverable: hello",
+            "I: Undeliverable: hello",
+        ),
+        *("转发：退信通知", "Отв: Undeliverable: hello", "[EXTERNAL] Fwd: Undeliverable: hello"),
+    ],
+)
+def test_a_bounce_that_somebody_passes_on_is_none_in_any_language(subject: str) -> None:
+    head = "From: Ada <ada@there.example>\nTo: app@here.example\n"
+    assert report.read(mail(subject, BOUNCED, head)).kind is Kind.NONE
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "Report Domain: here.example Submitter: there.example Report-ID: <1>",
+        "Postfix SMTP server: errors from there.example[192.0.2.9]",
+        *("Spam Quarantine Summary: 2 messages", "Meeting Forward Notification: budget"),
+    ],
+)
+def test_what_servers_send_of_other_matters_reports_no_failure(subject: str) -> None:
+    said = "SPF failed: 3, rejected: 2\n\nreader@there.example\n"
+    assert report.read(mail(subject, said, DAEMON)).kind is Kind.NONE
+
+
+@pytest.mark.parametrize(
+    ("subject", "said"),
+    [
+        ("Your mails are rejected", "My server says:\n\nreader@there.example\n550 5.7.1 rejected\n"),
+        ("Delivery failed", "The courier says that the address is invalid.\n\nreader@there.example\n+1 550 222\n"),
+        ("Contact form: delivery problem", "E-Mail: reader@there.example\nMessage: it could not be delivered\n"),
+    ],
+)
+def test_nothing_of_a_server_s_wants_more_signs(subject: str, said: str) -> None:
+    """Not every mailbox keeps the Return-Path by which people are known."""
+    head = "From: Ada <ada@there.example>\nTo: app@here.example\n"
+    assert report.read(mail(subject, said, head)).kind is Kind.NONE
+    assert told(mail("Undeliverable: hello", BOUNCED, head)) == [("reader@there.example", "failed")]
+
+
+def test_a_post_to_a_list_and_a_ticket_report_nothing() -> None:
+    listed = "From: Joe <joe@there.example>\nReturn-Path: <owner-list@lists.example>\nList-Id: <list.lists.example>\n"
+    assert report.read(mail("[list] delivery status: 550", BOUNCED, listed)).kind is Kind.NONE
+    desk = "From: Desk <desk@there.example>\nReturn-Path: <>\nAuto-Submitted: auto-replied\n"
+    said = "We received your request.\n\nreader@there.example\n"
+    assert report.read(mail("[#881] Mail delivery failed", said, desk)).kind is Kind.AUTO_REPLY
+
+
+def test_a_customer_s_complaint_about_a_message_is_none_of_a_machine() -> None:
+    raw = (
+        "From: Ada <ada@there.example>\nSubject: My complaint about message 4711\n"
+        f"Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: message/rfc822\n\n{ORIGINAL}\nHi\n--b--\n"
+    )
+    assert report.read(raw.encode()).kind is Kind.NONE
 
 
 @pytest.mark.parametrize(
@@ -126,6 +217,12 @@ def test_an_application_s_own_news_are_no_report(sign: str) -> None:
     [
         *("Automatische Antwort: hello", "Respuesta automática: hello", "Automatisch antwoord: hello"),
         *("Autosvar: hello", "Odpowiedź automatyczna: hello", "Автоматический ответ: hello", "自动答复: hello"),
+        *(
+            "Răspuns automat: hello",
+            "Αυτόματη απάντηση: hello",
+            "Автоматична відповідь: hello",
+            "תשובה אוטומטית: hello",
+        ),
     ],
 )
 def test_who_is_away_says_so_in_his_language(subject: str) -> None:

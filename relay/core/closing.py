@@ -92,8 +92,8 @@ def _in_comment(html: bytes, at: int) -> bool:
 
 
 def _in_raw(html: bytes, at: int) -> bool:
-    last = {found["raw"]: found.start() for found in _OPENS.finditer(html, 0, at)}
-    return any(html.find(b"</" + name + b">", begin, at) < 0 for name, begin in last.items())
+    last = {found["raw"]: found.end() for found in _OPENS.finditer(html, 0, at)}
+    return any(html.find(b"</" + name + b">", html.find(b">", end), at) < 0 for name, end in last.items())
 
 
 def _read(html: bytes, end: int) -> int | None:

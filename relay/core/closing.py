@@ -11,11 +11,23 @@ import re
 
 _TAG = b"</body"
 _AFTER = frozenset((b">", b"/", b" ", b"\t", b"\r", b"\n", b"\f"))
-_TAGGED = rb"</?[a-z](?:=\s*+(?:\"[^\"]*+\"|'[^']*+')|[^>])*+>?"  # in lower case, as all of these
-_RAW = rb"<(?P<raw>script|style|textarea|title|xmp)(?=[\s/>])"  # what is in these is no markup
-_TOKENS = re.compile(rb"<!--(?:-?>|.*?-->|.*)|" + _RAW + rb".*?(?:</(?P=raw)|$)|" + _TAGGED, re.DOTALL)
-_IN_TAG, _OPENS = re.compile(_TAGGED), re.compile(_RAW)
-_MARKUP = re.compile(rb"<[!/?a-z]", re.IGNORECASE)
+
+# In lower case, as all of these. What begins and does not end hides all that follows: the reading stops there, so that
+# it is linear in the size.
+_MARKUP = re.compile(rb"<(?:[!?a-z]|/(?!>))")
+_HOLD = rb"script|style|textarea|title|xmp|iframe|noembed|noframes"  # what is in these is no markup
+_RAW = rb"(?P<raw>" + _HOLD + rb")(?=[\s/>])"
+_VALUE = rb"(?:\"[^\"]*+\"|'[^']*+'|[^\s\"'>][^\s>]*+|(?=>))"
+_REST = rb"(?:[\s/]++|[^\s/>][^\s/>=]*+(?:\s*+=\s*+" + _VALUE + rb"|(?!\s*+=)))*+>"  # of a tag, after its name
+_TOKENS = re.compile(
+    rb"<!--(?:-?>|.*?-->)|<!\[cdata\[.*?\]\]>|<(?!!--|!\[cdata\[)(?:[!?]|/[^a-z>])[^>]*+>"
+    rb"|<(?:" + _RAW + _REST + rb".*?(?=</(?P=raw)[\s/>])"
+    rb"|(?!(?:" + _HOLD + rb"|plaintext)[\s/>])"
+    rb"/?+(?P<name>[a-z][^\s/>]*+)" + _REST + rb")|(?P<unfinished>" + _MARKUP.pattern + rb".*)",
+    re.DOTALL,
+)
+_OPENS = re.compile(rb"<" + _RAW)
+_QUOTED = re.compile(rb"=\s*+(?:\"[^\"<>]*+[<>]|'[^'<>]*+[<>])")  # a value may hide what begins or ends a tag
 _SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"  # the HTML itself, without MIME (RFC 9580 7): its </body> is signed too
 _ASCII = re.compile(
     rb"(?:us-)?ascii|ansi_x3\S*|utf-?8|iso[-_]?8859[-_]?\d+(?:-[ei])?|latin-?\d|iso-2022-\w+|koi8-\w+|gb2312|gbk|gb18030"
@@ -32,6 +44,7 @@ _WIDE = {
 """Codecs by the mark at the beginning of the text. Unmarked UTF-16 is read either way: left alone."""
 
 _CHARACTERS = re.compile(rb"\x1b(?:\((.)|\$\(?([@-~]))", re.DOTALL)  # ISO-2022: what the next bytes mean
+_SHIFTED = re.compile(rb"\x1b(?:\$|\((?![BJ]))[^\x1b]*+|\x0e[^\x0f]*+")
 _TORN = re.compile(rb"\x1b\$\(?[@-~](?!(?:[!-~]{2})*+\x1b)")  # not in pairs: readers lose step in their own ways
 
 
@@ -39,26 +52,23 @@ def place(html: bytes, charset: bytes) -> tuple[int, str] | None:
     """The offset of the pixel in the decoded part, and the codec to write it in. None: better leave it alone."""
     if charset in _WIDE:
         return _place_wide(html, charset)
-    if b"\0" in html or _SIGNED in html or not (_ASCII.fullmatch(charset) or _MARKUP.search(html)):
+    if b"\0" in html or _SIGNED in html or not (_ASCII.fullmatch(charset) or _MARKUP.search(html.lower())):
         return None
-    at = _position(html)
+    at = _position(_masked(html))
     if at is None or _shifted(html, at, charset):
         return None
     return at, "utf-7" if charset.endswith(b"utf-7") else "ascii"
 
 
 def _position(html: bytes) -> int | None:
-    """Where the last </body> begins that is markup, and not in a comment, a tag or a script; else the end, likewise."""
+    """Where the last </body> begins that is markup, in no comment, tag, script or template; else the end, likewise."""
     html = html.lower()
     at = html.rfind(_TAG)
     while at >= 0 and not _is_body(html, at):
         at = html.rfind(_TAG, 0, at)
-    if at >= 0 and _hidden(html, at):
-        at = max((token.start() for token in _TOKENS.finditer(html) if _is_body(html, token.start())), default=-1)
-    if at >= 0:
-        return at
     end = len(html.rstrip(b"\r\n"))
-    return None if _hidden(html, end) else end
+    at = at if at >= 0 else end
+    return _read(html, end) if _hidden(html, at) else at
 
 
 def _is_body(html: bytes, at: int) -> bool:
@@ -66,8 +76,14 @@ def _is_body(html: bytes, at: int) -> bool:
 
 
 def _hidden(html: bytes, at: int) -> bool:
-    """Whether what stands there is no markup. In doubt it is: a style within a comment hides what follows both."""
-    return _in_comment(html, at) or _in_tag(html, at) or _in_raw(html, at)
+    """Whether what stands there may be no markup. To be sure takes reading all before it, at twenty times the cost."""
+    return (
+        _in_comment(html, at)
+        or _MARKUP.search(html, html.rfind(b">", 0, at) + 1, at) is not None
+        or any(html.find(word, 0, at) >= 0 for word in (b"<template", b"<plaintext", b"<![cdata["))
+        or _in_raw(html, at)
+        or _QUOTED.search(html, 0, at + 1) is not None
+    )
 
 
 def _in_comment(html: bytes, at: int) -> bool:
@@ -75,17 +91,28 @@ def _in_comment(html: bytes, at: int) -> bool:
     return begin >= 0 and html.find(b"-->", begin + 2, at) < 0
 
 
-def _in_tag(html: bytes, at: int) -> bool:
-    begin = html.rfind(b"<", 0, at)
-    tag = _IN_TAG.match(html, begin) if begin >= 0 else None
-    if tag is not None:
-        return tag.end() > at or not tag[0].endswith(b">")
-    return begin >= 0 and html.find(b">", begin, at) < 0 and _MARKUP.match(html, begin) is not None
-
-
 def _in_raw(html: bytes, at: int) -> bool:
-    last = {found["raw"]: found.start() for found in _OPENS.finditer(html, 0, at)}
-    return any(html.find(b"</" + name, begin, at) < 0 for name, begin in last.items())
+    last = {found["raw"]: found.end() for found in _OPENS.finditer(html, 0, at)}
+    return any(html.find(b"</" + name + b">", html.find(b">", end), at) < 0 for name, end in last.items())
+
+
+def _read(html: bytes, end: int) -> int | None:
+    """As `_position`, from the beginning, a tag at a time, as HTML 13.2.5 says; None where something does not end."""
+    found, templates = None, 0
+    for token in _TOKENS.finditer(html):
+        if not templates and _is_body(html, token.start()):
+            found = token.start()
+        elif token["unfinished"] is not None:
+            return found
+        elif token["name"] == b"template":  # what is in one is shown to nobody
+            templates = max(templates - 1, 0) if html.startswith(b"</", token.start()) else templates + 1
+    return end if found is None and not templates else found
+
+
+def _masked(html: bytes) -> bytes:
+    """Without what is shifted: half of a character there may look like `<` or a quote."""
+    shifts = b"\x1b" in html or b"\x0e" in html
+    return _SHIFTED.sub(lambda found: b"." * len(found[0]), html) if shifts else html
 
 
 def _place_wide(html: bytes, charset: bytes) -> tuple[int, str] | None:

@@ -110,7 +110,11 @@ RULES: tuple[Rule, ...] = (
             ("Hornetsecurity", "Hornetsecurity ATP", r"\bhornetsecurity\b"),
             ("Sophos", "Sophos Email/1.0", r"\bsophos\b"),
             ("Check Point", "Avanan/1.0", r"\bavanan\b"),
-            ("", "VirusTotalCloud", r"\b(virustotal|urlscan|cloudmark|ironscales|vade ?secure|safebrowsing)"),
+            (
+                "",
+                "VirusTotalCloud",
+                r"\b(virustotal|urlscan|cloudmark|ironscales|vade ?secure|safebrowsing|rspamd|spamassassin)",
+            ),
         )
     ),
     Rule(
@@ -120,12 +124,13 @@ RULES: tuple[Rule, ...] = (
         "It names itself as a robot: a crawler, a monitor, or a preview of links.",
         "The robots' own pages, such as developers.google.com/search/docs/crawling-indexing/googlebot, 2025",
         "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
-        agent=r"(?<!\bcu)bot(\b|[_-])|\bcrawl|crawler|spider\b|\bslurp\b|\bscanner\b|\bscrap(er|y)\b|\bia_archiver\b"
+        agent=r"(?<!\bcu)bot(\b|[_-])|\bcrawl|crawler|spider\b|\bslurp\b|scanner\b|\bscrap(er|y)\b|\bia_archiver\b"
         r"|\bfacebook(externalhit|catalog)\b|\bmeta-external|^whatsapp/|\bbingpreview\b|\bskypeuripreview\b"
         r"|\bmicrosoft ?preview\b|\b(link|url) ?(preview|check)|\bembedly\b|\biframely\b|-google\b|\bgoogle favicon\b"
         r"|\bgoogle-(read-aloud|inspectiontool|safety|apps-script)\b|\b(chatgpt|claude|perplexity)-user\b"
         r"|\bhubspot\b|\buptime|\bpingdom|\bstatuscake|\bdatadog|\bsite24x7|\bmonitor(ing)?\b|\bnmap\b|\bmasscan\b"
-        r"|\bzgrab\b|\bcensys|\bnuclei\b|\bnessus\b|\bvalidator\b",
+        r"|\bzgrab\b|\bcensys|\bnuclei\b|\bnessus\b|validator\b"
+        r"|\bhealth[ -]?check|\bkube-probe\b|pinger\b|\bprometheus/|\bzabbix\b|\bnetcraft",
     ),
     Rule(
         "browser without a screen",

@@ -107,7 +107,7 @@ CLIENTS: tuple[Client, ...] = (
         "Android app",
         "Mozilla/5.0 (Linux; U; Android 4.0.3; de-de; Galaxy S II Build/GRJ22) AppleWebKit/534.30 (KHTML, like Gecko) "
         "Version/4.0 Mobile Safari/534.30",
-        all_of(r"\bandroid\b", r"\bapplewebkit/") + "|^dalvik/",
+        all_of(r"\bandroid\b", r"\bapplewebkit/") + r"|^dalvik/|\(android \d",
     ),
     Client(
         "Internet Explorer",
@@ -132,7 +132,11 @@ CLIENTS: tuple[Client, ...] = (
         r"\bapplewebkit/[\d.]+\+? \(khtml, like gecko\)",
     ),
     Client("Konqueror", "Mozilla/5.0 (compatible; Konqueror/4.5) KHTML/4.5.4 (like Gecko)", r"\bkonqueror/"),
-    Client("Apple app", "Mymail/12 CFNetwork/1410.0.3 Darwin/22.6.0", r"\bcfnetwork/[\d.]+ darwin/"),
+    Client(
+        "Apple app",
+        "Mymail/12 CFNetwork/1410.0.3 Darwin/22.6.0",
+        r"\bcfnetwork/[\d.]+ darwin/|\((iphone|ipad|ipod touch); (ios|ipados) \d",  # the second: AFNetworking's default
+    ),
     Client(
         "Gecko",
         "Mozilla/5.0 (X11; Linux x86_64; rv:102.0) Gecko/20100101",

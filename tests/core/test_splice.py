@@ -78,6 +78,22 @@ def pixel_in(content, codec="utf-8"):
         ("<!-- <style> --><p>a", "</body>\r\n"),
         ('<p>a<b title="1 > 0 </body>">b</b>', "</body>\r\n"),
         ("<p>a<b title='1 > 0 </body>'>b</b>", "\r\n"),
+        ('<p>a<b title="1 < 2 </body>">b</b>', "\r\n"),
+        ('<p>a<b title = "<i></body>">b</b>', "\r\n"),
+        ('<p>a<b title="a"c="\'">b</b>', "</body>'\r\n"),
+        ("<p>a<b title=a< c </body>b</b>", "\r\n"),
+        ("<p>a", "</body><template></body></template></html>\r\n"),
+        ("<p>a<TEMPLATE><template></body></template></body></TEMPLATE >", "</body>\r\n"),
+        ("<p>a<template-card><p title='<template>'><!-- <template> -->", "</body></template-card>\r\n"),
+        ("<p>a</template>", "</body>\r\n"),
+        ("<p>a<iframe></body></iframe><noembed></body></noembed><noframes></body></noframes>", "\r\n"),
+        ("<style title='>'>a</styles></body></style >", "\r\n"),
+        ("<svg><![CDATA[ > </body> ]]></svg>", "\r\n"),
+        ("<p>a<script </script></body></script>", "\r\n"),
+        ("<p>a<!bogus < x </body></html>", "\r\n"),
+        ("<p>a<?php '</body>' ?></html>", "\r\n"),
+        ("<p>a</ </body></html>", "\r\n"),
+        ("<!DOCTYPE html SYSTEM '</body>'><p>a", "\r\n"),
     ],
 )
 def test_the_pixel_stands_before_the_last_body_end_or_at_the_end(before, after, encoding):
@@ -85,8 +101,31 @@ def test_the_pixel_stands_before_the_last_body_end_or_at_the_end(before, after, 
 
 
 @pytest.mark.parametrize("encoding", ["7bit", "quoted-printable", "base64"])
+@pytest.mark.parametrize("html", ["<p><template></body>", "<p><iframe></body>", "<p><plaintext></body>"])
+def test_html_whose_end_nobody_is_shown_stays_as_it_is(html, encoding):
+    assert find(message(html + "\r\n", encoding)) is None
+
+
+def test_what_is_shifted_is_no_markup():
+    """In ISO-2022-JP the two bytes of 社 read `<R`, those of 就 `="`."""
+    before = "<template></template><p>社就社社"
+
+    content = message(before + "</body>\r\n", "7bit", "iso-2022-jp")
+    assert pixel_in(content, "iso-2022-jp") == (before, "</body>\r\n")
+
+
+@pytest.mark.parametrize("encoding", ["7bit", "quoted-printable", "base64"])
 @pytest.mark.parametrize(
-    "html", ["<p>cut off <img src=x", "<p>cut off </bod", "<p><!", "<p><!-- <b>x</b>", "<p><style>x {}"]
+    "html",
+    [
+        "<p>cut off <img src=x",
+        "<p>cut off </bod",
+        "<p><!",
+        "<p><!-- <b>x</b>",
+        "<p><style>x {}",
+        "<p></",
+        "<p title='x>y</body>",
+    ],
 )
 def test_html_that_ends_inside_a_tag_or_a_comment_stays_as_it_is(html, encoding):
     assert find(message(html + "\r\n", encoding)) is None
@@ -352,8 +391,12 @@ def test_a_splice_survives_json():
         b"<!--</body>" * 50_000,
         b"<a </body>" * 50_000,
         b"<style>" * 70_000 + b"</body>",
+        b"<style " * 70_000 + b"></body>",
         b"<!-- <style> --><style></styl" * 20_000 + b"</body>",
         b'<a b="' * 80_000 + b"'</body>",
+        b"<!--><![CDATA[>" * 40_000 + b"</body>",
+        b"<template><iframe>" * 30_000 + b"</body>",
+        b"<template></" + b"a=<'=" * 100_000 + b"</body>",
         b"<a " + b"= " * 250_000 + b"</body>",
         b"<" * 500_000,
         b"<=\r\n" * 100_000,

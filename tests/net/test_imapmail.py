@@ -769,3 +769,11 @@ async def test_a_long_answer_to_a_search_takes_little_memory() -> None:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak < 10 * len(told)
+
+
+async def test_a_literal_among_flags_is_no_imap() -> None:
+    async with odd() as (server, mailbox):
+        server.when("SELECT").say("* FLAGS ({3}\r\nabc)\r\n{tag} OK done")
+        with pytest.raises(MailboxError, match="does not speak IMAP") as caught:
+            await mailbox.select("INBOX")
+    assert (caught.value.step, caught.value.kind) == ("select", "protocol")

@@ -98,14 +98,17 @@ async def change(call: Call, account: AccountId, body: Change) -> Saved:
     """Change an account. A new `smtp.host` needs its secrets again: they were given for the old one."""
     call.house.directory.forget(account)
     await call.account(account)
-    return await _save(call, account, body)
+    try:
+        return await _save(call, account, body, make=False)
+    except LookupError:  # it was removed meanwhile
+        raise unknown(account) from None
 
 
-async def _save(call: Call, id: str, body: Change) -> Saved:
+async def _save(call: Call, id: str, body: Change, *, make: bool = True) -> Saved:
     house = call.house
     if "email" in body.model_fields_set:
         await _check_email(call, id, body.email)
-    new = await enrol.save(house.pool, house.vault, house.settings, id, body.given())
+    new = await enrol.save(house.pool, house.vault, house.settings, id, body.given(), make=make)
     house.directory.forget(id)
     house.waker.wake(id)
     return Saved(account=id, state="new" if new else "existing", warnings=await _warnings(call, id, body))

@@ -33,14 +33,19 @@ def rules(settings: Settings) -> Rules:
     )
 
 
-async def save(pool: db.Pool, vault: Vault, settings: Settings, id: str, given: Mapping[str, Any]) -> bool:
+async def save(
+    pool: db.Pool, vault: Vault, settings: Settings, id: str, given: Mapping[str, Any], *, make: bool = True
+) -> bool:
     """Merge `given` (the API's JSON, nested) into the account, or make it. True: it is new.
 
     Raises account.Faulty with every fault; then nothing was changed. What is left out stays as it is, null removes.
+    Without `make`, an account that is not there is a LookupError.
     """
     settings_of.check_id(id)
     async with db.connection(pool) as conn:
-        return await accounts.save(conn, vault, id, lambda old: settings_of.change(old, given, rules(settings)))
+        return await accounts.save(
+            conn, vault, id, lambda old: settings_of.change(old, given, rules(settings)), make=make
+        )
 
 
 async def shared(conn: db.Connection, id: str) -> str:

@@ -239,7 +239,7 @@ def _wait(said: Said, now: datetime) -> float | None:
 def _moment(text: str) -> datetime | None:
     try:
         read = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return read if read.tzinfo else read.replace(tzinfo=UTC)
 

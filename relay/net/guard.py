@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -73,10 +75,31 @@ def check(family: int, sockaddr: SockAddr, allowed: Sequence[Network], *, inside
 
 
 async def _system(host: str, port: int) -> Sequence[tuple[Any, ...]]:
-    try:
-        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError as fault:  # a label of more than 63 characters
-        raise socket.gaierror(socket.EAI_NONAME, "not a host name") from fault
+    """The system's resolver in a thread of its own: names that hang take none of the loop's few threads.
+
+    A connector of HTTP asks once for a name, and leases and mailboxes are bounded, and so are names that hang.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Sequence[tuple[Any, ...]]] = loop.create_future()
+
+    def tell(found: Sequence[tuple[Any, ...]] | Exception) -> None:
+        if future.done():
+            return
+        future.set_exception(found) if isinstance(found, Exception) else future.set_result(found)
+
+    def look_up() -> None:
+        found: Sequence[tuple[Any, ...]] | Exception
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except UnicodeError:  # a label of more than 63 characters
+            found = socket.gaierror(socket.EAI_NONAME, "not a host name")
+        except OSError as fault:
+            found = fault
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(tell, found)
+
+    threading.Thread(target=look_up, name="dns", daemon=True).start()
+    return await future
 
 
 def _target(address: str, port: int) -> Target:

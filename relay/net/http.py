@@ -11,7 +11,6 @@ import errno
 import os
 import socket
 import ssl
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -87,7 +86,7 @@ class Poster:
             connector=aiohttp.TCPConnector(
                 limit=0,  # whoever posts bounds how many at once
                 ssl=tls or True,
-                resolver=_Judging(allowed, resolver or _system),
+                resolver=_Judging(allowed, resolver),
                 socket_factory=self._socket,
                 keepalive_timeout=IDLE_SECONDS,
             ),
@@ -224,7 +223,7 @@ class _NotAllowed(OSError):
 class _Judging(AbstractResolver):
     """Answers the permitted addresses of a name."""
 
-    def __init__(self, allowed: Sequence[Network], look_up: guard.Resolver) -> None:
+    def __init__(self, allowed: Sequence[Network], look_up: guard.Resolver | None) -> None:
         self._allowed, self._look_up = allowed, look_up
 
     async def resolve(
@@ -241,34 +240,6 @@ class _Judging(AbstractResolver):
 
     async def close(self) -> None:
         return None
-
-
-async def _system(host: str, port: int) -> Sequence[tuple[Any, ...]]:
-    """The system's resolver in a thread of its own: names that hang take none of the loop's few threads.
-
-    The connector asks once for a name, however many posts wait for it, so threads are as many as names that hang.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Sequence[tuple[Any, ...]]] = loop.create_future()
-
-    def tell(found: Sequence[tuple[Any, ...]] | Exception) -> None:
-        if future.done():
-            return
-        future.set_exception(found) if isinstance(found, Exception) else future.set_result(found)
-
-    def look_up() -> None:
-        found: Sequence[tuple[Any, ...]] | Exception
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except UnicodeError:  # a label of more than 63 characters
-            found = socket.gaierror(socket.EAI_NONAME, "not a host name")
-        except OSError as fault:
-            found = fault
-        with suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(tell, found)
-
-    threading.Thread(target=look_up, name="dns", daemon=True).start()
-    return await future
 
 
 async def _reused(session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:

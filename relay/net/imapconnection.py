@@ -26,6 +26,7 @@ from relay.net.imaplogin import log_in
 from relay.net.imapwire import Wire
 
 T = TypeVar("T")
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # as libraries raise over nonsense
 CODE = re.compile(r"\[([A-Z][A-Z0-9-]*)")
 
 
@@ -172,7 +173,7 @@ class Connection:
                 raise self._broken(step, fault) from None
             kind = "certificate" if isinstance(fault, ssl.SSLCertVerificationError) else "tls"
             raise self._error(step, kind, tls.words(fault, self._imap.host)) from fault
-        except (Wire.error, OSError, ValueError, TypeError, LookupError, RecursionError) as fault:
+        except (Wire.error, OSError, *UNREADABLE) as fault:
             raise self._broken(step, fault) from None  # a cause may hold what was sent
 
     def _error(self, step: str, kind: str, text: str, said: str = "") -> MailboxError:
@@ -196,7 +197,7 @@ class Connection:
                 return self._error(step, "lost", f"{host} closed the connection")
             case Unsupported():
                 return self._error(step, "unsupported", f"{host} {fault}")
-            case Nonsense() | Wire.abort() | ValueError() | TypeError() | LookupError() | RecursionError():
+            case _ if isinstance(fault, (Nonsense, Wire.abort, *UNREADABLE)):
                 return self._error(step, "protocol", f"{host} does not speak IMAP that we understand")
             case _:
                 return self._error(step, "refused", said or f"{host} refuses without a word", said)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from relay.net.imapanswers import Attributes, Brief, Selected, Status, body, brief, fetched, number
 from relay.net.imapfaults import Unsupported
 from relay.net.imapfolders import Client
-from relay.net.imapwire import MOST_BYTES, Wire
+from relay.net.imapwire import Wire
 
 AT_ONCE = 100  # mails in one command
 HEADER = 64 * 1024  # bytes of a header
@@ -129,7 +129,7 @@ def _fetch(client: Client, uids: str, items: str, most: int = 0, partly: bool = 
 
     So they do where they cannot read one of them, which they may later: that is for the caller to know.
     """
-    with client.wire.granted(most=MOST_BYTES + most):
+    with client.wire.granted(literals=most):
         typ, said = client.wire.ask("UID", "FETCH", uids, items)
     found = fetched(client.wire.untagged_responses.pop("FETCH", ()))
     if "[EXPUNGEISSUED]" not in said and not (partly and found):

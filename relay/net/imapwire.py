@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from relay.net.imapfaults import Ended, Misunderstood, OutOfTurn, Silent, TooMuch
 
 T = TypeVar("T")
-MOST_BYTES = 1 << 20  # of all that answers one command, unless it is allowed more
+MOST_BYTES = 1 << 20  # of all lines that answer one command, literals among them, unless it is allowed more
 DEEPEST = 100  # parentheses inside each other: imapclient reads each level by calling itself
 CHUNK = 16 * 1024
 LONGEST = 500  # characters of what a server says
@@ -35,7 +35,7 @@ class Wire(imaplib.IMAP4):
     literal: Any
 
     def __init__(self, sock: socket.socket, host: str, seconds: float) -> None:
-        self._given, self._seconds, self._most = sock, seconds, MOST_BYTES
+        self._given, self._seconds, self._most, self._literals = sock, seconds, MOST_BYTES, 0
         self._buffer = bytearray()
         self.exists = 0  # mails in the selected folder
         self.changes = self.seen = 0  # how often mail came or went, as far as we were told, and as far as was looked
@@ -45,17 +45,23 @@ class Wire(imaplib.IMAP4):
     def renew(self) -> None:
         """A new command may take as long, and its answer be as large, as any."""
         self._until = time.monotonic() + self._seconds
-        self._left = self._most
+        self._left, self._lines = self._most + self._literals, self._most
 
     @contextmanager
-    def granted(self, *, seconds: float | None = None, more: float = 0, most: int = MOST_BYTES) -> Iterator[None]:
-        """Commands within may take `seconds`, or so many `more`, and be answered with `most` bytes."""
-        kept = self._seconds, self._most
+    def granted(
+        self, *, seconds: float | None = None, more: float = 0, most: int = MOST_BYTES, literals: int = 0
+    ) -> Iterator[None]:
+        """Commands within may take `seconds`, or so many `more`, and be answered with `most` bytes.
+
+        And with so many beside them in `literals`, which are kept as they come: of lines each word becomes an object.
+        """
+        kept = self._seconds, self._most, self._literals
         self._seconds, self._most = (self._seconds if seconds is None else seconds) + more, most
+        self._literals = literals
         try:
             yield
         finally:
-            self._seconds, self._most = kept
+            self._seconds, self._most, self._literals = kept
 
     # What imaplib would do by itself: resolve, connect, buffer, log.
 
@@ -69,6 +75,9 @@ class Wire(imaplib.IMAP4):
             seen = len(self._buffer)
             self._receive()
         line = self._cut(end + 1)
+        self._lines -= len(line)
+        if self._lines < 0:
+            raise TooMuch(f"lines of more than {self._most} bytes")
         if _depth(line) > DEEPEST:
             raise TooMuch(f"lists more than {DEEPEST} deep")
         return line
@@ -203,7 +212,7 @@ class Wire(imaplib.IMAP4):
             raise Ended
         self._left -= len(data)
         if self._left < 0:
-            raise TooMuch(f"an answer of more than {self._most} bytes")
+            raise TooMuch(f"an answer of more than {self._most + self._literals} bytes")
         self._buffer += data
 
     def _cut(self, size: int) -> bytes:

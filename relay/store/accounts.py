@@ -129,20 +129,27 @@ async def page(
     return total, rows
 
 
-async def save(conn: Connection, vault: Vault, id: str, change: Callable[[Fields], Fields]) -> bool:
+async def save(
+    conn: Connection, vault: Vault, id: str, change: Callable[[Fields], Fields], *, make: bool = True
+) -> bool:
     """Store `change(the settings as they are)`, with secrets in the clear on both sides. True: the account is new.
+
+    Without `make`, one that is not there is a LookupError.
 
     A secret whose key is lost is masked in them: it can be given anew, and stays sealed as it is when it is not.
     Whatever `change` raises leaves everything as it was. When the upstream changes, past failures are forgotten; when
     that or the mailbox does, they are to be verified.
     """
     async with conn.transaction():
-        made = await conn.execute("insert into accounts (id) values (%s) on conflict do nothing", (id,))
-        if made.rowcount == 1:
+        made = False
+        while (row := await find(conn, id, lock=True)) is None:  # one that is being removed is waited for, and gone
+            if not make:
+                raise LookupError(f"there is no account {id}")
+            added = await conn.execute("insert into accounts (id) values (%s) on conflict do nothing", (id,))
+            made = added.rowcount == 1
+        if made:
             await parting.forget(conn, id)  # what came in at the very moment when an account of the same id was removed
-        row = await find(conn, id, lock=True)
-        assert row is not None
-        old = _openable(row, vault) if made.rowcount == 0 else {}
+        old = {} if made else _openable(row, vault)
         new = change(dict(old))
         plain = {k: v for k, v in new.items() if k not in SECRETS | {"name", "email"}}
         # What did not change keeps its sealed form, so that `updated_at` alone tells of an empty change.
@@ -173,7 +180,7 @@ async def save(conn: Connection, vault: Vault, id: str, change: Callable[[Fields
             await _remind_from_now(conn, id, settings_of.build(id, row.state, "", new).alerts.unopened_days)
         if old.get("webhooks", "") != new.get("webhooks", ""):
             await endpoints.follow(conn, vault, id, new.get("webhooks", ""))
-    return made.rowcount == 1
+    return made
 
 
 async def set_state(

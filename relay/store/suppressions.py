@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from psycopg.errors import ForeignKeyViolation
 from psycopg.rows import class_row
 
 from relay.core import address as addresses
@@ -87,8 +88,8 @@ async def add(conn: Connection, account: str, items: Iterable[Suppression]) -> i
     chosen = one_each(items)
     if not chosen:
         return 0
-    found = await (
-        await conn.execute(
+    try:
+        cursor = await conn.execute(
             """
             with whose as (select id from accounts where id = %s),
             marked as (update accounts set suppresses = true where id in (select id from whose) and not suppresses),
@@ -114,8 +115,9 @@ async def add(conn: Connection, account: str, items: Iterable[Suppression]) -> i
                 [item.message_id for item in chosen],
             ),
         )
-    ).fetchone()
-    there, fresh = found or (0, 0)
+    except ForeignKeyViolation:  # it is being removed
+        raise LookupError(f"there is no account {account}") from None
+    there, fresh = await cursor.fetchone() or (0, 0)
     if not there:
         raise LookupError(f"there is no account {account}")
     return int(fresh)

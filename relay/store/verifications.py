@@ -78,6 +78,7 @@ async def claim_one(conn: Connection, account: str, seconds: float) -> Due | Non
             f"""
             insert into verifications as v (account_id, wanted, claimed_until)
             select id, {states.FIRST_COUNT}, now() + %s * interval '1 second' from accounts where id = %s
+            for key share
             on conflict (account_id) do update set claimed_until = excluded.claimed_until
             where coalesce(v.claimed_until <= now(), true)
             returning v.account_id as account, v.wanted, v.found < v.wanted as fresh, v.tries, v.smtp, v.imap

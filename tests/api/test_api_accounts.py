@@ -13,6 +13,7 @@ import pytest
 
 from api import reading
 from api.call import House
+from relay import enrol
 from relay.core.verification import Result, Step, StepState
 from relay.store import accounts, db, mailboxes, tokens, verifications
 from tests.api.client import SHOP, Client, Login
@@ -187,6 +188,19 @@ async def test_two_accounts_may_share_an_email_and_who_takes_it_is_told(admin: C
 
 async def test_a_change_of_an_unknown_account_is_a_404(admin: Client) -> None:
     assert (await admin.ask("PUT", "/v1/account/none", {"name": "X"}))[0] == 404
+
+
+async def test_a_change_of_an_account_that_goes_meanwhile_makes_none(
+    admin: Client, shop: str, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or whoever deleted it would find a husk of it."""
+
+    async def gone(*_: object) -> None:
+        await enrol.delete(house.pool, shop)
+
+    monkeypatch.setattr("api.accounts._check_email", gone)
+    assert (await admin.ask("PUT", f"/v1/account/{shop}", {"email": "new@example.com"}))[0] == 404
+    assert (await admin.ask("GET", f"/v1/account/{shop}"))[0] == 404
 
 
 async def test_accounts_come_in_pages_and_by_cursor(admin: Client) -> None:

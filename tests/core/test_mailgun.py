@@ -69,6 +69,8 @@ def test_what_is_done_about_words(status: int, words: str, outcome: Outcome, cat
         (said(429, message("Too Many Requests"), "0"), 1),
         (said(429, message("Too Many Requests"), "999999999999"), 86_400),
         (said(429, message("Too Many Requests"), "soon"), 60),
+        (said(429, message("Too Many Requests"), "Fri, 20 Nov 99999999999999999999 12:10:00 GMT"), 60),
+        (said(429, message("Too Many Requests"), "Fri, 20 Nov 2026 12:10:00 +99999999999999999999"), 60),
         (said(429, message("Too Many Requests")), 60),
         (said(503, "", "120"), 120),
         (

@@ -1,7 +1,10 @@
 """The resolved address is judged, not the name."""
 
+import asyncio
 import socket
+import threading
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 
@@ -59,3 +62,22 @@ async def test_a_name_without_address_is_said_to_have_none() -> None:
 async def test_a_name_that_is_none_is_an_error_of_the_name(host: str) -> None:
     with pytest.raises(socket.gaierror):
         await resolve(host, 25, [])
+
+
+async def test_names_that_hang_keep_no_others_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ever so many names of one tenant, whose name server is silent; then a name of somebody else."""
+    answered = threading.Event()
+
+    def look_up(host: str, port: int, **_: Any) -> Any:
+        if host.endswith("hang.example"):
+            answered.wait(20)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("8.8.8.8", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    late = [asyncio.create_task(resolve(f"{n}.hang.example", 25, ())) for n in range(50)]
+    await asyncio.sleep(0)
+    found = asyncio.create_task(resolve("mx.example", 25, ()))
+    done, _ = await asyncio.wait({found, *late}, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+    answered.set()
+    assert done == {found}
+    await asyncio.gather(*late)

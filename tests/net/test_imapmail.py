@@ -746,3 +746,34 @@ async def test_a_wait_is_not_longer_than_servers_allow(monkeypatch: pytest.Monke
     async with odd() as (_, mailbox):
         await mailbox.select("INBOX")
         assert not await mailbox.idle(86400.0)
+
+
+async def test_an_answer_of_nothing_but_small_lines_ends_before_they_fill_the_memory() -> None:
+    """Given room for the headers of a hundred mails, and an answer that has none of them."""
+    async with odd() as (server, mailbox):
+        await stored(mailbox, "INBOX")
+        server.when("FETCH").say("* 1 FETCH ()\r\n" * (imapwire.MOST_BYTES // 14 + 1) + "{tag} OK done")
+        with pytest.raises(MailboxError, match="without end") as caught:
+            await mailbox.headers(range(1, 101))
+    assert caught.value.kind == "protocol"
+
+
+async def test_a_long_answer_to_a_search_takes_little_memory() -> None:
+    """Some tell of a MODSEQ behind it (RFC 7162)."""
+    async with odd() as (server, mailbox):
+        await stored(mailbox, "INBOX", mail("1@x"))
+        told = "1 " * 1_000_000
+        server.when("SEARCH").say(f"* SEARCH {told}2 (MODSEQ 917162500)\r\n{{tag}} OK done")
+        tracemalloc.start()
+        assert await mailbox.deleted() == [1, 2]
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 10 * len(told)
+
+
+async def test_a_literal_among_flags_is_no_imap() -> None:
+    async with odd() as (server, mailbox):
+        server.when("SELECT").say("* FLAGS ({3}\r\nabc)\r\n{tag} OK done")
+        with pytest.raises(MailboxError, match="does not speak IMAP") as caught:
+            await mailbox.select("INBOX")
+    assert (caught.value.step, caught.value.kind) == ("select", "protocol")

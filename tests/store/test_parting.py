@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from relay import enrol
 from relay.core.tenant import AccountState
 from relay.core.vault import Vault
 from relay.settings import Settings
-from relay.store import accounts, db, leases, outcomes, parting
+from relay.store import accounts, db, leases, outcomes, parting, suppressions
 from relay.store.db import Connection
 from relay.store.leases import Lease
+from relay.store.suppressions import Suppression
+from tests.stack import until
 from tests.store.mail import account, prepared, stored
 from tests.store.test_leases import granted, sent
 
@@ -84,3 +87,54 @@ async def test_an_account_that_goes_is_granted_no_more_leases(pool: db.Pool, mon
         monkeypatch.setattr(parting, "forget", meanwhile)
         assert await parting.delete(ending, "a")
         assert (found, await left(conn)) == ([[]], {})
+
+
+async def test_what_is_saved_while_its_account_goes_waits_and_begins_with_nothing(
+    pool: db.Pool, settings: Settings
+) -> None:
+    vault = Vault(settings.secret_keys)
+    async with db.connection(pool) as ending, db.connection(pool) as conn:
+        await busy(conn)
+        async with ending.transaction():
+            await ending.execute("select from accounts for no key update")
+            saving = asyncio.create_task(accounts.save(conn, vault, "a", lambda old: {"name": "New"} | old))
+            await blocked(ending)
+            await parting.delete(ending, "a")
+        assert await saving
+        row = await accounts.find(conn, "a")
+        assert row is not None
+        assert (row.name, row.email, await left(conn)) == ("New", "", {})
+
+
+async def test_what_changes_an_account_that_goes_makes_none_of_its_id(pool: db.Pool, settings: Settings) -> None:
+    async with db.connection(pool) as ending, db.connection(pool) as conn:
+        await busy(conn)
+        async with ending.transaction():
+            await parting.delete(ending, "a")
+            changed = accounts.save(conn, Vault(settings.secret_keys), "a", dict, make=False)
+            saving = asyncio.create_task(changed)
+            await blocked(ending)
+        with pytest.raises(LookupError):
+            await saving
+        assert await accounts.find(conn, "a") is None
+
+
+async def test_what_is_suppressed_while_its_account_goes_is_told_that_it_is_gone(pool: db.Pool) -> None:
+    async with db.connection(pool) as ending, db.connection(pool) as conn:
+        await busy(conn)
+        async with ending.transaction():
+            await parting.delete(ending, "a")
+            adding = asyncio.create_task(suppressions.add(conn, "a", [Suppression("x@a.example", "manual")]))
+            await blocked(ending)
+        with pytest.raises(LookupError):
+            await adding
+
+
+async def blocked(conn: Connection) -> None:
+    """Until somebody waits for what this connection has locked."""
+    query = "select exists (select from pg_stat_activity where pg_backend_pid() = any(pg_blocking_pids(pid)))"
+
+    async def waits() -> bool:
+        return bool((await _one(conn, query))[0])
+
+    await until(waits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from relay.settings import Settings
 from relay.store import accounts, db, verifications
 from relay.store.db import Connection
 from relay.store.verifications import Due
+from tests.store.test_parting import blocked
 
 GOOD, BAD = {"success": True, "steps": []}, {"success": False, "error": "no", "steps": []}
 SMTP = {"host": "127.0.0.1", "port": 2525}
@@ -197,3 +199,17 @@ async def test_nor_is_what_was_found_for_whoever_asked(bench: Bench) -> None:
     await bench.save()
     assert await verifications.claim_one(bench.conn, "a", 60) is not None
     assert not await verifications.settle(bench.conn, due, GOOD, None, None)
+
+
+async def test_who_asks_for_one_waits_for_who_changes_the_account(bench: Bench) -> None:
+    """Each had what the other wanted, and PostgreSQL ended one of them: "the store is away"."""
+    await bench.save()
+    async with db.connection(bench.pool) as changing:
+        async with changing.transaction():
+            await changing.execute("select from accounts where id = 'a' for update")
+            asked = asyncio.create_task(verifications.claim_one(bench.conn, "a", 60))
+            await blocked(changing)
+            await verifications.want(changing, "a")
+        due = await asked
+    assert due is not None
+    assert due.account == "a"

@@ -238,7 +238,5 @@ def _words(fault: Any, later: Mapping[str, str]) -> str:
         return WORDS[fault["type"]]
     if fault["type"] == "string_pattern_mismatch":
         return PATTERNS[fault["ctx"]["pattern"]]
-    message: str = fault["msg"]
-    for prefix in ("Value error, ", "Input "):
-        message = message.removeprefix(prefix)
-    return message.replace("should", "must", 1)
+    message: str = fault["msg"].removeprefix("Value error, ")
+    return re.sub(r"^\w+ should (.*?)(?: after validation, .*|, unable to .*)?$", r"must \1", message, flags=re.DOTALL)

@@ -120,7 +120,8 @@ def _explain(error: Exception) -> int:
             complain(error.message)
             return DATA
         case PermissionError():
-            complain(f"not allowed: {error}", "run as the user that owns the file")
+            where = f"{error.filename}: " if error.filename else ""
+            complain(f"not allowed: {where}{error.strerror or error}", "run as the user that owns the file")
             return NOPERM
         case _ if getattr(error, "sqlstate", "") == DENIED:
             complain(

@@ -9,10 +9,12 @@ def bound(host: str, port: int) -> list[socket.socket]:
     """A socket for each address of the host; others may bind it too (SO_REUSEPORT). Port 0 is off. Raises OSError."""
     if not port:
         return []
+    try:
+        addresses = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise OSError(error.errno, f"cannot listen on {host} port {port}: {error.strerror}") from error
     found = []
-    for family, kind, _, _, address in socket.getaddrinfo(
-        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    ):
+    for family, kind, _, _, address in addresses:
         one = socket.socket(family, kind)
         one.setblocking(False)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -112,6 +112,7 @@ class Postgres:
             capture_output=True,
             stdin=subprocess.DEVNULL,
             env={**os.environ, "LC_ALL": "C"},
+            start_new_session=True,  # a Ctrl-C is for us: we stop once it is done, and nothing has failed
             **identity.become,
         )
         if made.returncode:

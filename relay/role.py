@@ -68,7 +68,11 @@ def run(
         _complain(f"every port of the role {name} is off: no port to listen on")
         return CONFIG
     own = _folder(settings, count(settings))
-    metrics.prepare(replace(settings, metrics_dir=own) if own else settings)
+    try:
+        metrics.prepare(replace(settings, metrics_dir=own) if own else settings)
+    except OSError as error:
+        _complain(f"POSTFERRY_METRICS_DIR cannot be used: {error.filename}: {error.strerror}")
+        return UNAVAILABLE
     log.setup(settings, name)
 
     async def process(stopping: asyncio.Event) -> None:

@@ -33,7 +33,7 @@ def _text(value: str) -> str:
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def parse(value: str) -> int:
-        number = int(value) if value.strip().lstrip("-").isdigit() else None
+        number = int(value) if re.fullmatch(r"\s*-?[0-9]+\s*", value) else None
         if number is None or not low <= number <= high:
             raise ValueError(f"must be a whole number from {low} to {high}")
         return number
@@ -87,14 +87,16 @@ def _keys(value: str) -> tuple[str, ...]:
     return keys
 
 
-def _url(*schemes: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
+def _web(value: str) -> str:
+    """Of a web server: what is put behind it must lead there, and stand in HTML as it is."""
+    try:
         parts = urlsplit(value)
-        if parts.scheme not in schemes or not (parts.netloc or parts.path or parts.query):
-            raise ValueError(f"must be a URL starting with {' or '.join(f'{s}://' for s in schemes)}")
-        return value.rstrip("/")
-
-    return parse
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or re.search(r"""[\s"'<>?#]""", value):
+        raise ValueError("must be a URL starting with http:// or https:// and a host, without ? and #")
+    return value.rstrip("/")
 
 
 def _postgres(value: str) -> str:
@@ -157,9 +159,7 @@ class Settings:
     database_url: str = _option("", _postgres, "PostgreSQL, e.g. postgresql://user:pass@host/db", secret=True)
     redis_url: str = _option("", _redis, "Redis or Valkey, e.g. redis://host:6379/0", secret=True)
     secret_keys: tuple[str, ...] = _option("", _keys, "keys that encrypt secrets at rest, newest first", secret=True)
-    public_url: str = _option(
-        "http://127.0.0.1:3000", _url("http", "https"), "where recipients reach us: pixels and links"
-    )
+    public_url: str = _option("http://127.0.0.1:3000", _web, "where recipients reach us: pixels and links")
     hostname: str = _option("", _hostname, "our name in greetings and Message-IDs; this host's name when empty")
 
     smtp_host: str = _option("127.0.0.1", _text, "address the SMTP ingress listens on")
@@ -334,6 +334,14 @@ def _together(values: Mapping[str, Any]) -> list[str]:
             )
         except (ssl.SSLError, OSError) as fault:
             faults.append(f"POSTFERRY_TLS_CERTIFICATE does not load with its key: {fault}")
+    doors: dict[tuple[str, int], str] = {}
+    for name, host in (("smtp", "smtp"), ("smtps", "smtp"), ("api", "api"), ("metrics", "api")):
+        port, said = values[f"{name}_port"], variable(f"{name}_port")
+        if not port or (name == "smtps" and not values["tls_certificate"]):
+            continue
+        # Sockets of ours may share a port (SO_REUSEPORT): each role would get some of the other's clients, untold.
+        if (first := doors.setdefault((values[f"{host}_host"], port), said)) != said:
+            faults.append(f"{first} and {said} are both {port}: each wants a port of its own")
     if values["lease_budget"] >= values["lease_seconds"]:
         faults.append("POSTFERRY_LEASE_BUDGET must be less than POSTFERRY_LEASE_SECONDS")
     if 1.1 * sum(values["webhook_retries"]) >= 86_400 * values["webhook_days"]:  # a wait may be a tenth longer
@@ -346,11 +354,13 @@ def _together(values: Mapping[str, Any]) -> list[str]:
 
 
 def env_file(path: Path) -> dict[str, str]:
-    """KEY=value lines; # comments; quotes around a value are dropped."""
+    """KEY=value lines; # comments; quotes around a value are dropped. Empty without it; SettingsError for no text."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except OSError:
         return {}
+    except UnicodeDecodeError:
+        raise SettingsError([f"{path} is no text in UTF-8"]) from None
     found = {}
     for line in lines:
         name, sign, value = line.strip().removeprefix("export ").partition("=")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +68,9 @@ def known(folder: Path) -> dict[str, str]:
 def read_with_database(args: argparse.Namespace) -> settings.Settings:
     given, folder = read(args), Path(args.data).absolute()
     if not given.database_url:
+        for file in (Path(".env"), folder / "env"):
+            with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                file.open().close()  # PermissionError: it may be all there, and another user's
         raise Stop(
             f"there is no database: DATABASE_URL is not set, and no `postferry up` has run in {folder}",
             "start one:     postferry up\nor its folder: --data DIR\nor name yours: export DATABASE_URL=postgresql://user@host/database",

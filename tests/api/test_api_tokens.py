@@ -42,6 +42,22 @@ async def test_a_token_without_a_known_scope_is_a_400(admin: Client, body: objec
     assert (await admin.ask("POST", "/v1/tokens", body))[0] == 400
 
 
+@pytest.mark.parametrize(
+    ("body", "key", "words"),
+    [
+        ({"scopes": []}, "scopes", "must have at least 1 item"),
+        ({"scopes": ["api"], "description": "x" * 1001}, "description", "must have at most 1000 characters"),
+        ({"scopes": "api"}, "scopes", "must be a valid list"),
+    ],
+)
+async def test_a_fault_is_told_in_words_that_follow_the_field(
+    admin: Client, body: dict[str, object], key: str, words: str
+) -> None:
+    status, answer = await admin.ask("POST", "/v1/tokens", body)
+    assert status == 400
+    assert answer["fields"] == [{"message": words, "key": key}]
+
+
 async def test_nobody_gives_a_scope_that_he_has_not(login: Login) -> None:
     status, error = await (await login("api")).ask("POST", "/v1/tokens", {"scopes": ["*"]})
     assert (status, error["code"]) == (403, "MissingScope")

@@ -80,6 +80,35 @@ def test_dotenv_fills_what_the_environment_leaves_out(tmp_path: Path) -> None:
     assert (read.smtp_port, read.api_port) == (2626, 5000)
 
 
+def test_dotenv_is_utf_8_with_or_without_a_mark_before_it(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes(b"\xef\xbb\xbfPOSTFERRY_HOSTNAME=z\xc3\xb6e.example\n")
+    assert settings.read({}, dotenv=file).hostname == "zöe.example"
+    file.write_bytes(b"POSTFERRY_HOSTNAME=z\xf6e.example\n")
+    with pytest.raises(settings.SettingsError, match="is no text in UTF-8"):
+        settings.read({}, dotenv=file)
+
+
+@pytest.mark.parametrize("number", ["²", "--5", "5_0", "5.0", "five", "-"])
+def test_what_is_no_whole_number_is_told_in_our_words(number: str) -> None:
+    with pytest.raises(settings.SettingsError, match="POSTFERRY_RETENTION_DAYS must be a whole number from 0 to 36500"):
+        settings.read({"POSTFERRY_RETENTION_DAYS": number}, dotenv=None)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["relay.example", "http:///x", "http://[", "http://h:99999", "https://h/?a=b", "http://my host", 'http://h"><b'],
+)
+def test_what_no_pixel_can_be_put_behind_is_no_public_url(url: str) -> None:
+    with pytest.raises(settings.SettingsError, match="POSTFERRY_PUBLIC_URL must be a URL starting with http://"):
+        settings.read({"POSTFERRY_PUBLIC_URL": url}, dotenv=None)
+
+
+@pytest.mark.parametrize("url", ["https://relay.example", "http://[::1]:8080/mail/", "http://203.0.113.9:3000"])
+def test_a_public_url_may_have_port_and_path(url: str) -> None:
+    assert settings.read({"POSTFERRY_PUBLIC_URL": url}, dotenv=None).public_url == url.rstrip("/")
+
+
 @pytest.mark.parametrize(
     ("given", "fault"),
     [
@@ -87,6 +116,8 @@ def test_dotenv_fills_what_the_environment_leaves_out(tmp_path: Path) -> None:
         ({"POSTFERRY_WEBHOOK_DAYS": "1"}, "POSTFERRY_WEBHOOK_DAYS end before the last"),
         ({"POSTFERRY_WEBHOOK_RETRIES": "60 31536000"}, "POSTFERRY_WEBHOOK_DAYS end before the last"),
         ({"POSTFERRY_TLS_KEY": __file__}, "go together"),
+        ({"POSTFERRY_SMTP_PORT": "3000"}, "POSTFERRY_SMTP_PORT and POSTFERRY_API_PORT are both 3000"),
+        ({"POSTFERRY_METRICS_PORT": "3000"}, "POSTFERRY_API_PORT and POSTFERRY_METRICS_PORT are both 3000"),
     ],
 )
 def test_settings_are_seen_side_by_side(given: dict[str, str], fault: str) -> None:

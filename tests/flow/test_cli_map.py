@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -204,6 +205,24 @@ def test_errors_become_words_and_codes(
 
     assert shown.code == code
     assert "Traceback" not in shown.err + shown.out
+
+
+def test_what_is_not_allowed_is_told_with_the_file(bare: Postferry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_run", fail(PermissionError(13, "Permission denied", "there/env")))
+
+    assert "not allowed: there/env: Permission denied\n" in bare("queue").err
+
+
+@pytest.mark.parametrize("file", [".env", ".postferry/env"])
+def test_settings_that_cannot_be_read_are_not_taken_for_none(bare: Postferry, tmp_path: Path, file: str) -> None:
+    """As where another user has made them; root may read those, but follows no link for ever."""
+    (tmp_path / ".postferry").mkdir()
+    (tmp_path / file).symlink_to(tmp_path / file)
+
+    shown = bare("queue")
+
+    assert shown.code == 69
+    assert f"{file}: {os.strerror(errno.ELOOP)}" in shown.err
 
 
 def test_an_unexpected_error_says_how_to_see_more(bare: Postferry, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,6 +228,15 @@ def test_ctrl_c_while_it_starts_stops_it_too(start: Callable[..., Run]) -> None:
     assert family(run.home) == []
 
 
+def test_ctrl_c_while_the_database_is_made_is_no_fault(start: Callable[..., Run]) -> None:
+    run = start()
+    until((run.home / "data/postgres.new/base/1/PG_VERSION").exists)
+    os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does: to all of its foreground
+    assert run.process.wait(SECONDS) == 0
+    assert "could not make" not in run.said()
+    assert family(run.home) == []
+
+
 def test_sigkill_leaves_no_orphan_and_loses_nothing(start: Callable[..., Run]) -> None:
     run = start().ready()
     # A message that is due after the kill, so that it has to survive it.

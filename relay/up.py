@@ -117,7 +117,8 @@ class Up:
         from relay.core.vault import Vault
         from relay.store import accounts, db, tokens
 
-        for name in db.migrate(self._settings.database_url):
+        waits = "waits for a session that has its tables"
+        for name in db.migrate(self._settings.database_url, lambda name: _say("busy", f"schema {name} {waits}")):
             _say("ok", f"schema {name}")
         pool = await db.open_pool(self._settings, most=1)
         try:

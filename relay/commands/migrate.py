@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from relay.commands import installation
 from relay.commands.terminal import describe, mark
@@ -22,9 +23,14 @@ def _migrate(args: argparse.Namespace) -> int:
     from relay.store import db
 
     given = installation.read_with_database(args)
-    applied = db.migrate(given.database_url)
+    applied = db.migrate(given.database_url, _held_up)
     for name in applied:
         print(f"{mark('ok')} {name}")
     if not applied:
         print("nothing to do: the schema is up to date")
     return 0
+
+
+def _held_up(name: str) -> None:
+    said = f"{name} waits for a session that has its tables, as a backup has; it is tried again and again"
+    print(f"{mark('busy', sys.stderr)} {said}", file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any, TypeAlias
@@ -158,8 +158,11 @@ class away_is_said:
             raise StoreAway(str(error) or type(error).__name__) from error
 
 
-def migrate(database_url: str) -> list[str]:
-    """Applies what is missing, one database transaction each, and returns the names. Safe from many hosts at once."""
+def migrate(database_url: str, held_up: Callable[[str], None] = lambda name: None) -> list[str]:
+    """Applies what is missing, one database transaction each, and returns the names. Safe from many hosts at once.
+
+    `held_up` is told of one that waits for another session.
+    """
     applied = []
     check_address(database_url)
     with away_is_said(), psycopg.connect(database_url, autocommit=True, connect_timeout=10) as conn:
@@ -168,7 +171,11 @@ def migrate(database_url: str) -> list[str]:
             "create table if not exists migrations (name text primary key, at timestamptz not null default now())"
         )
         for name, text in pending(conn):
+            told = False
             while not _apply(conn, name, text):
+                if not told:
+                    held_up(name)
+                told = True
                 time.sleep(AGAIN)
             applied.append(name)
     return applied

@@ -26,5 +26,6 @@ def test_a_migration_that_waits_for_a_backup_keeps_nobody_waiting(
             pauses.append(seconds)
 
         monkeypatch.setattr(time, "sleep", pause)
-        assert db.migrate(database_url) == ["9999_more"]
+        waited: list[str] = []
+        assert db.migrate(database_url, waited.append) == waited == ["9999_more"]
     assert pauses == [db.AGAIN]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import Any
 
 from aiohttp import HttpVersion11, web
@@ -133,7 +134,7 @@ def build(house: House) -> web.Application:
     """The application of one process. Whoever built the house closes it."""
     app = web.Application(middlewares=[problems.answer, spelling.plain], client_max_size=0)
     app[HOUSE] = house
-    app[docs.DOCUMENT] = docs.encoded(openapi.document(OPERATIONS))
+    app[docs.DOCUMENT] = _document()
     resources: dict[str, web.Resource] = {}
     for operation in OPERATIONS + PAGES:
         path = PART.sub(r"{\1:[^/]+}", operation.path)  # else a brace, which an address may have, is in no part
@@ -146,6 +147,11 @@ def build(house: House) -> web.Application:
         resource.add_route("*", others, expect_handler=_expected)
     app.router.add_resource("/{rest:.*}").add_route("*", _nothing, expect_handler=_expected)
     return app
+
+
+@cache
+def _document() -> bytes:
+    return docs.encoded(openapi.document(OPERATIONS))
 
 
 async def _expected(request: web.Request) -> None:

@@ -283,7 +283,7 @@ def environment(database_url: str, redis_url: str, free_port: Callable[[], int])
 @contextmanager
 def _fresh(postgres: str, name: str) -> Iterator[str]:
     with psycopg.connect(postgres, autocommit=True) as conn:
-        conn.execute(f"create database {name} template {TEMPLATE}")
+        conn.execute(f"create database {name} template {TEMPLATE} strategy file_copy")
         yield _database(postgres, name)
         conn.execute(f"drop database {name} with (force)")
 

@@ -26,7 +26,7 @@ _TOKENS = re.compile(
     rb"/?+(?P<name>[a-z][^\s/>]*+)" + _REST + rb")|(?P<unfinished>" + _MARKUP.pattern + rb".*)",
     re.DOTALL,
 )
-_OPENS = re.compile(rb"<" + _RAW)
+_OPENS = re.compile(rb"<(?:" + _RAW + rb"|template|plaintext|!\[cdata\[)")
 _QUOTED = re.compile(rb"=\s*+(?:\"[^\"<>]*+[<>]|'[^'<>]*+[<>])")  # a value may hide what begins or ends a tag
 _SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"  # the HTML itself, without MIME (RFC 9580 7): its </body> is signed too
 _ASCII = re.compile(
@@ -80,8 +80,7 @@ def _hidden(html: bytes, at: int) -> bool:
     return (
         _in_comment(html, at)
         or _MARKUP.search(html, html.rfind(b">", 0, at) + 1, at) is not None
-        or any(html.find(word, 0, at) >= 0 for word in (b"<template", b"<plaintext", b"<![cdata["))
-        or _in_raw(html, at)
+        or _enclosed(html, at)
         or _QUOTED.search(html, 0, at + 1) is not None
     )
 
@@ -91,9 +90,10 @@ def _in_comment(html: bytes, at: int) -> bool:
     return begin >= 0 and html.find(b"-->", begin + 2, at) < 0
 
 
-def _in_raw(html: bytes, at: int) -> bool:
-    last = {found["raw"]: found.end() for found in _OPENS.finditer(html, 0, at)}
-    return any(html.find(b"</" + name + b">", html.find(b">", end), at) < 0 for name, end in last.items())
+def _enclosed(html: bytes, at: int) -> bool:
+    """In a script or the like that has not ended; or there is something in which markup is not shown."""
+    last = {found["raw"]: html.find(b">", found.end()) for found in _OPENS.finditer(html, 0, at)}
+    return None in last or any(html.find(b"</" + name + b">", end, at) < 0 for name, end in last.items())
 
 
 def _read(html: bytes, end: int) -> int | None:

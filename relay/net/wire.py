@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections import deque
 
 from relay.core import reply as replies
@@ -121,6 +123,13 @@ class Wire(asyncio.Protocol):
             self._transport.abort()
         self._wake()
 
+    def _silent(self, seconds: float) -> None:
+        """What upstream has not got yet is taken back, else TCP says it again until the line is whole, and it comes
+        beside the copy that was sent again meanwhile."""
+        taken_back = struct.pack("ii", True, 0)
+        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, taken_back)
+        self.abort(f"upstream did not answer within {seconds:g} seconds")
+
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -130,7 +139,7 @@ class Wire(asyncio.Protocol):
         if self._end is not None:
             raise Lost(self._end)
         self._waiter = self._loop.create_future()
-        timer = self._loop.call_later(seconds, self.abort, f"upstream did not answer within {seconds:g} seconds")
+        timer = self._loop.call_later(seconds, self._silent, seconds)
         try:
             await self._waiter
         finally:

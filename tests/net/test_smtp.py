@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Sequence
 from ipaddress import ip_network
 
@@ -12,6 +13,7 @@ from relay.core.reply import Stage
 from relay.core.tenant import Smtp, Tls
 from relay.net.envelope import Envelope
 from relay.net.smtp import Connection, Result, Timeouts, connect
+from relay.net.wire import Lost, Wire
 from tests.fakes.upstream import Upstream
 
 LOCAL = [ip_network("127.0.0.0/8")]
@@ -337,6 +339,22 @@ async def test_a_reply_that_drips_does_not_get_more_time(upstream: Upstream) -> 
     [result] = await send(connection, "ann@example.org")
     assert asyncio.get_running_loop().time() - started < 1
     assert "did not answer" in result.reply.text
+
+
+async def test_what_a_silent_upstream_has_not_got_does_not_come_later() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        far, _ = listener.accept()
+    near.setblocking(False)
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=near)
+    wire = Wire(transport)
+    wire.send(bytes(8 << 20), 1)  # more than both ends keep
+    with pytest.raises(Lost):
+        await wire.reply(0.01)
+    reader, writer = await asyncio.open_connection(sock=far)
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    writer.close()
 
 
 async def test_what_is_not_smtp_ends_the_connection(upstream: Upstream) -> None:

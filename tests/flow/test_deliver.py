@@ -742,7 +742,7 @@ async def test_mail_whose_lease_was_lost_meanwhile_is_not_handed_over(pool: db.P
         await line.accept("one@x.example")
         late = await line.delivering()
         await upstream.heard("RCPT")
-        async with db.connection(pool) as conn:
+        async with db.connection(pool) as conn, conn.transaction():  # else it may be renewed between the two
             await conn.execute("update leases set expires_at = now() - interval '1 second'")
             assert len(await leases.recover(conn)) == 1
         await until(lambda: not any(map(line.deliverer._hands.ours, line.deliverer._hands._held.values())), 10)

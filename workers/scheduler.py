@@ -27,7 +27,7 @@ TURN = 100  # accounts whose turn comes in one database transaction
 GATHER = 0.03  # s; between two turns, so that what comes meanwhile shares a lease
 LOOK_AGAIN = 1.0  # s; a hold is believed so long at most, since the limit itself may be changed
 MOST_WAITING = 400  # leases that no worker has begun: more would only grow old in the broker
-FORGOTTEN = 5.0  # s after which a lease that was not begun is enqueued again
+FORGOTTEN = 2.0  # s after which a lease that was not begun is enqueued again: a host that lost PostgreSQL keeps some
 RECONNECT = 3.0  # s that a worker takes at most to notice that PostgreSQL is back
 
 

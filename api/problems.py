@@ -130,7 +130,8 @@ def translate(error: Exception) -> Problem:
         case Problem():
             return error
         case Faulty():
-            return Problem(400, f"{error.what} cannot be used", code="InvalidFields", fields=error.faults)
+            text = f"{error.what} cannot be used: {_first(error.faults)}"
+            return Problem(400, text, code="InvalidFields", fields=error.faults)
         case Conflict():
             after = {"Retry-After": str(error.retry_after)} if error.retry_after else None
             return Problem(409, error.message, code=error.code, headers=after)
@@ -209,9 +210,13 @@ def invalid(
     for fault in error.errors(include_url=False, include_input=False):
         found.setdefault(where(fault["loc"], value) or key, []).append(_words(fault, later))
     fields = [(key, " or ".join(dict.fromkeys(messages))) for key, messages in found.items()]
-    first = f"{fields[0][0]} {fields[0][1]}".strip()
+    return Problem(400, f"{what}: {_first(fields)}", code="InvalidFields", fields=fields)
+
+
+def _first(fields: Sequence[tuple[str, str]]) -> str:
+    """For those who look at the message alone."""
     more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
-    return Problem(400, f"{what}: {first}{more}", code="InvalidFields", fields=fields)
+    return f"{fields[0][0]} {fields[0][1]}".strip() + more
 
 
 def where(location: Sequence[int | str], value: Any) -> str:

@@ -76,7 +76,7 @@ def _run(given: list[str]) -> int:
 def _help() -> str:
     """The map: every command by its purpose, then lines to paste."""
     lines = [
-        f"{paint('postferry', 'bold')} - a queue-based email relay that sends through each tenant's own mail account",
+        f"{paint('postferry', 'bold')} - an email relay that sends through each tenant's own mail account",
         "",
         "usage: postferry COMMAND [...]          postferry COMMAND --help tells the rest",
     ]

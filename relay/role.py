@@ -123,7 +123,8 @@ def _check(settings: Settings, keys: bool, broker: Judge | None) -> None:
     except VaultError as error:
         faults.append(str(error))
     if faults:
-        raise SettingsError(faults)
+        unread = settings_module.unreadable(Path(".env"))  # what is missing may well stand there
+        raise SettingsError([unread, *faults] if unread else faults)
 
 
 async def _check_schema(settings: Settings) -> None:

@@ -7,12 +7,14 @@ import ipaddress
 import os
 import re
 import socket
-import ssl
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from relay import keypair
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 PREFIX = "POSTFERRY_"
@@ -122,8 +124,14 @@ def _file(value: str) -> Path | None:
     if not value:
         return None
     path = Path(value)
-    if not path.is_file():
-        raise ValueError(f"no file at {value}")
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ValueError(f"no file at {value}")
+        path.open("rb").close()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"no file at {value}") from None
+    except OSError as fault:
+        raise ValueError(f"cannot be read: {fault.strerror}; let the user that Postferry runs as read it") from None
     return path
 
 
@@ -181,7 +189,9 @@ class Settings:
     trusted_networks: tuple[Network, ...] = _option(
         "127.0.0.0/8 ::1/128", _networks, "clients that may send without AUTH, naming their account with X-Account"
     )
-    proxy_networks: tuple[Network, ...] = _option("", _networks, "load balancers that speak the PROXY protocol to us")
+    proxy_networks: tuple[Network, ...] = _option(
+        "", _networks, "load balancers: PROXY protocol at SMTP, X-Forwarded-For at HTTP"
+    )
     max_message_size: int = _option("26214400", _whole(1024, 1 << 30), "bytes of the largest message taken")
     max_recipients: int = _option("1000", _whole(1, 100_000), "recipients of one message")
 
@@ -327,13 +337,8 @@ def _together(values: Mapping[str, Any]) -> list[str]:
     faults = []
     if bool(values["tls_certificate"]) != bool(values["tls_key"]):
         faults.append("POSTFERRY_TLS_CERTIFICATE and POSTFERRY_TLS_KEY go together: set both or neither")
-    elif values["tls_certificate"]:
-        try:
-            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
-                values["tls_certificate"], values["tls_key"]
-            )
-        except (ssl.SSLError, OSError) as fault:
-            faults.append(f"POSTFERRY_TLS_CERTIFICATE does not load with its key: {fault}")
+    elif values["tls_certificate"] and (fault := keypair.fault(values["tls_certificate"], values["tls_key"])):
+        faults.append(f"POSTFERRY_TLS_CERTIFICATE and POSTFERRY_TLS_KEY: {fault}")
     doors: dict[tuple[str, int], str] = {}
     for name, host in (("smtp", "smtp"), ("smtps", "smtp"), ("api", "api"), ("metrics", "api")):
         port, said = values[f"{name}_port"], variable(f"{name}_port")
@@ -358,7 +363,7 @@ def env_file(path: Path) -> dict[str, str]:
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except OSError:
-        return {}
+        return {}  # the environment may say all there is to say; `unreadable` tells whoever misses something
     except UnicodeDecodeError:
         raise SettingsError([f"{path} is no text in UTF-8"]) from None
     found = {}
@@ -367,3 +372,14 @@ def env_file(path: Path) -> dict[str, str]:
         if sign and not name.startswith("#"):
             found[name.strip()] = value.strip().strip("\"'")
     return found
+
+
+def unreadable(path: Path) -> str:
+    """Why what this file sets is not known; "" for one that can be read, or is not there."""
+    try:
+        path.open().close()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return ""
+    except OSError as fault:
+        return f"{path} cannot be read: {fault.strerror}; let the user that Postferry runs as read it"
+    return ""

@@ -27,7 +27,8 @@ DOORS = {
 
 MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "relay.core": ("relay.core",),
-    "relay.settings": (),
+    "relay.keypair": (),
+    "relay.settings": ("relay.keypair",),
     "relay.meters": (),
     "relay.metrics": ("relay.meters", "relay.settings"),
     "relay.log": ("relay.settings",),

@@ -37,11 +37,12 @@ COMMANDS = (
 )
 
 EXAMPLES = """\
-  postferry up                                      start here: one command, no settings
-  postferry send sandbox --to you@example.com       a message through the local sink
-  postferry account add shop --email shop@example.com --smtp-host smtp.example.com --smtp-user shop@example.com
-  postferry account verify shop                     does its mail server let us in?
-  postferry queue                                   is anything stuck?
+  postferry up                                  start here: one command, no settings
+  postferry send sandbox --to you@example.com   a message through the local sink
+  postferry account add shop --email shop@example.com \\
+      --smtp-host smtp.example.com --smtp-user shop@example.com
+  postferry account verify shop                 does its mail server let us in?
+  postferry queue                               is anything stuck?
 """
 
 

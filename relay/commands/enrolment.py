@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from relay.commands import password
 from relay.commands.installation import asynchronous, opened
-from relay.commands.terminal import DATA, USAGE, Stop, describe, mark, note
+from relay.commands.terminal import DATA, USAGE, Stop, describe, mark, note, paste
 
 if TYPE_CHECKING:
     from relay.store.accounts import Row
@@ -102,7 +102,7 @@ async def _save(args: argparse.Namespace, config: dict[str, Any]) -> int:
     print(f"{mark('ok')} account {args.account} is {'changed' if there else 'added'}")
     if shared:
         note(f"  {mark('warning', sys.stderr)} {shared}")
-    for line in _next(saved) if saved else ():
+    for line in _next(args, saved) if saved else ():
         note(f"  {line}")
     return 0
 
@@ -119,7 +119,7 @@ def _told(account: str) -> Iterator[None]:
         raise Stop(f"account {account!r} cannot be saved like this:", faults, DATA) from None
 
 
-def _next(row: Row) -> Iterator[str]:
+def _next(args: argparse.Namespace, row: Row) -> Iterator[str]:
     """What an account still lacks, and what may be done with it as it is."""
     account, fields, sign = row.account(None), row.fields(None), mark("warning", sys.stderr)
     for server, name in (("smtp", "upstream"), ("imap", "mailbox")):
@@ -128,11 +128,12 @@ def _next(row: Row) -> Iterator[str]:
             ways = f"--{server}-password-file FILE, or {server.upper()}_PASSWORD in the environment"
             yield f"{sign} its {name} has a user and no password; give it one with --update and {ways}"
     if account.upstream is None:
-        yield f"{sign} it has no upstream to send through yet: postferry account add {row.id} --update --smtp-host HOST"
+        add = paste(args, f"account add {row.id} --update --smtp-host HOST")
+        yield f"{sign} it has no upstream to send through yet: {add}"
     if account.upstream or account.imap:
-        yield f"try its servers:   postferry account verify {row.id}"
+        yield f"try its servers:   {paste(args, f'account verify {row.id}')}"
     if account.upstream:
-        yield f"send through it:   postferry send {row.id} --to you@example.com"
+        yield f"send through it:   {paste(args, f'send {row.id} --to you@example.com')}"
 
 
 def _wrong(account: str, there: bool) -> Stop:

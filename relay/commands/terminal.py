@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import shlex
 import shutil
 import sys
 import textwrap
@@ -84,6 +85,12 @@ def complain(message: str, advice: str = "") -> None:
     print(f"{paint('postferry:', 'red', sys.stderr)} {message}", file=sys.stderr)
     for line in advice.splitlines():
         print(f"  {line}", file=sys.stderr)
+
+
+def paste(args: argparse.Namespace, command: str) -> str:
+    """A command to paste, over the same data folder as the one that tells it."""
+    folder = "" if args.data == DEFAULT_DATA else f" --data {shlex.quote(args.data)}"
+    return f"postferry {command}{folder}"
 
 
 def nearest(word: str, words: Collection[str]) -> str:

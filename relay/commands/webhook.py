@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from relay.commands import webhook_log
 from relay.commands.account import found as account
 from relay.commands.installation import asynchronous, opened
-from relay.commands.terminal import USAGE, Stop, choose, describe, mark, note, table
+from relay.commands.terminal import USAGE, Stop, choose, describe, mark, note, paste, table
 from relay.commands.webhook_log import spelled, told
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ async def _add(args: argparse.Namespace) -> int:
     print(one.secret)
     whom = f"account {one.account}" if one.account else "all accounts"
     note(f"webhook {one.id} ({whom}): keep its secret now, it is not shown again")
-    note(f"  try it:  postferry webhook test {one.id}")
+    note(f"  try it:  {paste(args, f'webhook test {one.id}')}")
     return 0
 
 

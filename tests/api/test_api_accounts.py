@@ -60,6 +60,7 @@ async def test_a_put_keeps_the_secret_that_it_leaves_out(
 async def test_a_secret_does_not_follow_to_another_host(admin: Client, shop: str) -> None:
     status, error = await admin.ask("PUT", "/v1/account/shop", {"smtp": {"host": "thief.example.org"}})
     assert (status, error["fields"][0]["key"]) == (400, "smtp.auth.pass")
+    assert "cannot be used: smtp.auth.pass must be given again" in error["message"], "for who looks at that alone"
     given = {"smtp": {"host": "new.example.org", "auth": {"pass": "another"}}}
     assert (await admin.ok("PUT", "/v1/account/shop", given))["state"] == "existing"
 

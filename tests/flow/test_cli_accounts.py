@@ -68,6 +68,14 @@ def test_an_account_is_added_and_shown_without_its_secret(
     assert password_of(environ, "shop") == "hunter2"
 
 
+def test_what_may_be_done_next_is_over_the_same_data_folder(postferry: Postferry) -> None:
+    here = postferry("account", "add", "here", "--email", "a@example.com", *HOST)
+    there = postferry("account", "add", "there", "--email", "b@example.com", *HOST, "--data", "my mail")
+
+    assert "postferry account verify here\n" in here.err
+    assert "postferry account verify there --data 'my mail'\n" in there.err
+
+
 def test_the_password_may_come_from_the_environment(
     postferry: Postferry, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -250,15 +250,6 @@ def test_certificates(tmp_path: Path, settings: Settings) -> None:
     assert [check.finding for check in doors.tls(given, issued + timedelta(days=95))] == [Finding.FAILED]
 
 
-def test_a_certificate_and_another_key_are_refused_with_the_settings(tmp_path: Path) -> None:
-    (tmp_path / "c.pem").write_bytes(pem("relay.test"))
-    (tmp_path / "k.pem").write_text("no key")
-    files = {"POSTFERRY_TLS_CERTIFICATE": str(tmp_path / "c.pem"), "POSTFERRY_TLS_KEY": str(tmp_path / "k.pem")}
-
-    with pytest.raises(Exception, match="does not load with its key"):
-        read(files, None)
-
-
 @pytest.mark.parametrize(
     ("given", "name", "finding"),
     [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -46,6 +48,16 @@ def test_an_address_of_postgresql_that_is_none_is_told(process: Postferry, envir
     assert done.code == 78
     assert "DATABASE_URL" in done.err
     assert "hunter2" not in done.err
+
+
+def test_who_misses_what_may_stand_in_a_file_that_cannot_be_read_says_so(process: Postferry, tmp_path: Path) -> None:
+    """As where `.env` is another user's; root may read that, but follows no link for ever."""
+    (tmp_path / ".env").symlink_to(tmp_path / ".env")
+
+    done = process("smtp", DATABASE_URL="")
+
+    assert done.code == 78
+    assert f".env cannot be read: {os.strerror(errno.ELOOP)}; let the user" in done.err
 
 
 def test_all_that_is_missing_is_listed_at_once(process: Postferry) -> None:

@@ -131,7 +131,8 @@ class _Reader:
     def _raw(self) -> bytes:
         given = [name for name in COMPOSED if getattr(self.body, name) is not None]
         self.faults += [(name.rstrip("_"), "goes without raw: the raw message has its own") for name in given]
-        return self._decoded("raw", self.body.raw or "")
+        raw = self._decoded("raw", self.body.raw or "")
+        return raw if b"\r" in raw else raw.replace(b"\n", b"\r\n")  # as files have it; a mixture is not guessed at
 
     def _composed(self) -> bytes:
         body = self.body

@@ -118,7 +118,10 @@ class Message(Body):
     message_id: str | None = Field(None, description="Made up when left out.")
     reference: Original | None = Field(None, description="The message that this one answers or forwards.")
     envelope: Envelope | None = None
-    raw: str | None = Field(None, description="A whole message (RFC 5322) in base64, instead of all that.")
+    raw: str | None = Field(
+        None,
+        description="A whole message (RFC 5322) in base64, instead of all that. Its lines end with CRLF, or all LF.",
+    )
     send_at: str | int | float | None = Field(
         None, description="ISO 8601, RFC 5322, or epoch seconds. A time that has passed means now."
     )

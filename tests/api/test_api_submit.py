@@ -135,6 +135,13 @@ async def test_raw_is_sent_as_it_is(admin: Client, shop: str, pool: db.Pool) -> 
     assert [row[0] for row in await recipients(pool, queue_id)] == ["Ada@example.com", "eve@example.com"]
 
 
+async def test_the_lines_of_a_raw_message_may_end_as_a_files_do(admin: Client, shop: str, pool: db.Pool) -> None:
+    queue_id = (await admin.ok("POST", SUBMIT, {"raw": base64.b64encode(RAW.replace(b"\r", b"")).decode()}))["queueId"]
+    assert (await stored(pool, queue_id))["content"].endswith(b"Subject: Raw\r\n\r\nHello\r\n")
+    mixed = {"raw": base64.b64encode(RAW + b"so\nso\r\n").decode()}
+    assert (await admin.ask("POST", SUBMIT, mixed))[0] == 400
+
+
 async def test_a_dry_run_shows_and_stores_nothing(admin: Client, shop: str, pool: db.Pool) -> None:
     answer = await admin.ok("POST", SUBMIT, {**HELLO, "dryRun": True})
     assert answer["response"] == "Dry run"
@@ -291,7 +298,7 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"attachments": [{"content": "%%%"}]}, "attachments[0].content", "base64"),
     ({"attachments": [{"filename": "x"}]}, "attachments[0].content", "missing"),
     ({"sendAt": "tomorrow"}, "sendAt", "ISO 8601"),
-    ({"sendAt": "2999-01-01T00:00:00Z"}, "sendAt", "ahead"),
+    ({"sendAt": "2999-01-01T00:00:00Z"}, "sendAt", "five years ahead"),
     ({"sendAt": 1e300}, "sendAt", ""),
     ({"sendAt": True}, "sendAt", ""),
     ({"sendAt": "2027-01-01\r\nX: y"}, "sendAt", ""),

@@ -148,7 +148,7 @@ def _statuses(operation: Operation) -> set[int]:
     statuses = {503, *operation.errors}
     if operation.scope is not None:
         statuses |= {401, 403, 429}
-    if operation.body or operation.query or operation.parts:
+    if operation.body or operation.query or operation.parts or operation.scope == "api":
         statuses.add(400)
     if operation.body:
         statuses |= {408, 413, 415}

@@ -20,7 +20,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from api import reading, sheet
 from api.call import HOUSE, NOBODY, Call, authorise
 from api.problems import Problem, invalid
-from api.shapes import Answer, public
+from api.shapes import Answer, Query, public
 from relay.arrivals import Arriving
 from relay.core.sheet import TYPE, wanted
 from relay.settings import Settings
@@ -91,6 +91,8 @@ class Operation:
             call.check_account(given["account"])
         if self.query:
             given["query"] = self._query(request, self.query)
+        elif request.query_string and self.scope == "api":
+            self._query(request, Query)
         with house.arrivals.of(STRANGERS if token is NOBODY else token.account) as arriving:
             return await self._called(call, given, arriving)
 

@@ -226,6 +226,8 @@ def where(location: Sequence[int | str], value: Any) -> str:
         if not isinstance(value, (dict, list)):
             break
         text += f"[{part}]" if isinstance(part, int) else f".{part}"
+        if part == 0 and isinstance(value, dict):  # one that was taken for a list of one
+            continue
         try:
             value = value[part]  # type: ignore[index]
         except (KeyError, IndexError, TypeError):

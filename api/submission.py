@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import datetime
@@ -35,6 +35,8 @@ COMPOSED = (
 )
 """Fields that make a message, and have no say when one is given as `raw`."""
 BLANKS = b" \t\r\n\v\f"
+NOBODY = "is missing: nobody would receive this"
+NOBODY_IN_RAW = "has no recipient in To, Cc or Bcc, and envelope.to names none"
 
 
 def read(
@@ -102,7 +104,7 @@ class _Reader:
         return Options(
             send_at=send_at,
             attempts=body.delivery_attempts,
-            priority=Priority.named(body.priority),
+            priority=Priority.named(body.priority or "normal"),
             track=body.track_opens,
             copy=None if body.copy_ is None else COPY[body.copy_],
             sent_mail_path=body.sent_mail_path,
@@ -122,14 +124,15 @@ class _Reader:
             if mail.controls.get("account", self.account.id) != self.account.id:
                 raise Refused("The raw message has an X-Account that names another account", key="raw")
         said = {option.name for option in fields(options) if getattr(options, option.name) is not None}
-        if "priority" not in self.body.model_fields_set:
+        if self.body.priority is None:
             said.discard("priority")
         return replace(options, **{name: getattr(asked, name) for name in asked.__slots__ if name not in said})
 
     def _raw(self) -> bytes:
         given = [name for name in COMPOSED if getattr(self.body, name) is not None]
         self.faults += [(name.rstrip("_"), "goes without raw: the raw message has its own") for name in given]
-        return self._decoded("raw", self.body.raw or "")
+        raw = self._decoded("raw", self.body.raw or "")
+        return raw if b"\r" in raw else raw.replace(b"\n", b"\r\n")  # as files have it; a mixture is not guessed at
 
     def _composed(self) -> bytes:
         body = self.body
@@ -166,7 +169,7 @@ class _Reader:
     def _counted(self, key: str, given: Sequence[T]) -> Sequence[T]:
         """What is given, unless it is more than any message may have: to judge each of a million takes minutes."""
         if len(given) > self.most:
-            self.faults.append((key, f"has more than {self.most} addresses"))
+            self.faults.append((key, f"has {len(given)} addresses, and one message has {self.most} at most"))
             return ()
         return given
 
@@ -202,23 +205,28 @@ class _Reader:
 
     def _recipients(self, raw: bytes, mail: Mail) -> tuple[str, ...]:
         """The envelope's, else To, Cc and Bcc: of the fields, or of the raw message."""
-        envelope = self.body.envelope
-        if envelope and envelope.to is not None:
-            named = [(f"envelope.to[{at}]", one) for at, one in enumerate(envelope.to)]
-        elif self.body.raw is not None:
-            named = [("raw", one) for one in (*mime.addressed(raw), *mail.bcc)]
-        else:
-            hidden = [one.address for one in self.body.bcc or ()]
-            lists = (
-                ("to", [one.address for one in self.to]),
-                ("cc", [one.address for one in self.cc]),
-                ("bcc", hidden),
-            )
-            named = [(f"{key}[{at}]", one) for key, given in lists for at, one in enumerate(given)]
+        body = self.body
+        if body.envelope and body.envelope.to is not None:
+            return self._judged({"envelope.to": body.envelope.to})
+        if body.raw is not None:
+            return self._judged({"raw": (*mime.addressed(raw), *mail.bcc)})
+        lists = {"to": self.to, "cc": self.cc, "bcc": body.bcc or ()}
+        return self._judged({key: [one.address for one in given] for key, given in lists.items()})
+
+    def _judged(self, lists: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+        """The addresses of these fields, unless they are none, or more together than a message may have."""
+        given = {key: addresses for key, addresses in lists.items() if addresses}
+        total = sum(map(len, given.values()))
+        if not total:
+            self.faults.append((next(iter(lists)), NOBODY if self.body.raw is None else NOBODY_IN_RAW))
+        if total > self.most:
+            those = f"of the {total} addresses of {', '.join(given)}" if len(given) > 1 else "addresses"
+            words = f"{those}, and one message has {self.most} at most"
+            self.faults += [(key, f"has {len(addresses)} {words}") for key, addresses in given.items()]
+            return ()
         found = []
-        for key, one in self._counted("to", named):
-            with self._at(key):
-                found.append(address.envelope(one))
-        if not named:
-            self.faults.append(("to", "is missing: nobody would receive this"))
+        for key, addresses in given.items():
+            for at, one in enumerate(addresses):
+                with self._at(key if key == "raw" else f"{key}[{at}]"):
+                    found.append(address.envelope(one))
         return tuple(found)

@@ -87,7 +87,7 @@ class Attachment(Body):
     content_type: str | None = Field(None, description="Found by the filename when left out.")
     content_disposition: Disposition | None = None
     cid: str | None = Field(None, description='For images in `html`: `<img src="cid:…">`.')
-    encoding: Literal["base64"] = "base64"
+    encoding: Literal["base64"] | None = None
 
 
 class Envelope(Body):
@@ -118,12 +118,17 @@ class Message(Body):
     message_id: str | None = Field(None, description="Made up when left out.")
     reference: Original | None = Field(None, description="The message that this one answers or forwards.")
     envelope: Envelope | None = None
-    raw: str | None = Field(None, description="A whole message (RFC 5322) in base64, instead of all that.")
+    raw: str | None = Field(
+        None,
+        description="A whole message (RFC 5322) in base64, instead of all that. Its lines end with CRLF, or all LF.",
+    )
     send_at: str | int | float | None = Field(
         None, description="ISO 8601, RFC 5322, or epoch seconds. A time that has passed means now."
     )
     delivery_attempts: int | None = Field(None, ge=1, le=MOST_ATTEMPTS, description="Tries before it is a dead letter.")
-    priority: Literal["high", "normal", "bulk"] = Field("normal", description="Its place in the account's own queue.")
+    priority: Literal["high", "normal", "bulk"] | None = Field(
+        None, description="Its place in the account's own queue; `normal`, if null."
+    )
     track_opens: bool | None = Field(
         None, description="A pixel for each recipient in the HTML; as the account says, if null."
     )
@@ -135,7 +140,7 @@ class Message(Body):
     reference_type: Label | None = Field(None, description="What it is about in your system: the kind of thing,")
     reference_id: Label | None = Field(None, description="and its id.")
     tz: str | None = Field(None, max_length=64, description="Time zone of the sender, e.g. `Europe/Berlin`.")
-    dry_run: bool = Field(False, description="Answer with what would be sent; store nothing.")
+    dry_run: bool | None = Field(None, description="Answer with what would be sent; store nothing.")
 
 
 class Idempotency(Answer):

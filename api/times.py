@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 from relay.core import options
 from relay.core.errors import Refused
 
+_UNESCAPED = re.compile(r"(T[\d:.]+) (\d\d:?\d\d)")
+"""The blank is a plus: behind a question mark one that is not written %2B becomes that."""
+
 
 def read_time(value: str | int | float, now: datetime, key: str = "sendAt") -> datetime:
     """The instant in UTC. Refused, naming `key`, when it is none or farther than mail is planned ahead."""
     try:
-        found = options.moment(str(value))
+        return options.near(_UNESCAPED.sub(r"\1+\2", str(value)), now)
     except ValueError as fault:
         raise Refused(f"{key} {fault}", key=key) from None
-    if found - now > options.FARTHEST:
-        raise Refused(f"{key} is more than {options.FARTHEST.days} days ahead", key=key)
-    return found

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from relay.commands.terminal import USAGE, Stop, describe
+from relay.commands.terminal import USAGE, complain, describe
 from relay.core import letter, report
 from relay.core.report import Report
 
@@ -32,10 +32,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
+    code = 0
     for file in args.files:
-        text = json.dumps({"file": file, **shown(report.read(_content(file)))}, ensure_ascii=False)
+        try:
+            found = shown(report.read(_content(file)))
+        except OSError as error:  # the others are read all the same: one of a thousand may be gone by now
+            complain(f"cannot read {file}: {error.strerror}")
+            code = USAGE
+            continue
+        text = json.dumps({"file": file, **found}, ensure_ascii=False)
         print(UNSHOWN.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
-    return 0
+    return code
 
 
 def shown(found: Report) -> dict[str, Any]:
@@ -54,10 +61,7 @@ def shown(found: Report) -> dict[str, Any]:
 
 
 def _content(file: str) -> bytes:
-    try:
-        if file == "-":
-            return sys.stdin.buffer.read(letter.MOST)
-        with Path(file).open("rb") as opened:
-            return opened.read(letter.MOST)
-    except OSError as error:
-        raise Stop(f"cannot read {file}: {error.strerror}", "", USAGE) from None
+    if file == "-":
+        return sys.stdin.buffer.read(letter.MOST)
+    with Path(file).open("rb") as opened:
+        return opened.read(letter.MOST)

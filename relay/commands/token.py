@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from relay.commands.installation import asynchronous, opened
 from relay.commands.terminal import DATA, Stop, choose, describe, note, table
+from relay.core.options import spelled
 
 if TYPE_CHECKING:
     from relay.store.tokens import Token
@@ -88,8 +89,9 @@ async def _list(args: argparse.Namespace) -> int:
 
 
 def _facts(token: Token) -> dict[str, object]:
-    created = token.created_at.isoformat() if token.created_at else None
-    about = {"account": token.account, "description": token.description, "createdAt": created}
+    """As GET /v1/tokens tells them."""
+    created = spelled(token.created_at) if token.created_at else None
+    about = {"account": token.account, "description": token.description, "created": created}
     return {"id": token.id, "scopes": list(token.scopes), **about}
 
 

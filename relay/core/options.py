@@ -52,17 +52,23 @@ def read_options(controls: Mapping[str, str], now: datetime) -> Options:
 
 def send_at(text: str, now: datetime) -> datetime | None:
     """When to send; None, which is at once, for an instant that has passed. Raises ValueError."""
+    wanted = near(text, now)
+    return wanted if wanted > now else None
+
+
+def near(text: str, now: datetime) -> datetime:
+    """An instant that is not farther than mail is planned ahead. Raises ValueError."""
     wanted = moment(text)
     if wanted > now + FARTHEST:
         raise ValueError(f"is more than five years ahead ({wanted:%Y-%m-%d}); give a nearer one, such as {FORMS}")
-    return wanted if wanted > now else None
+    return wanted
 
 
 def moment(text: str) -> datetime:
     """An instant in one of the FORMS, in UTC; without a zone it is taken as UTC. Raises ValueError."""
     for reader in (_epoch, datetime.fromisoformat, _spoken) if len(text) <= LONGEST_MOMENT else ():
         try:
-            found = reader(text.strip())
+            found = reader(text.strip().upper())  # T and Z may be small (RFC 3339, section 5.6)
             return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
         except (ValueError, OverflowError, OSError, TypeError, IndexError):
             continue

@@ -59,7 +59,7 @@ async def add(
             await cursor.execute(
                 "insert into tokens (hash, scopes, account_id, description) values (%s, %s, %s, %s)"
                 " returning id, scopes, account_id as account, description, created_at",
-                (digest(plaintext), list(scopes), account, description),
+                (digest(plaintext), list(dict.fromkeys(scopes)), account, description),
             )
         except ForeignKeyViolation:
             return None

@@ -80,3 +80,9 @@ async def test_the_depth_is_in_the_metrics(admin: Client, shop: str) -> None:
     await admin.ok("PUT", "/v1/account/shop/queue", {"paused": True})
     text = await (await admin.open("GET", "/metrics")).text()
     assert 'postferry_queue_depth{account="shop",state="held"} 1.0' in text
+
+
+async def test_a_query_that_a_call_has_none_of_is_refused_by_name(admin: Client, shop: str) -> None:
+    """Otherwise the figures of all accounts would pass for those of one."""
+    status, error = await admin.ask("GET", "/v1/queue/status?account=shop")
+    assert (status, error["fields"]) == (400, [{"message": "is not a known field", "key": "account"}])

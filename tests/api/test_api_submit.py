@@ -135,6 +135,13 @@ async def test_raw_is_sent_as_it_is(admin: Client, shop: str, pool: db.Pool) -> 
     assert [row[0] for row in await recipients(pool, queue_id)] == ["Ada@example.com", "eve@example.com"]
 
 
+async def test_the_lines_of_a_raw_message_may_end_as_a_files_do(admin: Client, shop: str, pool: db.Pool) -> None:
+    queue_id = (await admin.ok("POST", SUBMIT, {"raw": base64.b64encode(RAW.replace(b"\r", b"")).decode()}))["queueId"]
+    assert (await stored(pool, queue_id))["content"].endswith(b"Subject: Raw\r\n\r\nHello\r\n")
+    mixed = {"raw": base64.b64encode(RAW + b"so\nso\r\n").decode()}
+    assert (await admin.ask("POST", SUBMIT, mixed))[0] == 400
+
+
 async def test_a_dry_run_shows_and_stores_nothing(admin: Client, shop: str, pool: db.Pool) -> None:
     answer = await admin.ok("POST", SUBMIT, {**HELLO, "dryRun": True})
     assert answer["response"] == "Dry run"
@@ -271,11 +278,14 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"to": {"address": ""}}, "to[0].address", "empty"),
     ({"to": "ada@example.com"}, "to", "list"),
     ({"to": [{"name": "x"}]}, "to[0].address", "missing"),
+    ({"to": {"name": "x"}}, "to[0].address", "missing"),
     ({"cc": [{"address": "x@y.example", "mail": 1}]}, "cc[0].mail", "not a known field"),
+    ({"cc": {"address": "x@y.example", "mail": 1}}, "cc[0].mail", "not a known field"),
     ({"from": {"address": "@"}}, "from.address", ""),
     ({"envelope": {"to": ["a@b.example", "c"]}}, "envelope.to[1]", ""),
     ({"envelope": {"from": "x\ry@z.example"}}, "envelope.from", ""),
-    ({"envelope": {"to": []}}, "to", "nobody"),
+    ({"envelope": {"to": []}}, "envelope.to", "nobody"),
+    ({"raw": base64.b64encode(b"From: a@b.example\r\n\r\nx").decode()}, "raw", "no recipient"),
     ({"reference": {"message": "x", "action": "bounce"}}, "reference.action", "reply"),
     ({"reference": {"action": "reply"}}, "reference.message", "missing"),
     ({"reference": {"message": "x", "documentStore": True}}, "reference.documentStore", "not available"),
@@ -288,7 +298,7 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"attachments": [{"content": "%%%"}]}, "attachments[0].content", "base64"),
     ({"attachments": [{"filename": "x"}]}, "attachments[0].content", "missing"),
     ({"sendAt": "tomorrow"}, "sendAt", "ISO 8601"),
-    ({"sendAt": "2999-01-01T00:00:00Z"}, "sendAt", "ahead"),
+    ({"sendAt": "2999-01-01T00:00:00Z"}, "sendAt", "five years ahead"),
     ({"sendAt": 1e300}, "sendAt", ""),
     ({"sendAt": True}, "sendAt", ""),
     ({"sendAt": "2027-01-01\r\nX: y"}, "sendAt", ""),
@@ -369,13 +379,32 @@ async def test_a_message_over_the_limit_is_a_413(admin: Client, shop: str, house
     [
         ({"to": [{"address": "a@b.example"}] * 1001}, "to"),
         ({"to": ADA, "cc": [{"address": "a@b.example"}] * 1001}, "cc"),
-        ({"to": [{"address": "a@b.example"}] * 600, "bcc": [{"address": "a@b.example"}] * 600}, "to"),
-        ({"to": ADA, "envelope": {"to": ["not an address"] * 1001}}, "to"),
+        ({"to": ADA, "envelope": {"to": ["not an address"] * 1001}}, "envelope.to"),
+        ({"raw": base64.b64encode(b"To: " + b"a@b.example," * 1001 + b"\r\n\r\nx").decode()}, "raw"),
         ({"to": ADA, "attachments": [{"content": ""}] * 1001}, "attachments"),
     ],
 )
 async def test_more_than_a_message_may_have_is_one_fault(
     admin: Client, shop: str, given: dict[str, Any], key: str
 ) -> None:
-    status, error = await admin.ask("POST", SUBMIT, {"text": "x", **given})
+    status, error = await admin.ask("POST", SUBMIT, given if "raw" in given else {"text": "x", **given})
     assert (status, [fault["key"] for fault in error["fields"]]) == (400, [key])
+
+
+async def test_fields_that_are_too_many_together_are_each_told_with_how_many(admin: Client, shop: str) -> None:
+    given = {"to": [{"address": "a@b.example"}] * 600, "bcc": [{"address": "a@b.example"}] * 401}
+    status, error = await admin.ask("POST", SUBMIT, {"text": "x", **given})
+    assert (status, error["fields"]) == (
+        400,
+        [
+            {"key": "to", "message": "has 600 of the 1001 addresses of to, bcc, and one message has 1000 at most"},
+            {"key": "bcc", "message": "has 401 of the 1001 addresses of to, bcc, and one message has 1000 at most"},
+        ],
+    )
+
+
+async def test_a_null_is_as_good_as_nothing(admin: Client, shop: str, pool: db.Pool) -> None:
+    file = {"content": "eA==", "encoding": None}
+    given = {**HELLO, "priority": None, "dryRun": None, "attachments": [file]}
+    queue_id = (await admin.ok("POST", SUBMIT, given))["queueId"]
+    assert (await stored(pool, queue_id))["priority"] == 1

@@ -384,10 +384,11 @@ def test_a_token_goes_to_stdout_alone_and_works(postferry: Postferry, environ: d
 
 
 def test_tokens_are_listed_without_their_text_and_revoked(postferry: Postferry, environ: dict[str, str]) -> None:
-    text = postferry("token", "create", "--scope", "api", "--scope", "metrics").out.strip()
+    text = postferry("token", "create", "--scope", "api", "--scope", "metrics", "--scope", "api").out.strip()
 
     (listed,) = json.loads(postferry("token", "list", "--json").out)
     assert listed["scopes"] == ["api", "metrics"]
+    assert listed["created"].endswith("Z")
     assert text not in postferry("token", "list").out
 
     assert postferry("token", "revoke", str(listed["id"])).code == 0

@@ -33,3 +33,14 @@ def test_controls_are_spelt_out(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert not {"\x9b", "\u202e"} & set(said)
     assert "v@x.example" in str(json.loads(said))
     assert "RED" in said
+
+
+def test_a_file_that_cannot_be_read_keeps_none_from_being_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "report.eml"
+    path.write_text(REPORT)
+    assert cli.main(["report", str(tmp_path / "gone.eml"), str(path)]) == 64
+    said = capsys.readouterr()
+    assert json.loads(said.out)["file"] == str(path)
+    assert "cannot read" in said.err

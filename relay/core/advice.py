@@ -66,7 +66,7 @@ RULES: tuple[Rule, ...] = (
         "550 5.1.1 <ann@example.com> - 203.0.113.222 has sent to too many recipients this hour. IB607",
         r"too many (?:recipients|messages|e?-?mails|connections|requests|concurrent)|rate[- ]?limit|throttl"
         r"|frequency limited|(?:daily|hourly|sending|message) (?:sending )?(?:limit|quota)"
-        r"|receiving mail (?:at a rate|too)|^[45]\.7\.28 ",
+        r"|receiving e?-?mail (?:at a rate|too)|^[45]\.7\.28 ",
     ),
     Rule(
         "greylisted",
@@ -87,7 +87,7 @@ RULES: tuple[Rule, ...] = (
         Advice.FIX_CONFIGURATION,
         "5.7.25",
         "550-5.7.25 The IP address sending this message does not have a PTR record setup",
-        r"\bPTR\b|(?:reverse|r)[- ]?dns|dns ptr|client ip|invalid ip for sending|^[45]\.7\.25 "
+        r"\bPTR\b|(?:reverse|\br)[- ]?dns|reverse hostname|dns ptr|client ip|invalid ip for sending|^[45]\.7\.25 "
         r"|\b(?:helo|ehlo)\b.{0,30}(?:reject|unknown|not found|invalid)|client host.{0,40}(?:unknown|not found)",
     ),
     Rule(
@@ -104,7 +104,7 @@ RULES: tuple[Rule, ...] = (
         "5.7.1",
         "550-5.7.1 Our system has detected that this message is likely suspicious due to the very low reputation of the"
         " sending IP address",
-        r"reputation|user complaints|temporarily deferred|host network not allowed",
+        r"reputation|user complaints|temporarily deferred(?! due to unresolvable)|host network not allowed",
     ),
     Rule(
         "dangerous_content",
@@ -118,7 +118,8 @@ RULES: tuple[Rule, ...] = (
         Advice.REMOVE_CONTENT,
         "5.7.1",
         "554 5.7.1 Email cannot be delivered. Reason: Email flagged as Spam.",
-        r"spam|unsolicited|\bUBE\b|\bUCE\b|\bjunk\b|bulk mail|content (?:was )?(?:rejected|refused|filter)",
+        r"spam|unsolicited|\bUBE\b|\bUCE\b|\bjunk\b|bulk mail"
+        r"|content (?:was )?(?:rejected|refused|denied|filter)|\bDT:SPM\b",
     ),
     Rule(
         "too_large",
@@ -151,7 +152,8 @@ RULES: tuple[Rule, ...] = (
         r"sender.{0,40}(?:reject|denied|failed|not (?:owned|allowed|verified|valid)|blocked|invalid|does not exist)"
         r"|(?:unrout[e]?able|invalid|unknown|unverified) sender|mail ?from.{0,40}(?:reject|denied)|send ?as\b"
         r"|is not verified|not allowed to send from|^[45]\.1\.[78] |^[45]\.7\.60 |invalid dns mx"
-        r"|mx for (?:the )?sender"
+        r"|mx for (?:the )?sender|unresolvable .{0,20}from domain"
+        r"|(?<!recipient )(?<!address )verification failed for "
         rf"|{_SENDER}(?:(?!recip|rcpt|to:|user |mailbox)[^.;]){{0,40}}(?:un(?:known|resolv)(?! {_WHO})|invalid"
         r"|not (?:be )?(?:found|exist|valid|resolve)|n't (?:exist|resolve))"
         r"|\byour (?:e-?mail )?(?:account|mailbox) (?:is|was|has been) ",
@@ -162,7 +164,7 @@ RULES: tuple[Rule, ...] = (
         "5.0.0",
         "550 5.7.54 SMTP; Unable to relay recipient in non-accepted domain",
         r"relay(?:ing)?(?: access)?(?: is)? (?:denied|not (?:permitted|allowed)|prohibited)"
-        r"|unable to relay|not a relay",
+        r"|unable to relay|not a relay|\brcpthosts\b",
     ),
     Rule(
         "restricted",
@@ -179,7 +181,8 @@ RULES: tuple[Rule, ...] = (
         Advice.RETRY,
         "5.0.0",
         "550-'5.2.2 <ann@example.jp>... Mailbox Full' (delivery attempts: 0)",
-        r"over ?quota|quota (?:is )?exceeded|exceed\w* .{0,30}(?:quota|local limit|storage)|out of storage"
+        r"over ?quota|quota (?:usage )?(?:is )?exceeded|exceed\w* .{0,30}(?:quota|local limit|storage|disk space)"
+        r"|out of storage"
         r"|(?:box|folder) (?:size )?(?:limit )?(?:is )?exceed"
         r"|storage (?:limit|quota)|(?:mailbox|mailfolder|inbox|folder|disk|account|box) (?:is |was )?(?:full|over)"
         r"|too much mail|postfach .{0,20}voll|bo[iî]te .{0,30}pleine|buz[oó]n .{0,20}lleno|casella .{0,20}piena"
@@ -206,7 +209,8 @@ RULES: tuple[Rule, ...] = (
         "5.2.1",
         "550-5.2.1 The email account that you tried to reach is inactive.",
         rf"{_WHO}\b.{{0,40}}\b(?:disabled|inactive|deactivated|discontinued|terminated|closed|cancell?ed)"
-        r"|disabled (?:recipient|address|mailbox|account)|no longer (?:in use|active|valid)|^5\.7\.13 ",
+        r"|(?:disabled|deactivated|inactive) (?:recipient|address|mailbox|account)"
+        r"|no longer (?:in use|active|valid)|^5\.7\.13 ",
         suppresses=True,
     ),
     Rule(
@@ -215,7 +219,8 @@ RULES: tuple[Rule, ...] = (
         "5.4.4",
         "Host or domain name not found. Name service error for name=example.jp type=A: Host not found",
         r"\b(?:domain|host)(?: name)?(?: \S{1,100})? (?:is )?(?:not found|unknown|invalid|does(?: not|n't) exist)"
-        r"|(?:unknown|invalid|no such) (?:domain|host)|nxdomain|null mx|no mx (?:record|host)|indicated no smtp service"
+        r"|(?:unknown|invalid|no such) (?:domain|host)|nxdomain|null mx|no mx (?:record|host)|no valid mx"
+        r"|indicated no smtp service"
         r"|(?:doesn't|does not) (?:receive|accept) (?:e?-?mail|any mail)|bad destination system"
         r"|type=MX: Malformed or unexpected|had no relevant answers",
         suppresses=True,
@@ -225,10 +230,12 @@ RULES: tuple[Rule, ...] = (
         Advice.REMOVE,
         "5.0.0",
         "550 <ann@example.org>... User unknown (in reply to RCPT TO command)",
-        rf"(?:unknown|no such|invalid|illegal) (?:or illegal |local )?(?:e-?mail )?{_WHO}\b|\bno (?:mailbox|user)\b"
+        rf"(?:unknown|no such|invalid|illegal) (?:or illegal |local )?(?:e-?mail )?{_WHO}\b"
+        rf"|\bno (?:mailbox|user|account (?:by|with))\b|\bnon-?existent {_WHO}\b"
         rf"|{_WHO}\b[^.;]{{0,60}}?\b(?:un(?:known|recognized)|invalid|has moved|(?:does(?: not|n't)|did not) exist"
         r"|not (?:be )?(?:found|known|recogni[sz]ed|exist|listed|valid|here))"
         rf"|not our (?:user|customer)|not an? (?:valid|known) (?:local )?{_WHO}\b|no longer (?:on|at|with) "
+        r"|not listed in (?:the )?(?:domino|public|directory|address book)"
         r"|doesn't have an? \S{1,100} account|recip(?:ient)?notfound|recipient not found"
         r"|^5\.4\.1 .{0,20}recipient address(?:es)? rejected ?: access denied"
         rf"|{phrases.NO_SUCH_USER}",
@@ -249,6 +256,13 @@ RULES: tuple[Rule, ...] = (
         phrases.UNREACHABLE.pattern + r"|lost connection|not reachable|unable to contact|multiple retries"
         r"|service (?:currently )?unavailable",
     ),
+    Rule(
+        "policy",
+        Advice.REVIEW,
+        "5.2.3",
+        "554 5.2.3 MailPolicy violation Error delivering to mailboxes",
+        r"policy violation|violat\w* .{0,40}polic(?:y|ies)",
+    ),
     # -- Statuses ----------------------------------------------------------------------------------------------------
     Rule("mailbox_full", Advice.RETRY, "4.2.2", "", r"^[45]\.2\.2 "),
     Rule("too_large", Advice.REMOVE_CONTENT, "5.3.4", "554 5.3.4 refused", r"^[45]\.(?:2\.3|3\.4) "),
@@ -264,7 +278,13 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("bad_address", Advice.REVIEW, "5.1.3", "", r"^[45]\.1\.3 "),
     Rule("unreachable", Advice.RETRY, "4.4.1", "", r"^[45]\.4\.[12] "),
-    Rule("routing", Advice.REVIEW, "5.4.4", "(#5.4.4)", r"^[45]\.4\."),
+    Rule(
+        "routing",
+        Advice.REVIEW,
+        "",
+        "all relevant MX records point to non-existent hosts",
+        r"^[45]\.4\.|unroute?able address|relevant mx records",
+    ),
     Rule("malformed", Advice.FIX_CONFIGURATION, "5.6.0", "", r"^[45]\.6\."),
     Rule("server_trouble", Advice.RETRY, "4.3.0", "", r"^[45]\.3\."),
     Rule(

@@ -31,6 +31,9 @@ MACHINE_SENDER = _any(
 )
 """Who sends reports: looked for in From."""
 
+UNANSWERED = _any(r"no[-_.]?reply", r"do[-_.]?not[-_.]?reply")
+"""Who takes no answer, and is no person: looked for in From."""
+
 FAILURE_SUBJECT = _any(
     r"undeliver(?:ed|able)",
     r"non-? ?deliver",
@@ -46,7 +49,7 @@ FAILURE_SUBJECT = _any(
     r"error sending",
     rf"{MAIL} (?:\w+ ){{0,2}}(?:delayed|bounced|rejected|returned|blocked)|{MAIL} (?:\w+ )?status",
     rf"(?:bounced?|rejected) {MAIL}",
-    r"automatically rejected",
+    r"automatically rejected|^rejected: ",
     r"warning[-: ]+(?:message|could not|mail|delivery)",
     r"permanent (?:delivery )?(?:failure|error)",
     r"processing error",
@@ -79,7 +82,7 @@ COMPLAINT = _any(r"complaint about message from \[?[\da-f]{1,4}[.:]", before=r"\
 
 NO_FAILURE = _any(
     r"\breport domain: ",  # DMARC and TLS (RFC 7489 7.2.1.1, RFC 8460 5.3)
-    r"quarantine|spam (?:digest|summary|report)",
+    r"quarantine|spam (?:summary|report)|\bdigest\b",
     r"meeting forward notification",
     r"postfix smtp (?:server|client): errors",  # to postmasters, of others' mail
 )
@@ -99,7 +102,8 @@ AWAY = _any(
     r"risposta automatica",
     r"resp(?:osta|uesta) autom",
     r"automat(?:ische antwort|isch antwoord|isk svar|ická odpověď|ikus válasz)|automaattinen vastaus|autosvar",
-    r"odpowiedź automatyczna|otomatik yanıt|автоматический ответ|автоответ|автоматична відповідь|автоматичен отговор",
+    r"odpowiedź automatyczna|automatyczna odpowiedź",
+    r"otomatik yanıt|автоматический ответ|автоответ|автоматична відповідь|автоматичен отговор",
     r"răspuns automat|(?:automatski|samodejni) odgovor|automatinis atsakymas|αυτόματη απάντηση",
     r"trả lời tự động|balasan otomatis|رد تلقائي|תשובה אוטומטית|การตอบกลับอัตโนมัติ",
     r"自動(?:応答|返信)|不在|自动(?:答复|回复)|自動(?:回覆|回復)|자동 ?(?:회신|응답)",
@@ -195,6 +199,7 @@ EXPIRED = _any(
     r"\b(?:message|envelope|delivery(?: time)?|mail|lifetime|queue time|deadline)\b[\w ,:-]{0,20} expired",
     r"expired (?:in|from) (?:the )?queue",
     r"retry time ?out exceeded",
+    r"failing for a long time|long failure period",
     r"too long in (?:the )?queue|queue (?:for )?too long",
     r"(?:not|n't) be delivered (?:for|within|in) (?:the last )?\d+",
     r"unable to deliver in \d+",
@@ -207,7 +212,7 @@ UNREACHABLE = _any(
     r"\btimed out\b|\btime-?out\b",
     r"no (?:answer|response) from",
     r"not accept our requests to connect",
-    r"(?:unable|not able|n't able|failed) to (?:establish|connect|contact)",
+    r"(?:unable|not able|n't able|failed) to (?:establish|connect|contact)|could(?: not|n't) connect",
     r"socket error",
     r"connection (?:refused|lost|dropped)",
 )
@@ -259,7 +264,7 @@ MEANT = _any(
 
 NOT_MEANT = _any(
     r"\bfrom",
-    r"envelope-from|sender|mail from|return-path|absender|de la part de",
+    r"envelope-from|sender(?: address)?|mail from|return-path|absender|de la part de",
     r"contact|by|reply[- ]?to|e-?mail us(?: at)?|help(?:desk)?|support|assistance|abuse",
     r"please (?:e-?mail|write|send|contact)[\w ]{0,30}",
     r"postmaster(?: at)?",

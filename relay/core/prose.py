@@ -104,11 +104,16 @@ def read(text: str, others: frozenset[str]) -> Iterator[Told]:
     common = text if len(places) == 1 else text[: places[0]]  # what is said of another is not said of this one
     for one in firsts.values():
         after = one.start + len(one.address)
-        following = next((place for place in places if text[after:place].strip(_BETWEEN)), len(text))
+        following = next((place for place in places if _parts(text[after:place])), len(text))
         said = text[after : min(following, after + REACH)]
         if not SAID.search(said) and following == len(text):
             said += " " + common[:REACH]
         yield Told(one.address, status=status_in(said) or status_in(common), diagnostic=_diagnostic(said))
+
+
+def _parts(between: str) -> bool:
+    """Whether another recipient's part begins behind it: not in a list, nor where it says what an alias became."""
+    return bool(between.strip(_BETWEEN)) and not _EXPANDED.search(between)
 
 
 def names(text: str, others: frozenset[str]) -> bool:

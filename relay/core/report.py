@@ -19,6 +19,7 @@ OPENING = 6000  # characters in which a report says that it is one
 LONGEST = 100 << 10  # characters of its text that are read
 
 _RECEIPTS = frozenset({"message/disposition-notification", "message/global-disposition-notification"})
+_STATUS = re.compile(r"delivery-status|disposition-notification")
 _ID = re.compile(r"<[^<>\s]{1,500}>")
 _ID_IN_TEXT = re.compile(r"message-?id\s?[:=]?\s{0,5}(<[^<>\s@]{1,250}@[^<>\s]{1,250}>)", re.IGNORECASE)
 
@@ -54,52 +55,74 @@ def read(raw: bytes) -> Report:
     text = _text(mail)
     told = list(statuses.read(mail)) or list(statuses.amazon(mail))
     if (_typed(mail) and told) or _evident(mail, text):
-        told = _unique(told) or _named(mail, text, original)
+        told = _reasoned(_unique(told), text) or _named(mail, text, original)
         if told:
-            name = _message_id(original, text) or _answered(mail.fields)
+            name = _message_id(original, text) or _answered(mail)
             return Report(Kind.BOUNCE, name, tuple(_judged(mail, told, text, original)))
     return Report(Kind.AUTO_REPLY if _auto_reply(mail) else Kind.NONE)
 
 
 def _receipt(mail: Letter) -> bool:
-    """A reader's notice (RFC 8098, 6533): the mail arrived, though its fields name a recipient as a failure's do."""
-    return "disposition-notification" in mail.parameters.get("report-type", "").lower() or any(
-        part.kind in _RECEIPTS and not part.enclosed for part in mail.parts
-    )
+    """A reader's notice (RFC 8098, 6533): the mail arrived, though its fields name a recipient as a failure's do.
+
+    A server that writes one refuses the mail by it, for the recipient's filter or for want of room (RFC 5429 2.1.2).
+    """
+    told = [letter.fields_of(part.text) for part in mail.parts if part.kind in _RECEIPTS and not part.enclosed]
+    declared = "disposition-notification" in mail.parameters.get("report-type", "").lower()
+    deleted = any("deleted" in fields.get("disposition").lower() for fields in told)
+    return bool(declared or told) and not (deleted and _machine(mail) and _titled(mail))
+
+
+def _machine(mail: Letter) -> bool:
+    """A server's name, or none: people have an address."""
+    sender = mail.fields.get("from")
+    return bool(phrases.MACHINE_SENDER.search(sender)) or "@" not in sender
+
+
+def _titled(mail: Letter) -> bool:
+    return bool(phrases.FAILURE_SUBJECT.search(words.decode(mail.fields.get("subject"))))
 
 
 def _typed(mail: Letter) -> bool:
     """It says by its type, or is Amazon's: status fields in other mail may be quoted by people."""
     return (
-        mail.kind == "multipart/report"
+        _of_delivery(mail)
         or any("delivery-status" in part.kind and not part.enclosed for part in mail.parts)
         or "@sns.amazonaws.com" in mail.fields.get("from").lower()
     )
+
+
+def _of_delivery(mail: Letter) -> bool:
+    """A report (RFC 6522) that names no other type: there are those of TLS, of recalled mail and more."""
+    about = mail.parameters.get("report-type", "").lower()
+    return mail.kind == "multipart/report" and (not about or "deliver" in about)
 
 
 def _evident(mail: Letter, text: str) -> bool:
     """Whether three signs agree that it is a report; one or two may be chance."""
     fields, opening = mail.fields, text[:OPENING]
     subject, sender = words.decode(fields.get("subject")), fields.get("from")
-    machine = bool(phrases.MACHINE_SENDER.search(sender)) or sender.strip() in ("", "<>")
-    titled, plainly = bool(phrases.FAILURE_SUBJECT.search(subject)), bool(phrases.PLAINLY.match(subject))
+    typed, machine = _of_delivery(mail), _machine(mail)
+    titled, plainly = _titled(mail), bool(phrases.PLAINLY.match(subject))
     auto = fields.get("auto-submitted").lower()
     if fields.get("x-failed-recipients"):
         return True
     path = fields.get("return-path").replace(" ", "").lower()
     nobody = path == "<>" or path.startswith("<mailer-daemon")
     own = bool(set(ADDRESS.findall(path)) & set(ADDRESS.findall(sender.lower())))
-    if own and mail.kind != "multipart/report" and not (machine and (titled or "daemon" in sender.lower())):
+    if own and not typed and not (machine and (titled or "daemon" in sender.lower())):
         return False  # somebody's own mail: its sender waits for bounces at the address that it writes from
     if phrases.NO_FAILURE.search(subject) and not titled:
         return False
+    if _passed_on(mail) and not (machine or nobody):
+        return False
     unasked = bool(fields.get("list-unsubscribe")) or auto.startswith("auto-generated")
     daemon = machine and "bounce" not in sender.lower()  # newsletters come from there as well
-    if unasked and not (daemon or nobody or mail.kind == "multipart/report"):
+    if unasked and not (daemon or nobody or typed):
         return False  # a newsletter, or an application's notice, of a parcel perhaps (RFC 3834 5.1)
     signs = sum(
         (
-            2 * (mail.kind == "multipart/report"),
+            2 * typed,
             nobody,
             machine,
             titled,
@@ -115,8 +138,17 @@ def _evident(mail: Letter, text: str) -> bool:
             -(not machine and bool(fields.get("in-reply-to"))),
         )
     )
-    server = machine or nobody or auto or fields.get("precedence") or mail.kind == "multipart/report"
-    return signs >= (3 if server else 5)  # people write of deliveries that failed, too
+    if machine or typed:
+        return signs >= 3
+    if nobody or auto or fields.get("precedence"):
+        person = not (titled or phrases.UNANSWERED.search(sender))
+        return signs >= (4 if person else 3)  # who has left tells so by such mail, and whom to write to
+    return signs >= 5  # people write of deliveries that failed, too
+
+
+def _passed_on(mail: Letter) -> bool:
+    """A report is enclosed in it: people pass on what came back to them."""
+    return any("delivery-status" in part.kind and part.enclosed for part in mail.parts)
 
 
 def _auto_reply(mail: Letter) -> bool:
@@ -159,9 +191,15 @@ def _message_id(original: Fields, text: str) -> str:
     return told[1] if told else ""
 
 
-def _answered(fields: Fields) -> str:
-    """What the report answers, as some servers have it that do not send the original along."""
-    found = _ID.findall(fields.get("in-reply-to"))
+def _answered(mail: Letter) -> str:
+    """What the report answers, as servers tell that do not send the original along: by a field beside the recipient
+    (RFC 8098, Google), by one of the header (Coremail), or as an answer.
+    """
+    parts = [part for part in mail.parts if _STATUS.search(part.kind) and not part.enclosed]
+    blocks = [letter.fields_of(part.text.lstrip("\n")) for part in parts]
+    told = [block.get(key) for block in blocks for key in ("original-message-id", "x-original-message-id")]
+    told += [mail.fields.get(key) for key in ("x-cm-original-message-id", "in-reply-to")]
+    found = _ID.findall(next(filter(None, told), ""))
     return found[0] if len(found) == 1 else ""
 
 
@@ -195,6 +233,18 @@ def _complaint(feedback: Fields, original: Fields) -> Report:
 
 
 # -- recipients --------------------------------------------------------------------------------------------------------
+
+
+def _reasoned(told: list[Told], text: str) -> list[Told]:
+    """With what the notice says of a recipient, where the status fields tell neither in words nor by number why."""
+    if not any(_bare(one) for one in told):
+        return told
+    said = {one.recipient.lower(): one.diagnostic for one in prose.read(text, frozenset())}
+    return [replace(one, diagnostic=said.get(one.recipient.lower(), "")) if _bare(one) else one for one in told]
+
+
+def _bare(one: Told) -> bool:
+    return not one.diagnostic and (not one.status or one.status.endswith(".0.0"))
 
 
 def _named(mail: Letter, text: str, original: Fields) -> list[Told]:

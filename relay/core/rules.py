@@ -298,7 +298,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "recipient_throttled",
         "450 4.2.1 The user you are trying to contact is receiving mail at a rate that prevents additional messages",
-        r"receiving mail (at a rate|too quickly)|5\.2\.12[12] ",
+        r"receiving e?-?mail (at a rate|too quickly)|5\.2\.12[12] ",
         "This recipient's mailbox is getting mail too fast: it is tried again later.",
         Outcome.DEFERRED,
         wait=15 * MINUTE,

@@ -177,7 +177,7 @@ def candidate(header: bytes) -> bool:
     fields = letter.fields_of(words.text_of(header[: letter.HEADER].replace(b"\r\n", b"\n").lstrip(b"\n")))
     sender, subject = fields.get("from"), words.decode(fields.get("subject"))
     return (
-        sender.strip() in ("", "<>")
+        "@" not in sender
         or fields.get("return-path").replace(" ", "").lower() in ("<>", "<mailer-daemon>")
         or bool(_REPORT_TYPE.match(fields.get("content-type")))
         or bool(fields.get("x-failed-recipients") or fields.get("x-autoreply") or fields.get("x-autorespond"))

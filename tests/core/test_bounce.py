@@ -61,14 +61,21 @@ suppressed unknown_user       -       553 sorry, no mailbox here by that name. (
 suppressed unknown_user       5.0.0   554 delivery error: dd Not a valid recipient - atlas1.mail.example
 suppressed unknown_user       5.1.1   550 5.1.1 Mail From:<x@y.example> To:<ann@example.com> unknown user
 suppressed unknown_user       5.1.6   550 5.1.6 recipient no longer on server: ann@example.go.jp
+suppressed unknown_user       -       550 Recipient Rejected: No account by that name here
+suppressed unknown_user       -       User Ann Example (ann@example.com) not listed in Domino Directory
+suppressed unknown_user       5.0.0   550 The address may be that of a non-existent account
+suppressed unknown_domain     5.0.0   no valid MX hosts found
 suppressed unknown_domain     5.4.4   550 5.4.4 Invalid domain
 suppressed unknown_domain     5.4.4   Name service error for name=x.example type=MX: Malformed or unexpected
 suppressed unknown_domain     -       550 Host unknown (Authoritative answer from name server)
 suppressed mailbox_disabled   5.2.1   550 5.2.1 The email account that you tried to reach is disabled.
+suppressed mailbox_disabled   5.0.0   551 <ann@example.com> is a deactivated mailbox
 suppressed mailbox_disabled   -       Sorry. This account has been disabled or discontinued.
 kept       mailbox_full       5.1.1   552 5.2.2 Over quota
 kept       mailbox_full       5.2.2   552-5.2.2 The recipient's inbox is out of storage space and inactive.
 kept       mailbox_full       4.2.2   452 4.2.2 The email account that you tried to reach is over quota.
+kept       mailbox_full       5.7.0   The mailbox has exceeded its disk space limit
+kept       mailbox_full       -       Mailbox quota usage exceeded
 kept       blocklisted        5.1.1   550 5.7.1 IP address blacklisted by recipient
 kept       blocklisted        5.1.0   550-5.1.0 MailFrom domain is listed in Spamhaus. To request removal
 kept       blocklisted        5.1.3   553 http://www.spamhaus.org/query/bl?ip=192.0.2.222
@@ -76,18 +83,27 @@ kept       spam               5.0.0   554 email rejected due to security policie
 kept       domain_authentication 5.7.1 550 5.7.1 This message was not accepted due to DMARC policy (RFC 7489)
 kept       throttled          5.1.1   550 5.1.1 <ann@example.com> - 192.0.2.7 has sent to too many recipients this hour.
 kept       throttled          5.0.0   550 Connection frequency limited
+kept       throttled          4.2.1   450-4.2.1 The user you are trying to contact is receiving email too quickly.
 kept       greylisted         5.7.1   554 5.7.1 greylisted, please try again; unknown user is not why
 kept       too_large          5.3.4   552 5.3.4 Message too large
 kept       loop               5.4.6   554 5.4.6 Hop count exceeded - possible mail loop
 kept       expired            5.4.312 550 5.4.312 Message expired, DNS query failed
 kept       expired            5.0.0   501 Invalid domain name. This message has been in the queue too long.
+kept       expired            -       all hosts have been failing for a long time
+kept       expired            -       retry time not reached for any host after a long failure period
 kept       temporary          5.7.1   550 5.7.1 Recipient address rejected: User temporary locked. Try again later!
 kept       temporary          -       Name service error for domain example.com: Host not found, try again
 kept       mailbox_suspended  5.2.1   550 5.2.1 Your message cannot be delivered: the account is suspended
 kept       relay_denied       5.0.0   550 5.7.54 SMTP; Unable to relay recipient in non-accepted domain
+kept       relay_denied       5.0.0   553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)
 kept       restricted         5.7.1   550 5.7.1 RESOLVER.RST.AuthRequired; authentication required
 kept       routing            5.4.4   (#5.4.4)
+kept       routing            -       Unrouteable address
+kept       refused            5.0.0   550 the account or domain is missing the proper dns entries
+kept       unreachable        5.0.0   554 could not connect and send the mail to 192.0.2.84
 kept       unreachable        4.4.1   connect to example.com[192.0.2.1]: Connection timed out
+kept       sender_refused     5.1.1   550-Verification failed for <app@here.example>
+kept       sender_refused     4.0.0   451 Message temporarily deferred due to unresolvable RFC.5321 from domain
 kept       sender_refused     5.1.0   550 5.1.0 <x@amazonses.com> sender rejected.
 kept       sender_refused     5.1.8   553 5.1.8 <x@example.com>... Domain of sender address x@example.com does not exist
 kept       sender_refused     5.1.1   511 sorry, can't find a valid MX for sender domain (#5.1.1 - chkuser)
@@ -99,6 +115,9 @@ kept       sender_refused     5.0.0   550 Return path address does not exist
 kept       sender_refused     5.7.1   550 5.7.1 Your account has been disabled for sending mail
 kept       reverse_dns        5.7.1   550 5.7.1 <web1>: Helo command rejected: Host not found
 kept       reverse_dns        5.7.1   550 5.7.1 Client host [192.0.2.9] unknown host
+kept       reverse_dns        5.7.1   550 5.7.1 Client host rejected: cannot find your reverse hostname, [192.0.2.9]
+kept       spam               5.0.0   550 Mail content denied
+kept       spam               5.0.0   554 DT:SPM mx12,X--.1S2 1700000000
 kept       malformed          5.7.1   550 5.7.1 Message contains invalid address in header: To: does not exist
 kept       restricted         5.7.8   535 5.7.8 Authentication failed: user not found
 kept       temporary          5.1.1   550 5.1.1 unverified address: Address verification in progress

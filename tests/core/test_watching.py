@@ -184,6 +184,7 @@ PERSON = "From: Ann <ann@example.com>\r\nReturn-Path: <ann@example.com>\r\nSubje
         "Auto-Submitted: auto-generated",
         "Precedence: auto_reply",
         "X-Autoreply: yes",
+        "From: postoffice",
         "Subject: Undelivered Mail Returned to Sender",
         "Subject: =?utf-8?Q?Zustellung_fehlgeschlagen?=",
         "Subject: complaint about message from 192.0.2.1",

@@ -15,18 +15,24 @@ _AFTER = frozenset((b">", b"/", b" ", b"\t", b"\r", b"\n", b"\f"))
 # In lower case, as all of these. What begins and does not end hides all that follows: the reading stops there, so that
 # it is linear in the size.
 _MARKUP = re.compile(rb"<(?:[!?a-z]|/(?!>))")
-_HOLD = rb"script|style|textarea|title|xmp|iframe|noembed|noframes"  # what is in these is no markup
-_RAW = rb"(?P<raw>" + _HOLD + rb")(?=[\s/>])"
+_HOLD = rb"style|textarea|title|xmp|iframe|noembed|noframes"  # what is in these is no markup
+_RAW = rb"(?P<raw>(?P<script>script)|" + _HOLD + rb")(?=[\s/>])"
+_SCRIPT = (  # within a comment in it, one more <script> takes the next </script> for itself (HTML 13.2.5.26)
+    rb"(?:[^<]++|(?!<!--|</script[\s/>])<|<!(?=--)(?:(?!-->|</?script[\s/>])."
+    rb"|<script(?=[\s/>])(?:(?!-->|</script[\s/>]).)*+(?:</script)?)*+)*+"
+)
 _VALUE = rb"(?:\"[^\"]*+\"|'[^']*+'|[^\s\"'>][^\s>]*+|(?=>))"
 _REST = rb"(?:[\s/]++|[^\s/>][^\s/>=]*+(?:\s*+=\s*+" + _VALUE + rb"|(?!\s*+=)))*+>"  # of a tag, after its name
 _TOKENS = re.compile(
-    rb"<!--(?:-?>|.*?-->)|<!\[cdata\[.*?\]\]>|<(?!!--|!\[cdata\[)(?:[!?]|/[^a-z>])[^>]*+>"
-    rb"|<(?:" + _RAW + _REST + rb".*?(?=</(?P=raw)[\s/>])"
-    rb"|(?!(?:" + _HOLD + rb"|plaintext)[\s/>])"
-    rb"/?+(?P<name>[a-z][^\s/>]*+)" + _REST + rb")|(?P<unfinished>" + _MARKUP.pattern + rb".*)",
+    rb"<!--(?:-?>|.*?--!?>)|<!\[cdata\[.*?\]\]>|<(?!!--|!\[cdata\[)(?:[!?]|/[^a-z>])[^>]*+>"
+    rb"|<(?:" + _RAW + _REST + rb"(?(script)" + _SCRIPT + rb"|.*?)(?=</(?P=raw)[\s/>])"
+    rb"|(?!(?:script|" + _HOLD + rb"|plaintext)[\s/>])"
+    rb"(?P<name>/?+[a-z][^\s/>]*+)" + _REST + rb")|(?P<unfinished>" + _MARKUP.pattern + rb".*)",
     re.DOTALL,
 )
-_OPENS = re.compile(rb"<(?:" + _RAW + rb"|template|plaintext|!\[cdata\[)")
+# Only with two <script> in a row may a </script> not be the end.
+_TWICE = rb"script[\s/>][^<]*+(?:<(?!/?script[\s/>])[^<]*+)*+<script[\s/>]"
+_OPENS = re.compile(rb"<(?:" + _TWICE + rb"|" + _RAW + rb"|template|plaintext|frameset|!\[cdata\[)")
 _QUOTED = re.compile(rb"=\s*+(?:\"[^\"<>]*+[<>]|'[^'<>]*+[<>])")  # a value may hide what begins or ends a tag
 _SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"  # the HTML itself, without MIME (RFC 9580 7): its </body> is signed too
 _ASCII = re.compile(
@@ -98,14 +104,21 @@ def _enclosed(html: bytes, at: int) -> bool:
 
 def _read(html: bytes, end: int) -> int | None:
     """As `_position`, from the beginning, a tag at a time, as HTML 13.2.5 says; None where something does not end."""
-    found, templates = None, 0
+    found, templates, has_body = None, 0, False
     for token in _TOKENS.finditer(html):
+        name = token["name"]
         if not templates and _is_body(html, token.start()):
             found = token.start()
         elif token["unfinished"] is not None:
             return found
-        elif token["name"] == b"template":  # what is in one is shown to nobody
-            templates = max(templates - 1, 0) if html.startswith(b"</", token.start()) else templates + 1
+        elif name == b"template":  # what is in one is shown to nobody
+            templates += 1
+        elif name == b"/template":
+            templates = max(templates - 1, 0)
+        elif name == b"body":
+            has_body = has_body or not templates
+        elif name == b"frameset" and not has_body and found is None:  # frames instead of a body: they show no more
+            return None
     return end if found is None and not templates else found
 
 

@@ -124,11 +124,11 @@ RULES: tuple[Rule, ...] = (
         "It names itself as a robot: a crawler, a monitor, or a preview of links.",
         "The robots' own pages, such as developers.google.com/search/docs/crawling-indexing/googlebot, 2025",
         "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
-        agent=r"(?<!\bcu)bot(\b|[_-])|\bcrawl|crawler|spider\b|\bslurp\b|scanner\b|\bscrap(er|y)\b|\bia_archiver\b"
+        agent=r"(?<!\bcu)bot(\b|[_-])|\bcrawl|crawler|spider\b|\bslurp\b|scanner\b|checker\b|\bscrap(er|y)\b|\bia_archiver\b"
         r"|\bfacebook(externalhit|catalog)\b|\bmeta-external|^whatsapp/|\bbingpreview\b|\bskypeuripreview\b"
         r"|\bmicrosoft ?preview\b|\b(link|url) ?(preview|check)|\bembedly\b|\biframely\b|-google\b|\bgoogle favicon\b"
         r"|\bgoogle-(read-aloud|inspectiontool|safety|apps-script)\b|\b(chatgpt|claude|perplexity)-user\b"
-        r"|\bhubspot\b|\buptime|\bpingdom|\bstatuscake|\bdatadog|\bsite24x7|\bmonitor(ing)?\b|\bnmap\b|\bmasscan\b"
+        r"|\bgoogleother\b|\bchrome-lighthouse\b|\bptst/|\bsiteimprove\b|\bhubspot\b|\buptime|\bpingdom|\bstatuscake|\bdatadog|\bsite24x7|(\b|_)monitor(ing)?\b|\bnutch\b|\bnmap\b|\bmasscan\b"
         r"|\bzgrab\b|\bcensys|\bnuclei\b|\bnessus\b|validator\b"
         r"|\bhealth[ -]?check|\bkube-probe\b|pinger\b|\bprometheus/|\bzabbix\b|\bnetcraft",
     ),
@@ -333,16 +333,25 @@ RULES: tuple[Rule, ...] = (
         "A picture proxy, by its own name, fetched it for somebody who opened the mail; where they are stays hidden.",
         "What webmails call theirs: the name says what it is for. 2025",
         "Mozilla/5.0 (compatible; ExampleMailImageProxy/1.0)",
-        agent=r"(image|img|picture|mail)[ _-]?proxy|\bcamo asset proxy\b|\bgithub-camo\b",
+        agent=r"(image|img|picture|mail)[ _-]?proxy|\(via [^)]*\bproxy\)|\bcamo asset proxy\b|\bgithub-camo\b",
     ),
     Rule(
         "another robot",
         Opener.SCANNER,
         "",
-        "It gives the address of a page about itself, as robots do and nothing does that people read mail in.",
+        "It gives the address of a page, or of somebody to write to, as robots do and no mail program does.",
         "The robots' custom since the 1990s: (+https://...), as in Googlebot's agent, 2025",
         "Mozilla/5.0 (compatible; ExampleFetcher/1.0; +https://fetcher.example/about)",
-        agent=r"\+https?://",
+        agent=r"\+https?://|\w@[a-z\d-]+\.[a-z]",
+    ),
+    Rule(
+        "robot beside a browser",
+        Opener.SCANNER,
+        "",
+        "It names itself after the browser that it is like: robots do that, and browsers end with their own name.",
+        "Google's and Bing's lists of their crawlers, 2025: '(KHTML, like Gecko; compatible; ...', '(compatible; ...'",
+        CHROME + " (compatible; ExampleFetcher)",
+        agent=r"\blike gecko(;|\).*\bcompatible;)",
     ),
     # -- Times: with other signs only ------------------------------------------------------------------------
     Rule(

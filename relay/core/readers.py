@@ -70,9 +70,9 @@ CLIENTS: tuple[Client, ...] = (
             *("IncrediMail", "PocoMail", "GyazMail", "Geary", "Balsa", "Trojita", "Nine"),
         )
     ),
-    Client("eM Client", "eMClient/9.3.6041.0", r"^emclient/"),
+    Client("eM Client", "eMClient/9.3.6041.0", r"\bemclient/"),
     Client("Naver Mail", "NaverMailApp/2.2.2 (Android 10; SM-G986N)", r"\bnavermailapp/"),
-    Client("Mail Master", CHROME + " MailMasterPC/4.15.6", r"\bmailmaster(pc)?/"),
+    Client("Mail Master", CHROME + " MailMasterPC/4.15.6", r"\bmailmaster(pc|_\w+)?/"),
     Client("Barca", "BarcaPro/1.4 L.1001", r"^barca(pro)?/"),
     Client("MailBar", "MailBar/1.3.2 (Mac OS X Version 10.11.1)", r"^mailbar/"),
     Client("Spark", "Spark/3.5.2 CFNetwork/1410.0.3 Darwin/22.6.0", r"^spark/"),
@@ -107,7 +107,7 @@ CLIENTS: tuple[Client, ...] = (
         "Android app",
         "Mozilla/5.0 (Linux; U; Android 4.0.3; de-de; Galaxy S II Build/GRJ22) AppleWebKit/534.30 (KHTML, like Gecko) "
         "Version/4.0 Mobile Safari/534.30",
-        all_of(r"\bandroid\b", r"\bapplewebkit/") + r"|^dalvik/|\(android \d",
+        all_of(r"\bandroid\b", r"\bapplewebkit/") + r"|^dalvik/|^(?!mozilla/)[^(]*\(([^)]*; )?android \d",
     ),
     Client(
         "Internet Explorer",
@@ -135,7 +135,9 @@ CLIENTS: tuple[Client, ...] = (
     Client(
         "Apple app",
         "Mymail/12 CFNetwork/1410.0.3 Darwin/22.6.0",
-        r"\bcfnetwork/[\d.]+ darwin/|\((iphone|ipad|ipod touch); (ios|ipados) \d",  # the second: AFNetworking's default
+        r"\bcfnetwork/[\d.]+ darwin/"
+        r"|\((iphone|ipad|ipod touch); (ios|ipados) \d"  # AFNetworking's default
+        r"|\b(iphone|ipad|ipod)/[\d.]+ hw/",  # GTMSessionFetcher's, in Google's apps
     ),
     Client(
         "Gecko",

@@ -94,6 +94,13 @@ def pixel_in(content, codec="utf-8"):
         ("<p>a<?php '</body>' ?></html>", "\r\n"),
         ("<p>a</ </body></html>", "\r\n"),
         ("<!DOCTYPE html SYSTEM '</body>'><p>a", "\r\n"),
+        ("<p>a<!-- b --!>", "</body>\r\n"),
+        ("<p>a<!----!>", "</body><!-- </body> --!></html>\r\n"),
+        ("<p>a<script><!-- <script> </script></body> --></script>", "\r\n"),
+        ("<script><!-- <script> --></script><p>a", "</body>\r\n"),
+        ("<script><!--><script></script><p>a", "</body><script></script>\r\n"),
+        ("<body>a<frameset></frameset>", "</body>\r\n"),
+        ("<p>a</frameset>", "</body>\r\n"),
     ],
 )
 def test_the_pixel_stands_before_the_last_body_end_or_at_the_end(before, after, encoding):
@@ -101,7 +108,18 @@ def test_the_pixel_stands_before_the_last_body_end_or_at_the_end(before, after, 
 
 
 @pytest.mark.parametrize("encoding", ["7bit", "quoted-printable", "base64"])
-@pytest.mark.parametrize("html", ["<p><template></body>", "<p><iframe></body>", "<p><plaintext></body>"])
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<p><template></body>",
+        "<p><iframe></body>",
+        "<p><plaintext></body>",
+        "<p><script><!-- <script></script></body>",
+        "<frameset><frame src=x></frameset>",
+        "<html><frameset><noframes><body>x</body></noframes></frameset></html>",
+        "<p><template><body></template><frameset></frameset>",
+    ],
+)
 def test_html_whose_end_nobody_is_shown_stays_as_it_is(html, encoding):
     assert find(message(html + "\r\n", encoding)) is None
 
@@ -392,6 +410,9 @@ def test_a_splice_survives_json():
         b"<a </body>" * 50_000,
         b"<style>" * 70_000 + b"</body>",
         b"<style " * 70_000 + b"></body>",
+        b"<script " * 70_000 + b"></body>",
+        b"<script><!-- " * 40_000 + b"</body>",
+        b"<script><!-- <script></script>" * 20_000 + b"</body>",
         b"<!-- <style> --><style></styl" * 20_000 + b"</body>",
         b'<a b="' * 80_000 + b"'</body>",
         b"<!--><![CDATA[>" * 40_000 + b"</body>",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from relay import metrics
@@ -13,6 +12,7 @@ from relay.core.errors import StoreAway
 from relay.core.model import Leased
 from relay.core.tenant import Account
 from relay.core.vault import Vault, VaultError
+from relay.ending import until
 from relay.net.envelope import Envelope
 from relay.settings import Settings
 from relay.store import accounts, db, leases
@@ -124,8 +124,7 @@ class Hands:
 
     async def pause(self, seconds: float) -> None:
         """So long, or until we stop."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopped.wait(), seconds)
+        await until(self._stopped, seconds)
 
     async def end(self, hand: Hand) -> None:
         """Gives back what was not reached: a hold, that spends no attempt."""

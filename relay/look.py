@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -210,11 +211,11 @@ class Look:
 
     async def _record(self, reported: Reported) -> None:
         """A server may report a mail before the worker has recorded that it took it: that is waited for a while."""
-        until = _clock() + EARLY
+        until = time.monotonic() + EARLY
         while True:
             try:
                 async with db.connection(self.pool) as conn:
-                    await bounces.record(conn, self.due.account, reported, patient=_clock() < until)
+                    await bounces.record(conn, self.due.account, reported, patient=time.monotonic() < until)
                 return
             except LookupError:
                 raise Lost from None
@@ -244,7 +245,3 @@ def _down_to(start: int, uids: list[int]) -> int:
 
 def _uid(one: tuple[int, Brief]) -> int:
     return one[0]
-
-
-def _clock() -> float:
-    return asyncio.get_running_loop().time()

@@ -17,7 +17,7 @@ from relay.store import db, tokens
 from tests.api.client import Client
 from tests.api.life import Life, lived
 from tests.conftest import HASTY, environment
-from tests.stack import Machine, Stack
+from tests.stack import FLEETING, Machine, Stack
 
 TENANTS = ("anvil", "bellows")
 
@@ -50,7 +50,7 @@ class Stage:
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[Stage]:
     """All of it, for as long as the context lasts."""
-    machines = [Machine(local.Postgres(folder / "postgres", local.FLEETING), folder / "postgres.log")]
+    machines = [Machine(local.Postgres(folder / "postgres", FLEETING), folder / "postgres.log")]
     machines.append(Machine(local.Valkey(folder / "valkey"), folder / "valkey.log"))
     stack = None
     try:

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from relay import metrics
-from relay.copying import CLAIM, Copying, about, needless
+from relay.copying import Copying, about, needless
 from relay.core.errors import StoreAway
 from relay.core.vault import Vault, VaultError
 from relay.ending import end, until
 from relay.mailboxes import Mailboxes
 from relay.memory import Memory
 from relay.net.imap import MailboxError
+from relay.sentcopy import CLAIM
 from relay.settings import Settings
 from relay.store import accounts, db, sentcopies
 from relay.store.sentcopies import Owed, Settled

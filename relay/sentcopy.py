@@ -18,6 +18,7 @@ from relay.net.imap import Mailbox, MailboxError
 from relay.store import db, sentcopies
 from relay.store.sentcopies import Owed
 
+CLAIM = 60.0  # s that a claim lasts, unless it is renewed
 ROUNDS = 10  # in one try, where there are more copies than are found at once
 MANY = 100
 ANOTHER = "the mailbox has another mail with this Message-ID, and stores no second one beside it"
@@ -60,7 +61,7 @@ async def make(mailbox: Mailbox, layout: Layout, folder: str) -> str:
 
 
 class SentCopy:
-    """`wanted`: but for what is known of our own copy. `claim`: seconds of the claim, from each record on."""
+    """`wanted`: but for what is known of our own copy."""
 
     def __init__(
         self,
@@ -70,11 +71,9 @@ class SentCopy:
         owed: Owed,
         wanted: Wanted,
         content: bytes,
-        *,
-        claim: float,
     ) -> None:
         self._pool, self._mailbox, self._layout = pool, mailbox, layout
-        self._owed, self._content, self._claim = owed, content, claim
+        self._owed, self._content = owed, content
         self._finder = Finder(mailbox, layout, owed, content)
         self._clearing = Clearing(mailbox, layout, self._finder)
         intent = self._finder.intent
@@ -165,5 +164,5 @@ class SentCopy:
     async def _record(self, filed: bool) -> None:
         place = sentcopy.dump(self._finder.intent)
         async with db.connection(self._pool) as conn:
-            if not place or not await sentcopies.record(conn, self._owed, place, filed=filed, seconds=self._claim):
+            if not place or not await sentcopies.record(conn, self._owed, place, filed=filed, seconds=CLAIM):
                 raise Lost

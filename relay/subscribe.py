@@ -54,10 +54,10 @@ async def change(
     return await _again(conn, vault, id)
 
 
-async def enable(conn: Connection, vault: Vault, id: int, account: str | None) -> None:
-    """Post to it again: past failures are forgotten, what waits goes at once. Raises Refused (404)."""
+async def enable(conn: Connection, vault: Vault, id: int) -> None:
+    """Post to it again, whosever it is: past failures are forgotten, what waits goes at once. Raises Refused (404)."""
     async with conn.transaction():
-        old = await found(conn, vault, id, account, lock=True)
+        old = await found(conn, vault, id, None, lock=True)
         await endpoints.change(conn, vault, old, replace(old.wanted, enabled=True), headers=False, afresh=True)
 
 

@@ -123,7 +123,7 @@ async def _enable(args: argparse.Namespace) -> int:
 
     async with opened(args) as here:
         with told():
-            await subscribe.enable(here.conn, here.vault, args.id, None)
+            await subscribe.enable(here.conn, here.vault, args.id)
     print(f"{mark('ok')} webhook {args.id} is posted to")
     return 0
 

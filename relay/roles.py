@@ -14,13 +14,13 @@ from typing import BinaryIO
 
 from relay import local, settings
 from relay.datafolder import DataFolder
+from relay.listen import LOOPBACK
 from relay.ready import VARIABLE as READY_VARIABLE
 from relay.ready import Notice
 from relay.settings import Settings
 from relay.supervisor import Child
 
 ROLE_STAGE, SINK_STAGE, SERVER_STAGE = 0, 1, 2  # the order in which they are stopped
-LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - where to call who listens everywhere
 
 
 class PortTaken(Exception):

@@ -41,10 +41,9 @@ EHLO_NAME = re.compile(r"[A-Za-z0-9.:\[\]_-]{1,255}")
 class UpstreamError(Exception):
     """An upstream that could not be reached. `kind`: forbidden, dns, unreachable, tls, certificate, lost or refused."""
 
-    def __init__(self, stage: Stage, reply: Reply, kind: str, *, encrypted: bool = False) -> None:
+    def __init__(self, stage: Stage, reply: Reply, kind: str) -> None:
         super().__init__(f"{stage}: {reply}")
         self.stage, self.reply, self.kind = stage, reply, kind
-        self.encrypted = encrypted  # a refused login was under TLS
 
 
 async def connect(
@@ -139,7 +138,7 @@ async def _log_in(client: aiosmtplib.SMTP, smtp: Smtp) -> None:
         reply = await login(say, smtp, client.server_auth_methods, encrypted=encrypted)
     if reply.code != 235:  # there are servers that repeat what they are told
         reply = replace(reply, text=masked(reply.text, (smtp.password, smtp.access_token)))
-        raise UpstreamError(Stage.AUTH, reply, "refused", encrypted=encrypted)
+        raise UpstreamError(Stage.AUTH, reply, "refused")
 
 
 @contextmanager

@@ -90,9 +90,8 @@ async def page(call: Call, query: Search) -> DeadLetters:
         total, found = await deadletters.page(
             conn, wanted, after=at[2] if at else None, skip=query.skip, size=query.page_size, count=at is None
         )
-    total, number = at[:2] if at else (total, query.page)
     last = [found[-1].failed_at.isoformat(), found[-1].id] if found else None
-    frame = query.frame(total, number, len(found), last)
+    frame = query.frame(at, total, len(found), last)
     return DeadLetters(**frame, items=[_shown(one) for one in found])
 
 

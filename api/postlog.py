@@ -127,10 +127,9 @@ async def page(call: Call, endpoint: EndpointId, query: Search) -> Postings:
         total, found, end = await postlog.page(
             conn, wanted, after=at[2] if at else None, skip=query.skip, size=query.page_size, count=at is None
         )
-    total, number = at[:2] if at else (total, query.page)
-    cursor = write_cursor(total, number + 1, [end[0].isoformat(), end[1]]) if end else None
-    frame = query.frame(total, number, len(found), None) | {"cursor": cursor}
-    return Postings(**frame, items=[Posting(**_facts(one)) for one in found])
+    frame = query.frame(at, total, len(found), None)
+    cursor = write_cursor(frame["total"], frame["page"] + 1, [end[0].isoformat(), end[1]]) if end else None
+    return Postings(**frame | {"cursor": cursor}, items=[Posting(**subscribe.posted(one)) for one in found])
 
 
 async def show(call: Call, endpoint: EndpointId, posting: PostingId) -> Detail:
@@ -146,7 +145,7 @@ async def show(call: Call, endpoint: EndpointId, posting: PostingId) -> Detail:
     request = Request(
         url=tries[-1].url if tries else one.url, headers=_headers(one, found, body, sent), body=body.decode()
     )
-    return Detail(**_facts(found), request=request, tries=[_try(each) for each in tries])
+    return Detail(**subscribe.posted(found), request=request, tries=[_try(each) for each in tries])
 
 
 async def replay(call: Call, endpoint: EndpointId, body: Replay) -> Replayed:
@@ -202,22 +201,6 @@ def _headers(one: Endpoint, posting: postlog.Posting, body: bytes, sent: datetim
         return {}
     secrets = [one.secret, *([one.old_secret] if one.old_secret else [])]
     return webhook.headers(posting.event, body, secrets, sent, dict.fromkeys(one.headers, MASK))
-
-
-def _facts(one: postlog.Posting) -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "event": one.type,
-        "event_id": webhook.event_id(one.event),
-        "account": one.account,
-        "state": one.state,
-        "attempts": one.attempts,
-        "created": one.created_at,
-        "next_try": one.due_at if one.state == "pending" else None,
-        "finished": one.finished_at,
-        "status": one.status,
-        "error": one.error,
-    }
 
 
 def _try(one: postlog.Post) -> Try:

@@ -150,7 +150,7 @@ def _faults(stage: Stage, host: str) -> Iterator[None]:
         raise UpstreamError(stage, _said(fault, host), "refused") from fault
     except (aiosmtplib.SMTPException, OSError) as fault:
         cause = fault.__cause__ if isinstance(fault.__cause__, OSError) else fault
-        raise _broken(stage, cause, host) from fault
+        raise broken(stage, cause, host) from fault
 
 
 def _said(fault: aiosmtplib.SMTPResponseException, host: str) -> Reply:
@@ -159,7 +159,8 @@ def _said(fault: aiosmtplib.SMTPResponseException, host: str) -> Reply:
     return compose(451, [f"4.5.0 {host} does not speak SMTP: {fault.message[:80]}"])
 
 
-def _broken(stage: Stage, cause: BaseException, host: str) -> UpstreamError:
+def broken(stage: Stage, cause: BaseException, host: str) -> UpstreamError:
+    """A connection that TLS, silence or a close ended at this stage."""
     if isinstance(cause, ssl.SSLCertVerificationError):
         return UpstreamError(Stage.TLS, Reply(451, "4.7.5", tls.words(cause, host)), "certificate")
     if isinstance(cause, ssl.SSLError):

@@ -12,6 +12,7 @@ from functools import partial
 from relay import metrics
 from relay.arrivals import Arrivals
 from relay.core.networks import Address, within
+from relay.ending import until
 from relay.ingress.connection import Connection
 from relay.ingress.intake import Acceptor, Intake
 from relay.ingress.login import Directory
@@ -103,11 +104,8 @@ class Door:
         """Waits until nobody is inside; says whether that came within so many seconds."""
         self._empty.clear()
         if self._inside:
-            try:
-                await asyncio.wait_for(self._empty.wait(), seconds)
-            except TimeoutError:
-                return False
-        return True
+            await until(self._empty, seconds)
+        return not self._inside
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:

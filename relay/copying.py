@@ -47,7 +47,7 @@ class Copying:
         for one in owed:
             try:
                 await self._carefully(one)
-            except Lost:
+            except Lost:  # whoever has it now places it
                 continue
             except (MailboxError, StoreAway):
                 raise
@@ -156,5 +156,5 @@ def original_of(owed: Owed) -> Answered | None:
 
 
 def about(seconds: float) -> float:
-    """A wait, spread."""
+    """About so long: by chance a little shorter or longer."""
     return random.uniform(1 - SPREAD, 1 + SPREAD) * seconds  # noqa: S311

@@ -98,7 +98,7 @@ class Legible:
         return first | await self._some(uids[half:], fetch, unread)
 
     async def _connect(self, fault: MailboxError) -> None:
-        """The same folder over another connection."""
+        """Opens the same folder over another connection."""
         assert self.selected is not None
         if self.renewed >= CONNECTIONS:
             raise fault

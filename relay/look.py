@@ -79,7 +79,7 @@ class Look:
         return any([await self._tried(path) for path in self.folders])
 
     async def mark(self) -> None:
-        """All is well so far. Raises Lost and StoreAway."""
+        """Stores how far it is, and that all is well so far. Raises Lost and StoreAway."""
         async with db.connection(self.pool) as conn:
             due = await mailboxes.mark(conn, self.due, self.told(), ago=self.ago, listed=self.listed)
         if due is None:
@@ -116,7 +116,7 @@ class Look:
         return False
 
     async def _folder(self, path: str) -> bool:
-        """First what is cheap; True: there is more."""
+        """Looks at a folder, at first by what is cheap (STATUS). True: there is more."""
         before = self.folders[path]
         if (status := await self._status(path)) is not None:
             seen = watching.news(before, status.uidvalidity, status.uidnext)

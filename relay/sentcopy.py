@@ -61,7 +61,7 @@ async def make(mailbox: Mailbox, layout: Layout, folder: str) -> str:
 
 
 class SentCopy:
-    """`wanted`: but for what is known of our own copy."""
+    """`wanted` comes without what is known of our own copy: that is added here."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class SentCopy:
         self._wanted = replace(wanted, filed=owed.filed, begun=bool(intent), written=written)
 
     async def place(self) -> Done:
-        """Leaves one. Raises CopyError, MailboxError, Lost, StoreAway."""
+        """Leaves one copy. Raises CopyError, MailboxError, Lost, StoreAway."""
         for _ in range(ROUNDS):
             made = await self._round()
             if len(made.remove) < MANY:
@@ -101,7 +101,7 @@ class SentCopy:
         return made
 
     async def _write(self, made: Plan, found: Sequence[Candidate], filed: bool) -> Candidate:
-        """And found to be there. A Gmail that takes it for the one it has is given it again without that one."""
+        """Our copy, written and found. A Gmail may take it for the one that it has: that goes, and ours comes again."""
         trashed = await self._finder.trashed(self._wanted) if self._clearing.trashes and self._wanted.begun else ()
         newest = made.like or max(trashed, key=lambda one: one.uid, default=None)
         like = newest.addresses if newest else b""
@@ -153,7 +153,7 @@ class SentCopy:
         )
 
     async def _newest(self, known: Collection[int]) -> int:
-        """Where the server does not tell. It was selected anew."""
+        """The UID of what was just written, where the server does not tell it. The folder was selected anew."""
         assert self._finder.intent is not None
         uids = {*await self._mailbox.since(self._finder.intent.uidnext, RECENT)} - {*known}
         found = await self._finder.named(uids)

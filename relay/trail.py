@@ -53,7 +53,7 @@ class Trail:
         self._taken: dict[str, float] = {}
 
     def passed(self, step: str) -> None:
-        """It went well, just now."""
+        """The step went well, just now."""
         now = self._clock()
         self._taken[step] = now - self._last
         self._last = now

@@ -78,7 +78,7 @@ class Watcher:
         return self._look
 
     def _begin(self, due: Due) -> None:
-        """Who has it here, with the settings as they were, gives way."""
+        """A task that still watches it here, with the settings of before, is cancelled."""
         metrics.MAILBOX_LATE.observe(due.late)
         for task, held in self._running.items():
             if held.account == due.account:
@@ -88,7 +88,7 @@ class Watcher:
         task.add_done_callback(self._running.pop)
 
     async def _keep(self, conn: db.Connection) -> None:
-        """Claims given back, and those in hand renewed; who has lost his stops."""
+        """Gives claims back, and renews those in hand; a task whose claim is lost is cancelled."""
         given, self._unsettled = self._unsettled, []
         if given:
             await mailboxes.release(conn, given)
@@ -121,7 +121,7 @@ class Watcher:
         told = {"account": due.account}
         try:
             await self._look_at(due)
-        except Lost:
+        except Lost:  # whoever has it now, with other settings, looks at it
             pass
         except StoreAway as error:
             metrics.STORE_ERRORS.inc()

@@ -69,7 +69,7 @@ class Letter:
 
 
 def read(raw: bytes) -> Letter:
-    """Whatever it is. Reads at most 1 MiB."""
+    """Reads a message, whatever it is: at most 1 MiB of it."""
     raw = raw[:MOST].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if raw.startswith((b"From ", b">From ")):
         raw = raw.partition(b"\n")[2]

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from api.call import Call
 from api.problems import Problem
 from api.shapes import Answer, Body, Instant, Listing, Paging, RowId, Words, read_cursor, write_cursor
-from api.times import read_time
+from api.times import read_bound
 from api.webhooks import EndpointId
 from relay import repost, subscribe
 from relay.core import webhook
@@ -119,8 +119,8 @@ async def page(call: Call, endpoint: EndpointId, query: Search) -> Postings:
         state=query.state or "",
         type=query.event,
         event=_number(query.event_id) if query.event_id else None,
-        since=_time(query.since, "since"),
-        until=_time(query.until, "until"),
+        since=read_bound(query.since, "since"),
+        until=read_bound(query.until, "until"),
     )
     async with call.turn() as conn:
         await subscribe.found(conn, call.house.vault, endpoint, call.token.account)
@@ -164,8 +164,8 @@ async def replay(call: Call, endpoint: EndpointId, body: Replay) -> Replayed:
         ids=tuple(ids),
         failed=body.failed,
         types=tuple(body.events or ()),
-        since=_time(body.since, "since"),
-        until=_time(body.until, "until"),
+        since=read_bound(body.since, "since"),
+        until=read_bound(body.until, "until"),
     )
     after = _after(body.cursor, wish) if body.cursor else None
     async with call.turn() as conn:
@@ -189,10 +189,6 @@ def _after(cursor: str, wish: Wish) -> Any:
 
 def _number(event_id: str) -> int:
     return int(event_id.removeprefix(PREFIX))
-
-
-def _time(value: str | int | float | None, key: str) -> datetime | None:
-    return None if value in (None, "") else read_time(value, datetime.now(UTC), key)
 
 
 def _headers(one: Endpoint, posting: postlog.Posting, body: bytes, sent: datetime) -> dict[str, str]:

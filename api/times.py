@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from relay.core import options
 from relay.core.errors import Refused
@@ -17,3 +17,8 @@ def read_time(value: str | int | float, now: datetime, key: str = "sendAt") -> d
     if found - now > options.FARTHEST:
         raise Refused(f"{key} is more than {options.FARTHEST.days} days ahead", key=key)
     return found
+
+
+def read_bound(value: str | int | float | None, key: str) -> datetime | None:
+    """The beginning or the end of what is asked for, in UTC; None where it has none. Refused as by read_time."""
+    return None if value is None or value == "" else read_time(value, datetime.now(UTC), key)

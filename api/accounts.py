@@ -164,6 +164,5 @@ async def page(call: Call, query: Search) -> Accounts:
             size=query.page_size,
             count=at is None,
         )
-    total, number = at[:2] if at else (total, query.page)
-    frame = query.frame(total, number, len(rows), rows[-1].id if rows else "")
+    frame = query.frame(at, total, len(rows), rows[-1].id if rows else "")
     return Accounts(**frame, items=[Shown(**accountview.shown(row)) for row in rows])

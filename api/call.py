@@ -136,7 +136,7 @@ def client(request: web.Request, settings: Settings) -> str:
     peer = request.remote or ""
     told = ",".join(request.headers.getall("X-Forwarded-For", ())).split(",")[-MOST_HOPS:]
     hops = [hop.strip() for hop in told if hop.strip()]
-    while hops and networks.within(peer, settings.proxy_networks):
+    while hops and networks.within(networks.read(peer), settings.proxy_networks):
         peer = _bare(hops.pop())
     return peer
 

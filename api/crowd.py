@@ -89,7 +89,7 @@ class Crowd:
             return False
         return (
             len(inside) < self._share
-            or networks.within(peer, self._known)
+            or networks.within(networks.read(peer), self._known)
             or sum(map(_from(peer), inside)) < self._share
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 from pydantic import Field
@@ -10,7 +10,7 @@ from pydantic import Field
 from api.call import Call
 from api.problems import Problem
 from api.shapes import AccountId, Answer, Body, Instant, Listing, Paging, QueueId, RowId, Words
-from api.times import read_time
+from api.times import read_bound
 from relay.core.model import Reason, Suppressed
 from relay.store import deadletters
 from relay.store.deadletters import Filter
@@ -83,16 +83,15 @@ async def page(call: Call, query: Search) -> DeadLetters:
         account=await call.narrowed(query.account),
         queue_id=UUID(query.queue_id) if query.queue_id else None,
         reason=query.reason,
-        since=_time(query.since, "from"),
-        until=_time(query.until, "to"),
+        since=read_bound(query.since, "from"),
+        until=read_bound(query.until, "to"),
     )
     async with call.turn() as conn:
         total, found = await deadletters.page(
             conn, wanted, after=at[2] if at else None, skip=query.skip, size=query.page_size, count=at is None
         )
-    total, number = at[:2] if at else (total, query.page)
     last = [found[-1].failed_at.isoformat(), found[-1].id] if found else None
-    frame = query.frame(total, number, len(found), last)
+    frame = query.frame(at, total, len(found), last)
     return DeadLetters(**frame, items=[_shown(one) for one in found])
 
 
@@ -107,8 +106,8 @@ async def replay(call: Call, body: Replay) -> Replayed:
         ids=sorted(set(body.ids)) if body.ids is not None else None,
         queue_id=UUID(body.queue_id) if body.queue_id else None,
         reason=body.reason or "",
-        since=_time(body.since, "from"),
-        until=_time(body.until, "to"),
+        since=read_bound(body.since, "from"),
+        until=read_bound(body.until, "to"),
     )
     answer = await _replay(call, wanted)
     if wanted.ids is not None:
@@ -136,10 +135,6 @@ async def _replay(call: Call, wanted: Filter) -> Replayed:
 def _still(letter: tuple[int, Suppressed]) -> StillSuppressed:
     id, one = letter
     return StillSuppressed(id=id, recipient=one.recipient, reason=one.reason, since=one.since)
-
-
-def _time(value: str | int | float | None, key: str) -> datetime | None:
-    return None if value in (None, "") else read_time(value, datetime.now(UTC), key)
 
 
 def _shown(one: deadletters.DeadLetter) -> DeadLetter:

@@ -136,8 +136,7 @@ async def page(call: Call, query: Search) -> Outbox:
             size=query.page_size,
             count=at is None,
         )
-    total, number = at[:2] if at else (total, query.page)
-    frame = query.frame(total, number, len(entries), entries[-1].id.hex if entries else "")
+    frame = query.frame(at, total, len(entries), entries[-1].id.hex if entries else "")
     return Outbox(**frame, messages=[_entry(entry) for entry in entries])
 
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from api.call import Call
 from api.problems import Problem
 from api.shapes import Answer, Body, Instant, Listing, Paging, RowId, Words, read_cursor, write_cursor
-from api.times import read_time
+from api.times import read_bound
 from api.webhooks import EndpointId
 from relay import repost, subscribe
 from relay.core import webhook
@@ -119,18 +119,17 @@ async def page(call: Call, endpoint: EndpointId, query: Search) -> Postings:
         state=query.state or "",
         type=query.event,
         event=_number(query.event_id) if query.event_id else None,
-        since=_time(query.since, "since"),
-        until=_time(query.until, "until"),
+        since=read_bound(query.since, "since"),
+        until=read_bound(query.until, "until"),
     )
     async with call.turn() as conn:
         await subscribe.found(conn, call.house.vault, endpoint, call.token.account)
         total, found, end = await postlog.page(
             conn, wanted, after=at[2] if at else None, skip=query.skip, size=query.page_size, count=at is None
         )
-    total, number = at[:2] if at else (total, query.page)
-    cursor = write_cursor(total, number + 1, [end[0].isoformat(), end[1]]) if end else None
-    frame = query.frame(total, number, len(found), None) | {"cursor": cursor}
-    return Postings(**frame, items=[Posting(**_facts(one)) for one in found])
+    frame = query.frame(at, total, len(found), None)
+    cursor = write_cursor(frame["total"], frame["page"] + 1, [end[0].isoformat(), end[1]]) if end else None
+    return Postings(**frame | {"cursor": cursor}, items=[Posting(**subscribe.posted(one)) for one in found])
 
 
 async def show(call: Call, endpoint: EndpointId, posting: PostingId) -> Detail:
@@ -146,7 +145,7 @@ async def show(call: Call, endpoint: EndpointId, posting: PostingId) -> Detail:
     request = Request(
         url=tries[-1].url if tries else one.url, headers=_headers(one, found, body, sent), body=body.decode()
     )
-    return Detail(**_facts(found), request=request, tries=[_try(each) for each in tries])
+    return Detail(**subscribe.posted(found), request=request, tries=[_try(each) for each in tries])
 
 
 async def replay(call: Call, endpoint: EndpointId, body: Replay) -> Replayed:
@@ -165,8 +164,8 @@ async def replay(call: Call, endpoint: EndpointId, body: Replay) -> Replayed:
         ids=tuple(ids),
         failed=body.failed,
         types=tuple(body.events or ()),
-        since=_time(body.since, "since"),
-        until=_time(body.until, "until"),
+        since=read_bound(body.since, "since"),
+        until=read_bound(body.until, "until"),
     )
     after = _after(body.cursor, wish) if body.cursor else None
     async with call.turn() as conn:
@@ -192,32 +191,12 @@ def _number(event_id: str) -> int:
     return int(event_id.removeprefix(PREFIX))
 
 
-def _time(value: str | int | float | None, key: str) -> datetime | None:
-    return None if value in (None, "") else read_time(value, datetime.now(UTC), key)
-
-
 def _headers(one: Endpoint, posting: postlog.Posting, body: bytes, sent: datetime) -> dict[str, str]:
     """As they were sent, but for the values of custom ones; none where the key of the secret is lost."""
     if one.lost:
         return {}
     secrets = [one.secret, *([one.old_secret] if one.old_secret else [])]
     return webhook.headers(posting.event, body, secrets, sent, dict.fromkeys(one.headers, MASK))
-
-
-def _facts(one: postlog.Posting) -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "event": one.type,
-        "event_id": webhook.event_id(one.event),
-        "account": one.account,
-        "state": one.state,
-        "attempts": one.attempts,
-        "created": one.created_at,
-        "next_try": one.due_at if one.state == "pending" else None,
-        "finished": one.finished_at,
-        "status": one.status,
-        "error": one.error,
-    }
 
 
 def _try(one: postlog.Post) -> Try:

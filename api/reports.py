@@ -70,9 +70,8 @@ async def page(call: Call, account: AccountId, query: Search) -> Reports:
         total, found = await reports.page(
             conn, wanted, after=at[2] if at else None, skip=query.skip, size=query.page_size, count=at is None
         )
-    total, number = at[:2] if at else (total, query.page)
     last = [found[-1].at.isoformat(), found[-1].id] if found else None
-    return Reports(**query.frame(total, number, len(found), last), items=[_shown(one) for one in found])
+    return Reports(**query.frame(at, total, len(found), last), items=[_shown(one) for one in found])
 
 
 def _shown(one: reports.Report) -> Report:

@@ -128,11 +128,12 @@ class Paging(Query):
         total, page, key = read_cursor(self.cursor, Count, Count, kind)
         return total, page, key
 
-    def frame(self, total: int, page: int, shown: int, last: Any) -> dict[str, Any]:
-        """The fields of Listing; `last` is the key of the last of the `shown` items.
+    def frame(self, at: tuple[int, int, Any] | None, counted: int, shown: int, last: Any) -> dict[str, Any]:
+        """The fields of Listing: `at` is what `after` told, `last` the key of the last of the `shown` items.
 
-        What was counted at the beginning says nothing of the end: others may have come between.
+        What was `counted` at the beginning says nothing of the end: others may have come between.
         """
+        total, page = at[:2] if at else (counted, self.page)
         pages = -(-total // self.page_size)
         cursor = write_cursor(total, page + 1, last) if shown == self.page_size else None
         return {"total": total, "page": page, "pages": pages, "cursor": cursor}

@@ -106,10 +106,9 @@ async def page(call: Call, query: Search) -> Suppressions:
         total, found = await suppressions.page(
             conn, wanted, after=at[2] if at else None, skip=query.skip, size=query.page_size, count=at is None
         )
-    total, number = at[:2] if at else (total, query.page)
     items = [_shown(one) for one in found]
     last = [items[-1].account, items[-1].since.isoformat(), items[-1].address] if items else None
-    return Suppressions(**query.frame(total, number, len(items), last), items=items)
+    return Suppressions(**query.frame(at, total, len(items), last), items=items)
 
 
 async def add(call: Call, query: Whose, body: New) -> Added:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 
 from relay.core import options
 from relay.core.errors import Refused
@@ -18,3 +18,8 @@ def read_time(value: str | int | float, now: datetime, key: str = "sendAt") -> d
         return options.near(_UNESCAPED.sub(r"\1+\2", str(value)), now)
     except ValueError as fault:
         raise Refused(f"{key} {fault}", key=key) from None
+
+
+def read_bound(value: str | int | float | None, key: str) -> datetime | None:
+    """The beginning or the end of what is asked for, in UTC; None where it has none. Refused as by read_time."""
+    return None if value is None or value == "" else read_time(value, datetime.now(UTC), key)

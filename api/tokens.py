@@ -58,7 +58,7 @@ async def page(call: Call, query: Search) -> Tokens:
             skip=query.skip,
             size=query.page_size,
         )
-    frame = query.frame(total, at[1] if at else query.page, len(found), found[-1].id if found else 0)
+    frame = query.frame(at, total, len(found), found[-1].id if found else 0)
     return Tokens(**frame, items=[_shown(token) for token in found])
 
 

@@ -9,7 +9,6 @@ from pydantic import Field
 from api.call import Call
 from api.shapes import AccountId, Answer, Body, Instant, Listing, Paging, RowId
 from relay import subscribe
-from relay.core.account import MASK
 from relay.core.endpoint import ALL, EVENTS
 from relay.store import endpoints
 
@@ -121,8 +120,8 @@ async def page(call: Call, query: Search) -> Endpoints:
             skip=query.skip,
             size=query.page_size,
         )
-    frame = query.frame(total, at[1] if at else query.page, len(found), found[-1].id if found else 0)
-    return Endpoints(**frame, items=[Shown(**_facts(one)) for one in found])
+    frame = query.frame(at, total, len(found), found[-1].id if found else 0)
+    return Endpoints(**frame, items=[Shown(**subscribe.shown(one)) for one in found])
 
 
 async def create(call: Call, body: New) -> Made:
@@ -133,7 +132,7 @@ async def create(call: Call, body: New) -> Made:
     house, account = call.house, await call.narrowed(body.account)
     async with call.turn() as conn:
         one = await subscribe.add(conn, house.vault, house.settings, account, body.given(), body.secret or "")
-    return Made(**_facts(one), secret=one.secret)
+    return Made(**subscribe.shown(one), secret=one.secret)
 
 
 async def show(call: Call, endpoint: EndpointId) -> Detail:
@@ -141,7 +140,7 @@ async def show(call: Call, endpoint: EndpointId) -> Detail:
     async with call.turn() as conn:
         one = await subscribe.found(conn, call.house.vault, endpoint, call.token.account)
         waiting, due = await endpoints.waiting(conn, endpoint)
-    return Detail(**_facts(one), waiting=waiting, next_try=due)
+    return Detail(**subscribe.shown(one), waiting=waiting, next_try=due)
 
 
 async def change(call: Call, endpoint: EndpointId, body: Change) -> Shown:
@@ -152,7 +151,7 @@ async def change(call: Call, endpoint: EndpointId, body: Change) -> Shown:
     house = call.house
     async with call.turn() as conn:
         one = await subscribe.change(conn, house.vault, house.settings, endpoint, call.token.account, body.given())
-    return Shown(**_facts(one))
+    return Shown(**subscribe.shown(one))
 
 
 async def delete(call: Call, endpoint: EndpointId) -> Deleted:
@@ -169,22 +168,3 @@ async def rotate(call: Call, endpoint: EndpointId, body: Rotate) -> Secret:
             conn, call.house.vault, endpoint, call.token.account, body.secret or "", body.valid_seconds
         )
     return Secret(id=one.id, secret=one.secret, old_secret_until=one.old_until)
-
-
-def _facts(one: endpoints.Endpoint) -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "account": one.account,
-        "url": one.url,
-        "events": list(one.events),
-        "headers": dict.fromkeys(one.headers, MASK),
-        "description": one.description,
-        "enabled": one.active,
-        "reason": one.reason,
-        "failures": one.failures,
-        "failing_since": one.failing_since,
-        "managed": one.managed,
-        "old_secret_until": one.old_until,
-        "created": one.created_at,
-        "updated": one.updated_at,
-    }

@@ -7,7 +7,6 @@ import hashlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from urllib.parse import quote
@@ -22,6 +21,7 @@ from relay.core.errors import Conflict, Refused, StoreAway
 from relay.core.model import Options, Priority, Submission
 from relay.core.notice import OPENED
 from relay.core.tenant import Account, Copy
+from relay.ending import until
 from relay.settings import Settings
 from relay.store import accounts, db, notices
 from relay.store.notices import Due
@@ -161,18 +161,11 @@ async def _often(work: Callable[[], Awaitable[bool | None]], seconds: float, sto
     while not stopping.is_set():
         try:
             if not await work():
-                await _until(stopping, seconds)
+                await until(stopping, seconds)
         except StoreAway as error:
             metrics.STORE_ERRORS.inc()
             _log.warning("alerts wait for PostgreSQL: %s", error)
-            await _until(stopping, AGAIN)
+            await until(stopping, AGAIN)
         except Exception:  # the webhooks of this role must not end with it
             _log.exception("alerts are put off by a fault of ours")
-            await _until(stopping, seconds)
-
-
-async def _until(event: asyncio.Event, seconds: float) -> None:
-    """The event, for so long at most."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
+            await until(stopping, seconds)

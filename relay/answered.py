@@ -25,7 +25,7 @@ async def flag(mailbox: Mailbox, answered: Answered) -> bool:
     return True
 
 
-async def tell_missing(conn: db.Connection, account: str, answered: Answered, message: UUID | None = None) -> None:
+async def tell_missing(conn: db.Connection, account: str, answered: Answered, message: UUID | None) -> None:
     """Writes the event messageMissing. `message`: the reply or forward, where it is stored."""
     data = {
         "id": answered.place or None,

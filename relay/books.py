@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from relay import metrics
 from relay.core.errors import StoreAway
+from relay.ending import until
 from relay.settings import Settings
 from relay.store import audit, db, expiry, rollups
 from relay.store.audit import Difference
@@ -90,8 +90,8 @@ class Books:
     async def _drain(self, batch: Batch, most: int, seconds: float) -> None:
         """Until less than a whole batch is left, or the time is over."""
         clock = asyncio.get_running_loop().time
-        until = clock() + seconds
-        while clock() < until and not self._stopping.is_set():
+        ends = clock() + seconds
+        while clock() < ends and not self._stopping.is_set():
             async with db.connection(self._pool) as conn:
                 if await batch(conn) < most:
                     return
@@ -103,16 +103,12 @@ class Books:
             except StoreAway as error:
                 metrics.STORE_ERRORS.inc()
                 _log.warning("the books wait for PostgreSQL: %s", error)
-                await self._pause(AGAIN)
+                await until(self._stopping, AGAIN)
             except Exception:  # the webhooks of this role must not end with it
                 _log.exception("the books are put off by a fault of ours")
-                await self._pause(seconds)
+                await until(self._stopping, seconds)
             else:
-                await self._pause(seconds)
-
-    async def _pause(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+                await until(self._stopping, seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,15 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
-from relay import ending, metrics
-from relay.copying import CLAIM, Copying, about, needless
+from relay import metrics
+from relay.copying import Copying, about, needless
 from relay.core.errors import StoreAway
 from relay.core.vault import Vault, VaultError
+from relay.ending import end, until
 from relay.mailboxes import Mailboxes
 from relay.memory import Memory
 from relay.net.imap import MailboxError
+from relay.sentcopy import CLAIM
 from relay.settings import Settings
 from relay.store import accounts, db, sentcopies
 from relay.store.sentcopies import Owed, Settled
@@ -53,12 +55,12 @@ class Copier:
         renewing = asyncio.create_task(self._renew())
         try:
             while not stopping.is_set():
-                await _until(stopping, await self._round())
+                await until(stopping, await self._round())
         finally:
             tasks = list(self._running.values())
             for task in tasks:
                 task.cancel()
-            await ending.end([renewing])
+            await end([renewing])
             await asyncio.gather(*tasks, return_exceptions=True)
             with suppress(StoreAway):
                 async with db.connection(self._pool) as conn:
@@ -147,10 +149,3 @@ class Copier:
         metrics.SENT_COPIES.labels("failed").inc(given_up)
         if failures == 0:
             log.warning("the Sent copies of %s wait: %s", account, error, extra={"account": account})
-
-
-async def _until(event: asyncio.Event, seconds: float) -> None:
-    """The event, for so long at most."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()

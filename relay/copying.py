@@ -21,7 +21,6 @@ from relay.settings import Settings
 from relay.store import db, mailboxes, messages, sentcopies
 from relay.store.sentcopies import Owed, Settled
 
-CLAIM = 60.0  # s that a claim lasts, unless it is renewed
 SPREAD = 0.25  # of a wait, to either side: those that failed together do not come back together
 SMALL = 256 << 10  # bytes of a message that waits for no memory: those who hold most of it may be slow
 HOPELESS = frozenset({"TOOBIG"})  # trying again changes nothing
@@ -48,7 +47,7 @@ class Copying:
         for one in owed:
             try:
                 await self._carefully(one)
-            except Lost:
+            except Lost:  # whoever has it now places it
                 continue
             except (MailboxError, StoreAway):
                 raise
@@ -111,7 +110,7 @@ class Copying:
                 content = (await messages.bodies(conn, [owed.message])).get(owed.message)
             if content is None:
                 raise CopyError("the message's content is damaged or kept no more", hopeless=True)
-            copy = SentCopy(self._pool, self._mailbox, self._layout, owed, wanted, content, claim=CLAIM)
+            copy = SentCopy(self._pool, self._mailbox, self._layout, owed, wanted, content)
             return await copy.place()
 
     @property
@@ -157,5 +156,5 @@ def original_of(owed: Owed) -> Answered | None:
 
 
 def about(seconds: float) -> float:
-    """A wait, spread."""
+    """About so long: by chance a little shorter or longer."""
     return random.uniform(1 - SPREAD, 1 + SPREAD) * seconds  # noqa: S311

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from itertools import groupby, pairwise, takewhile
+from itertools import pairwise, takewhile
 from uuid import UUID
 
 from relay import metrics, reading
@@ -17,7 +17,7 @@ from relay.core.model import Leased, Outcome
 from relay.core.reply import Reply, Stage
 from relay.core.tenant import AccountState
 from relay.core.vault import Vault
-from relay.hands import Hand, Hands, Parcel
+from relay.hands import FETCHED, Hand, Hands, Parcel, groups, next_content
 from relay.memory import Memory
 from relay.net.envelope import Envelope
 from relay.net.smtp import UpstreamError
@@ -33,14 +33,13 @@ from relay.upstreams import Connection, Upstreams
 log = logging.getLogger("postferry.deliver")
 
 TOGETHER = 100  # recipients of one transaction, where their copies are identical (RFC 5321 4.5.3.1.8)
-FETCHED = 1 << 20  # bytes of content fetched at once; a larger message comes alone
 LARGE = 256 << 20  # bytes of larger messages that the leases of a process hold together; small mail waits for none
 FAULT = Verdict(Outcome.DEFERRED, "internal", "A fault of ours, told in the worker's log. It is tried again.")
 INTERNAL = Reply(451, "4.3.0", "Internal error")
 
 
 def unawaited() -> None:
-    """Nobody waits for it."""
+    """For those who do not want to be told."""
 
 
 class Deliverer:
@@ -107,10 +106,11 @@ class Deliverer:
             return
         place = 0
         while place < len(hand.rows) and not self._hands.spent(hand):
-            wanted = _next_content(hand.rows[place:])
+            wanted = next_content(hand.rows[place:])
             size = sum(wanted.values())
             async with self._memory.hold(size if size > FETCHED else 0, hand.account.id):
-                content = await self._bodies(wanted)
+                async with db.connection(self._pool) as conn:
+                    content = await messages.bodies(conn, wanted)
                 here = takewhile(lambda row: row.message in wanted, hand.rows[place:])  # noqa: B023 (used up at once)
                 for rows, after in pairwise([*groups(here, 1 if hand.account.mailgun else TOGETHER), ()]):
                     if self._hands.spent(hand) and not self._expected(hand):
@@ -143,17 +143,7 @@ class Deliverer:
         self, hand: Hand, rows: Sequence[Leased], after: Sequence[Leased], content: dict[UUID, bytes]
     ) -> None:
         """One transaction: a recipient with a copy of its own, or several whose copies are the same."""
-        now = datetime.now(UTC)
-        late = [row for row in rows if row.expires_at <= now]
-        if late:
-            await self._recorder.record(hand, late, [reading.overdue(row, hand.id) for row in late])
-            rows = [row for row in rows if row.expires_at > now]
-        if rows and rows[0].message not in content:
-            await self._recorder.record(hand, rows, [reading.damaged(row, hand.id) for row in rows])
-            if not hand.over:  # else it went meanwhile, with its account
-                told = {"account": hand.account.id, "queueId": rows[0].message.hex}
-                log.error("a message is given up: %s", reading.DAMAGED, extra=told)
-            return
+        rows = await self._sendable(hand, rows, content)
         if not rows:
             return
         parcel = hand.ahead if hand.ahead and hand.ahead.rows is rows else self._parcel(rows, content)
@@ -182,6 +172,21 @@ class Deliverer:
         await self._let_in(hand)
         for verdict, result in zip(verdicts, results, strict=True):
             await self._trouble.heed(hand, verdict, result.reply)
+
+    async def _sendable(self, hand: Hand, rows: Sequence[Leased], content: dict[UUID, bytes]) -> Sequence[Leased]:
+        """Those that are not overdue, and whose content is whole. The others are recorded as dead letters."""
+        now = datetime.now(UTC)
+        late = [row for row in rows if row.expires_at <= now]
+        if late:
+            await self._recorder.record(hand, late, [reading.overdue(row, hand.id) for row in late])
+            rows = [row for row in rows if row.expires_at > now]
+        if not rows or rows[0].message in content:
+            return rows
+        await self._recorder.record(hand, rows, [reading.damaged(row, hand.id) for row in rows])
+        if not hand.over:  # else it went meanwhile, with its account
+            told = {"account": hand.account.id, "queueId": rows[0].message.hex}
+            log.error("a message is given up: %s", reading.DAMAGED, extra=told)
+        return ()
 
     def _parcel(self, rows: Sequence[Leased], content: dict[UUID, bytes]) -> Parcel:
         """The stored bytes, with this recipient's pixel in its place."""
@@ -275,30 +280,3 @@ class Deliverer:
             now=datetime.now(UTC),
             settings=self._settings,
         )
-
-    async def _bodies(self, wanted: dict[UUID, int]) -> dict[UUID, bytes]:
-        async with db.connection(self._pool) as conn:
-            return await messages.bodies(conn, wanted)
-
-
-def groups(rows: Iterable[Leased], most: int) -> Iterator[Sequence[Leased]]:
-    """The rows of each transaction: up to `most` recipients of one message whose copies are identical go together."""
-    for (_, shared), run in groupby(rows, key=lambda row: (row.message, row.splice is None)):
-        together = list(run)
-        step = most if shared else 1
-        for start in range(0, len(together), step):
-            yield together[start : start + step]
-
-
-def _next_content(rows: Sequence[Leased]) -> dict[UUID, int]:
-    """Messages, with their sizes, whose content is fetched next: several small ones at once, a large one alone."""
-    wanted: dict[UUID, int] = {}
-    total = 0
-    for row in rows:
-        if row.message in wanted:
-            continue
-        total += row.size
-        if wanted and total > FETCHED:
-            break
-        wanted[row.message] = row.size
-    return wanted

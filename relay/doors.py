@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from relay.core import certificate
 from relay.core.finding import Check, Finding, ok
+from relay.listen import LOOPBACK
 from relay.settings import Settings
 
 
@@ -25,7 +26,7 @@ def ports(settings: Settings) -> Iterator[Check]:
 def door(role: str, host: str, port: int, say: bytes | None, expect: bytes) -> Check:
     """`say` is sent, and the answer must start with `expect`; None: that somebody listens is all we ask."""
     name, command = f"port {port}", "smtp" if role == "smtps" else role
-    near = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
+    near = LOOPBACK.get(host, host)
     try:
         with socket.create_connection((near, port), timeout=3) as line:
             if say:

@@ -1,11 +1,19 @@
-"""Ends tasks that would run for ever."""
+"""Tasks that run until they are told to end: how they wait meanwhile, and how they are ended."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from contextlib import suppress
 
 AGAIN = 2.0  # s
+
+
+async def until(event: asyncio.Event, seconds: float) -> None:
+    """Waits for the event, for so long at most."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 async def end(tasks: Collection[asyncio.Task[None]]) -> None:

@@ -1,6 +1,6 @@
 """Where an address is: country and city from a file in MaxMind's format, asked without a network.
 
-The extra `geo` brings one, DB-IP Lite. Its licence (CC BY 4.0) asks that pages which show places carry ATTRIBUTION.
+The extra `geo` brings one, DB-IP Lite. Its licence (CC BY 4.0) asks pages which show places for a link (docs/opens.md).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import maxminddb
 
 from relay.core.networks import Address, plain
 
-ATTRIBUTION = '<a href="https://db-ip.com">IP Geolocation by DB-IP</a>'
 KEPT = 4096  # addresses whose place is remembered
 LONGEST_CITY = 100  # characters
 
@@ -42,12 +41,6 @@ class Places:
         self._file = file or _installed()
         self._reader = self._open() if self._file else None
         self._known = lru_cache(maxsize=KEPT)(self._look)
-
-    @property
-    def attribution(self) -> str:
-        """What a page that shows places must say of their source, as HTML; "" where it need say nothing."""
-        by_dbip = self._reader is not None and "DBIP" in self._reader.metadata().database_type
-        return ATTRIBUTION if by_dbip else ""
 
     def find(self, address: Address | None) -> Place:
         """Never raises."""

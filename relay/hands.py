@@ -1,18 +1,20 @@
-"""The leases in a worker's hands: begun once, renewed while they are worked on, given back at the end."""
+"""The leases in a worker's hands: begun once, cut into transactions, renewed while worked on, given back at the end."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from uuid import UUID
 
 from relay import metrics
 from relay.core.errors import StoreAway
 from relay.core.model import Leased
 from relay.core.tenant import Account
 from relay.core.vault import Vault, VaultError
+from relay.ending import until
 from relay.net.envelope import Envelope
 from relay.settings import Settings
 from relay.store import accounts, db, leases
@@ -21,6 +23,7 @@ from relay.wake import Waker
 
 log = logging.getLogger("postferry.deliver")
 
+FETCHED = 1 << 20  # bytes of content fetched at once; a larger message comes alone
 AGAIN = 0.5  # s between two looks whether PostgreSQL is back
 NO_UPSTREAM = "It has no upstream: set its smtp or mailgun settings, and its mail goes."
 
@@ -124,8 +127,7 @@ class Hands:
 
     async def pause(self, seconds: float) -> None:
         """So long, or until we stop."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopped.wait(), seconds)
+        await until(self._stopped, seconds)
 
     async def end(self, hand: Hand) -> None:
         """Gives back what was not reached: a hold, that spends no attempt."""
@@ -182,3 +184,26 @@ class Hands:
                     hand.deadline = asked + seconds
                 else:
                     hand.over = True
+
+
+def groups(rows: Iterable[Leased], most: int) -> Iterator[Sequence[Leased]]:
+    """The rows of each transaction: up to `most` recipients of one message whose copies are identical go together."""
+    for (_, shared), run in groupby(rows, key=lambda row: (row.message, row.splice is None)):
+        together = list(run)
+        step = most if shared else 1
+        for start in range(0, len(together), step):
+            yield together[start : start + step]
+
+
+def next_content(rows: Sequence[Leased]) -> dict[UUID, int]:
+    """Messages, with their sizes, whose content is fetched next: several small ones at once, a large one alone."""
+    wanted: dict[UUID, int] = {}
+    total = 0
+    for row in rows:
+        if row.message in wanted:
+            continue
+        total += row.size
+        if wanted and total > FETCHED:
+            break
+        wanted[row.message] = row.size
+    return wanted

@@ -23,8 +23,8 @@ NO_APPLICATION = (
 class Issuing:
     """Made inside a running loop; connects to nobody before it is asked to. All its calls raise oauth.Denied."""
 
-    def __init__(self, settings: Settings, *, seconds: float = ASK) -> None:
-        self._settings, self._seconds = settings, seconds
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._clock = asyncio.get_running_loop().time
         self._known: dict[tuple[str, str, str], tuple[float, Endpoints]] = {}
         self._asker: Asker | None = None
@@ -68,5 +68,5 @@ class Issuing:
 
     def _asking(self) -> Asker:
         if self._asker is None:
-            self._asker = Asker(seconds=self._seconds, allowed=self._settings.allow_networks)
+            self._asker = Asker(seconds=ASK, allowed=self._settings.allow_networks)
         return self._asker

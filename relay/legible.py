@@ -6,8 +6,8 @@ again. That it is the mail, and not the server, is believed when another one can
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -45,12 +45,12 @@ class Legible:
     renewed: int = 0
 
     def begin(self) -> None:
-        self.begun, self.renewed = _clock(), 0
+        self.begun, self.renewed = time.monotonic(), 0
 
     @property
     def ago(self) -> float:
         """Seconds since the look began."""
-        return _clock() - self.begun
+        return time.monotonic() - self.begun
 
     async def select(self, path: str) -> Selected:
         self.selected = await self.mailbox.select(path, readonly=True)
@@ -98,7 +98,7 @@ class Legible:
         return first | await self._some(uids[half:], fetch, unread)
 
     async def _connect(self, fault: MailboxError) -> None:
-        """The same folder over another connection."""
+        """Opens the same folder over another connection."""
         assert self.selected is not None
         if self.renewed >= CONNECTIONS:
             raise fault
@@ -136,7 +136,3 @@ async def first_bytes(mailbox: Mailbox, uids: list[int]) -> dict[int, bytes]:
     """Each one's first byte: enough to see that it can be read."""
     found = {uid: await mailbox.content(uid, 1) for uid in uids}
     return {uid: byte for uid, byte in found.items() if byte is not None}
-
-
-def _clock() -> float:
-    return asyncio.get_running_loop().time()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - where to call who listens everywhere
+
 
 def bound(host: str, port: int) -> list[socket.socket]:
     """A socket for each address of the host; others may bind it too (SO_REUSEPORT). Port 0 is off. Raises OSError."""

@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -27,8 +26,6 @@ LONGEST_SOCKET = 100  # a socket's path may have 107 bytes on Linux and 103 on m
 OWNER = "postferry"
 
 DURABLE: Mapping[str, str] = {"fsync": "on", "synchronous_commit": "on"}
-FLEETING: Mapping[str, str] = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-"""For tests: data that nobody misses after a power cut."""
 
 TUNING: Mapping[str, str] = {
     "shared_buffers": "128MB",
@@ -168,17 +165,6 @@ class Valkey:
                 return probe.recv(64).startswith(b"+PONG")
         except OSError:
             return False
-
-
-def wait_ready(server: Server, process: subprocess.Popen[bytes], *, seconds: float = 60) -> None:
-    """Returns once the server answers; raises LocalError when it ends before that or takes too long."""
-    until = time.monotonic() + seconds
-    while not server.ready():
-        if process.poll() is not None:
-            raise LocalError(f"{server.name} ended with status {process.returncode} while it was starting")
-        if time.monotonic() > until:
-            raise LocalError(f"{server.name} did not answer within {seconds:g} seconds")
-        time.sleep(0.01)
 
 
 class Identity:

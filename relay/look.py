@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ class Look:
         return any([await self._tried(path) for path in self.folders])
 
     async def mark(self) -> None:
-        """All is well so far. Raises Lost and StoreAway."""
+        """Stores how far it is, and that all is well so far. Raises Lost and StoreAway."""
         async with db.connection(self.pool) as conn:
             due = await mailboxes.mark(conn, self.due, self.told(), ago=self.ago, listed=self.listed)
         if due is None:
@@ -115,7 +116,7 @@ class Look:
         return False
 
     async def _folder(self, path: str) -> bool:
-        """First what is cheap; True: there is more."""
+        """Looks at a folder, at first by what is cheap (STATUS). True: there is more."""
         before = self.folders[path]
         if (status := await self._status(path)) is not None:
             seen = watching.news(before, status.uidvalidity, status.uidnext)
@@ -210,11 +211,11 @@ class Look:
 
     async def _record(self, reported: Reported) -> None:
         """A server may report a mail before the worker has recorded that it took it: that is waited for a while."""
-        until = _clock() + EARLY
+        until = time.monotonic() + EARLY
         while True:
             try:
                 async with db.connection(self.pool) as conn:
-                    await bounces.record(conn, self.due.account, reported, patient=_clock() < until)
+                    await bounces.record(conn, self.due.account, reported, patient=time.monotonic() < until)
                 return
             except LookupError:
                 raise Lost from None
@@ -244,7 +245,3 @@ def _down_to(start: int, uids: list[int]) -> int:
 
 def _uid(one: tuple[int, Brief]) -> int:
     return one[0]
-
-
-def _clock() -> float:
-    return asyncio.get_running_loop().time()

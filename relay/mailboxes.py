@@ -90,7 +90,7 @@ class Mailboxes:
 
     @asynccontextmanager
     async def _connection(self, account: Account, imap: Imap) -> AsyncIterator[Mailbox]:
-        """Kept afterwards, unless it is broken."""
+        """One that was kept, else a new one; kept afterwards, unless it is broken."""
         mailbox = await self._again(account.id, imap) or await self._new(account)
         try:
             yield mailbox

@@ -21,7 +21,7 @@ from relay.net.exchange import Unanswered, Unsent
 from relay.net.smtp import UpstreamError
 from relay.net.transaction import Timeouts
 from relay.settings import Settings
-from relay.trail import Failure, Telling, Trail, code, forbidden, late
+from relay.trail import PATIENCE, WHOLE, Failure, Telling, Trail, code, forbidden, late
 
 STEPS = ("settings", "resolve", "connect", "tls", "auth")
 WORDS = {"mailgun_key": "EAUTH", "mailgun_domain": "EDOMAIN", "mailgun_disabled": "EDOMAIN"}
@@ -33,17 +33,17 @@ STATES = {
 BLIND = "The key may send, and is not told more: whether the domain is verified, Mailgun's dashboard says."
 
 
-async def verify_mailgun(mailgun: Mailgun, settings: Settings, *, patience: float, whole: float) -> Result:
-    """Each step in the order it is taken, within `patience` seconds each and `whole` together."""
+async def verify_mailgun(mailgun: Mailgun, settings: Settings) -> Result:
+    """Each step in the order it is taken."""
     trail = _trail(mailgun)
     if faults := list(mailgun_faults(mailgun, settings.allow_networks)):
         return _named(trail.misjudged(faults))
     trail.passed("settings")
     try:
-        async with asyncio.timeout(whole):
-            failure, detail, remark = await _try(mailgun, settings, trail, patience)
+        async with asyncio.timeout(WHOLE):
+            failure, detail, remark = await _try(mailgun, settings, trail)
     except TimeoutError:
-        failure, detail, remark = late(mailgun.host, trail, whole), "", ""
+        failure, detail, remark = late(mailgun.host, trail), "", ""
     if failure is None:
         trail.passed("auth")
     details = {"resolve": mailgun.host, "connect": f"port {mailgun.port}", "tls": "certificate valid", "auth": detail}
@@ -60,9 +60,9 @@ Found = tuple[Failure | None, str, str]
 """What failed; else detail and remark of the last step."""
 
 
-async def _try(mailgun: Mailgun, settings: Settings, trail: Trail, patience: float) -> Found:
+async def _try(mailgun: Mailgun, settings: Settings, trail: Trail) -> Found:
     seconds = (settings.connect_timeout, settings.command_timeout, settings.data_timeout)
-    timeouts = Timeouts(*(min(one, patience) for one in seconds))
+    timeouts = Timeouts(*(min(one, PATIENCE) for one in seconds))
     try:
         connection = await upstreams.connect(
             mailgun, allowed=settings.allow_networks, timeouts=timeouts, passed=trail.passed

@@ -12,7 +12,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -22,6 +21,7 @@ from relay.core import webhook
 from relay.core.errors import StoreAway
 from relay.core.masking import masked
 from relay.core.vault import Vault
+from relay.ending import until
 from relay.net import http
 from relay.settings import Settings
 from relay.store import db, endpoints, postings
@@ -74,7 +74,7 @@ class Notifier:
                 except StoreAway as error:
                     metrics.STORE_ERRORS.inc()
                     log.warning("webhooks wait for PostgreSQL: %s", error)
-                    await _until(stopping, AGAIN)
+                    await until(stopping, AGAIN)
         finally:
             stopper.cancel()
             await self._end()
@@ -191,7 +191,7 @@ class Notifier:
                 log.warning("what was posted waits for PostgreSQL: %s", error)
                 if self._stopping.is_set():
                     return
-                await _until(self._stopping, AGAIN)
+                await until(self._stopping, AGAIN)
 
     async def _commit(self, batch: list[Tried]) -> Sequence[bool]:
         metrics.COMMIT_SIZE.labels("webhook").observe(len(batch))
@@ -204,7 +204,7 @@ class Notifier:
     async def _rest(self, more: bool) -> None:
         """Until a post has ended, or it is time to look again."""
         if not more:
-            await _until(self._woken, IDLE)
+            await until(self._woken, IDLE)
         self._woken.clear()
         await asyncio.sleep(GATHER)
 
@@ -232,13 +232,6 @@ class Notifier:
                 await postings.give_back(conn, late, seconds=seconds)
         except StoreAway as error:
             log.warning("%s webhooks are due again in %g s: %s", len(late), self._lease, error)
-
-
-async def _until(event: asyncio.Event, seconds: float) -> None:
-    """The event, for so long at most."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
 
 
 def _masked(answer: http.Answer, secrets: Sequence[str]) -> http.Answer:

@@ -7,7 +7,6 @@ import logging
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -18,6 +17,7 @@ from relay.core import footprint, networks, opener, pixel
 from relay.core.errors import StoreAway
 from relay.core.model import Opener
 from relay.core.opener import Look
+from relay.ending import until
 from relay.geo import UNKNOWN, Places
 from relay.net.rdns import Names
 from relay.settings import Settings
@@ -110,7 +110,7 @@ class Opens:
         self._forget(batch)
         metrics.OPENS_WAITING.labels().set(self._waiting)
         if len(batch) < MOST:
-            await self._rest(SPACING)
+            await until(self._closing, SPACING)
         return [True] * len(batch)
 
     def _forget(self, batch: Sequence[Fetch]) -> None:
@@ -132,7 +132,7 @@ class Opens:
                 metrics.OPENS_WAITING.labels().set(self._waiting)
                 _log.warning("pixel fetches wait for PostgreSQL: %s", error)
                 self._given_up = self._closing.is_set()
-                await self._rest(AGAIN)
+                await until(self._closing, AGAIN)
             else:
                 for who, number in Counter(one.opener for one in tried if one.delivery in stored).items():
                     metrics.OPENS.labels(who.value).inc(number)
@@ -199,11 +199,6 @@ class Opens:
             city=place.city,
             tells=mail.tells,
         )
-
-    async def _rest(self, seconds: float) -> None:
-        """Shorter when we are to end."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._closing.wait(), seconds)
 
 
 def _ages(batch: Sequence[Fetch], now: float) -> dict[int, float]:

@@ -129,7 +129,7 @@ class Providers:
         return Effect.OPENED if told else Effect.NONE
 
     def _address(self, event: Event) -> str:
-        """As much of it as is kept."""
+        """As much of the opener's address as is kept."""
         return footprint.kept(event.address, self._settings.open_addresses) or ""
 
 

@@ -160,7 +160,7 @@ def gone(reference: Reference) -> Refused:
 
 
 def wish(reference: Reference, zone: str, pixels: Callable[[str], bool]) -> Wish:
-    """`zone`: a time zone that there is."""
+    """What is wanted of the original; `zone` must be a time zone that there is."""
     return Wish(reference.action, reference.inline, reference.attachments, ZoneInfo(zone), pixels)
 
 

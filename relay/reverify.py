@@ -6,13 +6,13 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
-from contextlib import suppress
 
 from relay import metrics
 from relay.core.errors import StoreAway
 from relay.core.tenant import Account
 from relay.core.vault import Vault, VaultError
 from relay.core.verification import Result
+from relay.ending import until
 from relay.settings import Settings
 from relay.store import accounts, db, verifications
 from relay.store.verifications import Due, Found
@@ -55,15 +55,15 @@ class Verifier:
         except StoreAway as error:
             metrics.STORE_ERRORS.inc()
             log.warning("verifications wait for PostgreSQL: %s", error)
-            return await _until(stopping, AGAIN)
+            return await until(stopping, AGAIN)
         except Exception:  # the webhooks of this role must not end with it
             log.exception("verifications are put off by a fault of ours")
-            return await _until(stopping, self._look)
+            return await until(stopping, self._look)
         for one in due:
             task = asyncio.create_task(self._verify(one))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
-        return await _until(stopping, self._look)
+        return await until(stopping, self._look)
 
     async def _verify(self, due: Due) -> None:
         """What goes wrong on our side is tried again when the claim has ended."""
@@ -131,10 +131,3 @@ def _tell(account: str, name: str, before: Found | None, now: Found | None) -> N
         log.warning("the %s of %s cannot be used: %s", name, account, now["error"], extra={"account": account})
     elif not _well(before) and now is not None and now["success"]:
         log.info("the %s of %s is well again", name, account, extra={"account": account})
-
-
-async def _until(event: asyncio.Event, seconds: float) -> None:
-    """The event, for so long at most."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()

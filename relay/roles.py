@@ -14,13 +14,13 @@ from typing import BinaryIO
 
 from relay import local, settings
 from relay.datafolder import DataFolder
+from relay.listen import LOOPBACK
 from relay.ready import VARIABLE as READY_VARIABLE
 from relay.ready import Notice
 from relay.settings import Settings
 from relay.supervisor import Child
 
 ROLE_STAGE, SINK_STAGE, SERVER_STAGE = 0, 1, 2  # the order in which they are stopped
-LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - where to call who listens everywhere
 
 
 class PortTaken(Exception):
@@ -52,7 +52,7 @@ def roles(chosen: Settings, folder: DataFolder) -> list[Role]:
 
 
 def servers(folder: DataFolder, environ: Mapping[str, str]) -> list[local.Server]:
-    """Those that the environment does not name."""
+    """The servers of our own: those that the environment does not name."""
     found: list[local.Server] = []
     if not environ.get("DATABASE_URL"):
         found.append(local.Postgres(folder.path / "postgres"))
@@ -62,7 +62,7 @@ def servers(folder: DataFolder, environ: Mapping[str, str]) -> list[local.Server
 
 
 def environment(folder: DataFolder, given: Mapping[str, str], own: list[local.Server]) -> dict[str, str]:
-    """`given`, and what it leaves open."""
+    """`given`, with what it leaves open filled in."""
     environ = dict(given)
     for server in own:
         environ["DATABASE_URL" if isinstance(server, local.Postgres) else "REDIS_URL"] = server.url

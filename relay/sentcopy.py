@@ -18,6 +18,7 @@ from relay.net.imap import Mailbox, MailboxError
 from relay.store import db, sentcopies
 from relay.store.sentcopies import Owed
 
+CLAIM = 60.0  # s that a claim lasts, unless it is renewed
 ROUNDS = 10  # in one try, where there are more copies than are found at once
 MANY = 100
 ANOTHER = "the mailbox has another mail with this Message-ID, and stores no second one beside it"
@@ -60,7 +61,7 @@ async def make(mailbox: Mailbox, layout: Layout, folder: str) -> str:
 
 
 class SentCopy:
-    """`wanted`: but for what is known of our own copy. `claim`: seconds of the claim, from each record on."""
+    """`wanted` comes without what is known of our own copy: that is added here."""
 
     def __init__(
         self,
@@ -70,11 +71,9 @@ class SentCopy:
         owed: Owed,
         wanted: Wanted,
         content: bytes,
-        *,
-        claim: float,
     ) -> None:
         self._pool, self._mailbox, self._layout = pool, mailbox, layout
-        self._owed, self._content, self._claim = owed, content, claim
+        self._owed, self._content = owed, content
         self._finder = Finder(mailbox, layout, owed, content)
         self._clearing = Clearing(mailbox, layout, self._finder)
         intent = self._finder.intent
@@ -82,7 +81,7 @@ class SentCopy:
         self._wanted = replace(wanted, filed=owed.filed, begun=bool(intent), written=written)
 
     async def place(self) -> Done:
-        """Leaves one. Raises CopyError, MailboxError, Lost, StoreAway."""
+        """Leaves one copy. Raises CopyError, MailboxError, Lost, StoreAway."""
         for _ in range(ROUNDS):
             made = await self._round()
             if len(made.remove) < MANY:
@@ -102,7 +101,7 @@ class SentCopy:
         return made
 
     async def _write(self, made: Plan, found: Sequence[Candidate], filed: bool) -> Candidate:
-        """And found to be there. A Gmail that takes it for the one it has is given it again without that one."""
+        """Our copy, written and found. A Gmail may take it for the one that it has: that goes, and ours comes again."""
         trashed = await self._finder.trashed(self._wanted) if self._clearing.trashes and self._wanted.begun else ()
         newest = made.like or max(trashed, key=lambda one: one.uid, default=None)
         like = newest.addresses if newest else b""
@@ -154,7 +153,7 @@ class SentCopy:
         )
 
     async def _newest(self, known: Collection[int]) -> int:
-        """Where the server does not tell. It was selected anew."""
+        """The UID of what was just written, where the server does not tell it. The folder was selected anew."""
         assert self._finder.intent is not None
         uids = {*await self._mailbox.since(self._finder.intent.uidnext, RECENT)} - {*known}
         found = await self._finder.named(uids)
@@ -165,5 +164,5 @@ class SentCopy:
     async def _record(self, filed: bool) -> None:
         place = sentcopy.dump(self._finder.intent)
         async with db.connection(self._pool) as conn:
-            if not place or not await sentcopies.record(conn, self._owed, place, filed=filed, seconds=self._claim):
+            if not place or not await sentcopies.record(conn, self._owed, place, filed=filed, seconds=CLAIM):
                 raise Lost

@@ -45,7 +45,7 @@ def sockets(settings: Settings) -> tuple[list[socket.socket], list[socket.socket
 
 
 def held(settings: Settings) -> list[socket.socket]:
-    """All of them."""
+    """Every port of the role, bound for the parent (relay/role.py). Raises OSError."""
     plain, implicit_tls = sockets(settings)
     return plain + implicit_tls
 

@@ -1,4 +1,7 @@
-"""Take an endpoint on, change it, give it another secret, let it go. `account` is whose it must be; None: anybody's."""
+"""Take an endpoint on, change it, give it another secret, let it go; show it, and what was posted to it.
+
+`account` is whose it must be; None: anybody's.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 
 from relay.core import endpoint as settings_of
 from relay.core import webhook
-from relay.core.account import Faulty
+from relay.core.account import MASK, Faulty
 from relay.core.endpoint import Wanted
 from relay.core.errors import Refused
 from relay.core.vault import Vault
@@ -17,6 +20,7 @@ from relay.settings import Settings
 from relay.store import endpoints
 from relay.store.db import Connection
 from relay.store.endpoints import Endpoint
+from relay.store.postlog import Posting
 
 VALID = 86_400.0  # seconds that a secret signs beside the one that follows it
 LONGEST_VALID = 30 * 86_400.0
@@ -54,10 +58,10 @@ async def change(
     return await _again(conn, vault, id)
 
 
-async def enable(conn: Connection, vault: Vault, id: int, account: str | None) -> None:
-    """Post to it again: past failures are forgotten, what waits goes at once. Raises Refused (404)."""
+async def enable(conn: Connection, vault: Vault, id: int) -> None:
+    """Post to it again, whosever it is: past failures are forgotten, what waits goes at once. Raises Refused (404)."""
     async with conn.transaction():
-        old = await found(conn, vault, id, account, lock=True)
+        old = await found(conn, vault, id, None, lock=True)
         await endpoints.change(conn, vault, old, replace(old.wanted, enabled=True), headers=False, afresh=True)
 
 
@@ -85,6 +89,43 @@ async def found(conn: Connection, vault: Vault, id: int, account: str | None, *,
     if one is None:
         raise Refused(f"There is no webhook {id}", status=404, code="WebhookNotFound")
     return one
+
+
+def shown(one: Endpoint) -> dict[str, Any]:
+    """By the names of the API, without its secret; instants are left to who writes them."""
+    return {
+        "id": one.id,
+        "account": one.account,
+        "url": one.url,
+        "events": list(one.events),
+        "headers": dict.fromkeys(one.headers, MASK),
+        "description": one.description,
+        "enabled": one.active,
+        "reason": one.reason,
+        "failures": one.failures,
+        "failingSince": one.failing_since,
+        "managed": one.managed,
+        "oldSecretUntil": one.old_until,
+        "created": one.created_at,
+        "updated": one.updated_at,
+    }
+
+
+def posted(one: Posting) -> dict[str, Any]:
+    """The same of a posting in its log."""
+    return {
+        "id": one.id,
+        "event": one.type,
+        "eventId": webhook.event_id(one.event),
+        "account": one.account,
+        "state": one.state,
+        "attempts": one.attempts,
+        "created": one.created_at,
+        "nextTry": one.due_at if one.state == "pending" else None,
+        "finished": one.finished_at,
+        "status": one.status,
+        "error": one.error,
+    }
 
 
 async def _again(conn: Connection, vault: Vault, id: int) -> Endpoint:

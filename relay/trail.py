@@ -9,6 +9,8 @@ from relay.core.folders import Folder
 from relay.core.hints import advise
 from relay.core.verification import Fault, Result, Step, StepState
 
+PATIENCE = 10.0  # seconds a step may take: a person is waiting
+WHOLE = 25.0  # ... and all of them
 CODES = {
     "forbidden": "EFORBIDDEN",
     "dns": "EDNS",
@@ -51,7 +53,7 @@ class Trail:
         self._taken: dict[str, float] = {}
 
     def passed(self, step: str) -> None:
-        """It went well, just now."""
+        """The step went well, just now."""
         now = self._clock()
         self._taken[step] = now - self._last
         self._last = now
@@ -91,9 +93,9 @@ def forbidden(host: str) -> Failure:
     return Failure("resolve", CODES["forbidden"], text, advise("resolve", host, text))
 
 
-def late(host: str, trail: Trail, seconds: float) -> Failure:
+def late(host: str, trail: Trail) -> Failure:
     """All steps together took longer than they may."""
-    step, text = trail.next(), f"{host} took too long: all steps together have {seconds:g} seconds"
+    step, text = trail.next(), f"{host} took too long: all steps together have {WHOLE:g} seconds"
     return Failure(step, "ETIMEDOUT", text, advise(step, host, text))
 
 

@@ -15,7 +15,7 @@ LOGINS = ("auth", "login")  # the steps that a token is said in
 async def try_account(
     account: Account, tokens: Tokens, settings: Settings, *, upstream: bool = True, mailbox: bool = True
 ) -> Report:
-    """As verify.verify tells of the servers that are asked for. Raises StoreAway."""
+    """Verifies the servers that are asked for, as verify.verify does. Raises StoreAway."""
     if not bearer.wanted(account):
         return await _verify(account, settings, upstream, mailbox)
     try:

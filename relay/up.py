@@ -15,8 +15,8 @@ from typing import Any
 from relay import local, ready, settings, tail
 from relay.commands.terminal import CONFIG, SOFTWARE, TEMPFAIL, UNAVAILABLE, Stop, mark, paint, span
 from relay.datafolder import DataFolder, Held, write_private
+from relay.listen import LOOPBACK
 from relay.roles import (
-    LOOPBACK,
     PortTaken,
     api_url,
     check_ports,

@@ -20,12 +20,10 @@ from relay.mailgundomain import misjudged, verify_mailgun
 from relay.net import imap as mailboxes
 from relay.net import smtp as upstreams
 from relay.settings import Settings
-from relay.trail import Failure, Telling, Trail, forbidden, late
+from relay.trail import PATIENCE, WHOLE, Failure, Telling, Trail, forbidden, late
 from relay.trail import code as code_of
 
-PATIENCE = 10.0  # seconds a step may take: a person is waiting
-WHOLE = 25.0  # ... and all of them
-BRIEF = 3.0  # ... and the goodbye
+BRIEF = 3.0  # seconds the goodbye may take
 SMTP_STEPS = ("settings", "resolve", "connect", "ehlo", "tls", "auth")
 SMTP_TLS_FIRST = ("settings", "resolve", "connect", "tls", "ehlo", "auth")
 IMAP_STEPS = ("settings", "resolve", "connect", "greeting", "tls", "login", "folders")
@@ -55,7 +53,7 @@ async def _upstream(upstream: Smtp | Mailgun | None, settings: Settings) -> Resu
         case Smtp():
             return await verify_smtp(upstream, settings)
         case Mailgun():
-            return await verify_mailgun(upstream, settings, patience=PATIENCE, whole=WHOLE)
+            return await verify_mailgun(upstream, settings)
         case None:
             return None
 
@@ -94,7 +92,7 @@ async def verify_smtp(smtp: Smtp, settings: Settings) -> Result:
         extensions = " ".join(sorted(connection.extensions)).upper()
         await connection.close()
     except TimeoutError:
-        failure = late(smtp.host, trail, WHOLE)
+        failure = late(smtp.host, trail)
     except upstreams.UpstreamError as error:
         failure = _refused_by(smtp, error, trail)
     details = _details(smtp) | {"ehlo": extensions, "auth": f"logged in as {smtp.user}"}
@@ -114,7 +112,7 @@ async def verify_imap(imap: Imap, settings: Settings) -> Result:
             folders = await _folders(imap, settings, trail)
         failure = _no_such_folder(imap, folders)
     except TimeoutError:
-        failure = late(imap.host, trail, WHOLE)
+        failure = late(imap.host, trail)
     except mailboxes.MailboxError as error:
         failure = _barred(imap, error)
     if failure is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from contextlib import AsyncExitStack, suppress
 
 from relay import metrics
@@ -16,6 +17,7 @@ from relay.core import watching
 from relay.core.errors import StoreAway
 from relay.core.tenant import Account
 from relay.core.vault import Vault, VaultError
+from relay.ending import until
 from relay.legible import Legible
 from relay.look import Look, Lost, Reader
 from relay.mailboxes import Mailboxes
@@ -55,7 +57,7 @@ class Watcher:
             return
         try:
             while not stopping.is_set():
-                await _until(stopping, await self._round())
+                await until(stopping, await self._round())
         finally:
             await self._stop()
 
@@ -76,7 +78,7 @@ class Watcher:
         return self._look
 
     def _begin(self, due: Due) -> None:
-        """Who has it here, with the settings as they were, gives way."""
+        """A task that still watches it here, with the settings of before, is cancelled."""
         metrics.MAILBOX_LATE.observe(due.late)
         for task, held in self._running.items():
             if held.account == due.account:
@@ -86,22 +88,22 @@ class Watcher:
         task.add_done_callback(self._running.pop)
 
     async def _keep(self, conn: db.Connection) -> None:
-        """Claims given back, and those in hand renewed; who has lost his stops."""
+        """Gives claims back, and renews those in hand; a task whose claim is lost is cancelled."""
         given, self._unsettled = self._unsettled, []
         if given:
             await mailboxes.release(conn, given)
-        if self._running and _clock() >= self._renewed + RENEW:
+        if self._running and time.monotonic() >= self._renewed + RENEW:
             held = dict(self._running)
             kept = await mailboxes.renew(conn, list(held.values()), CLAIM)
-            self._renewed = _clock()
+            self._renewed = time.monotonic()
             for task, due in held.items():
                 if (due.account, due.claim) not in kept:
                     task.cancel()
 
     async def _hurry(self, conn: db.Connection) -> None:
-        if _clock() >= self._hurried + self._settings.mailbox_poll:
+        if time.monotonic() >= self._hurried + self._settings.mailbox_poll:
             await mailboxes.hurry(conn, self._settings.mailbox_poll)
-            self._hurried = _clock() + random.uniform(-0.2, 0.2) * self._settings.mailbox_poll  # noqa: S311
+            self._hurried = time.monotonic() + random.uniform(-0.2, 0.2) * self._settings.mailbox_poll  # noqa: S311
 
     async def _stop(self) -> None:
         """Everything is given back, so that another need not wait for the claims to end."""
@@ -119,7 +121,7 @@ class Watcher:
         told = {"account": due.account}
         try:
             await self._look_at(due)
-        except Lost:
+        except Lost:  # whoever has it now, with other settings, looks at it
             pass
         except StoreAway as error:
             metrics.STORE_ERRORS.inc()
@@ -211,14 +213,3 @@ class Watcher:
 def _tell_healed(due: Due) -> None:
     if due.error:
         log.info("the mailbox of %s is watched again", due.account, extra={"account": due.account})
-
-
-def _clock() -> float:
-    return asyncio.get_running_loop().time()
-
-
-async def _until(event: asyncio.Event, seconds: float) -> None:
-    """The event, for so long at most."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()

@@ -26,7 +26,7 @@ from relay.settings import Settings, read
 from relay.store import db
 from tests.dovecot import Dovecot
 from tests.fakes.upstream import Upstream
-from tests.stack import ALL, Stack
+from tests.stack import ALL, FLEETING, Stack, wait_ready
 from tests.tenant import Tenant, living
 
 CI = os.environ.get("CI") == "true"
@@ -61,7 +61,7 @@ class Servers:
         self.running: list[tuple[Ward, subprocess.Popen[bytes]]] = []
 
     def start(self) -> dict[str, str]:
-        postgres = local.Postgres(self.folder / "postgres", local.FLEETING)
+        postgres = local.Postgres(self.folder / "postgres", FLEETING)
         valkey = local.Valkey(self.folder / "valkey")
         for server in (valkey, postgres):
             self._run(server)
@@ -87,7 +87,7 @@ class Servers:
         self.guardian.watch(ward)
         self.running.append((ward, process))
         try:
-            local.wait_ready(server, process)
+            wait_ready(server, process)
         except local.LocalError as fault:
             raise local.LocalError(f"{fault}:\n{log.read_text()}") from fault
 

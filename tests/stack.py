@@ -26,7 +26,10 @@ MODULES = {
 }
 ALL = tuple(MODULES)
 PATIENCE = 20.0  # s for a role to be ready, or to end
+SERVER_PATIENCE = 60.0  # s for a PostgreSQL or Valkey to answer
 LOOK = 0.01  # s between two looks at what has no event to wait for
+FLEETING: Mapping[str, str] = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+"""Options of a PostgreSQL whose data nobody misses after a power cut."""
 
 
 class Stack:
@@ -122,6 +125,17 @@ class Stack:
         return int(process.returncode)
 
 
+def wait_ready(server: local.Server, process: subprocess.Popen[bytes]) -> None:
+    """Returns once the server answers; raises LocalError when it ends before that or takes too long."""
+    until = time.monotonic() + SERVER_PATIENCE
+    while not server.ready():
+        if process.poll() is not None:
+            raise local.LocalError(f"{server.name} ended with status {process.returncode} while it was starting")
+        if time.monotonic() > until:
+            raise local.LocalError(f"{server.name} did not answer within {SERVER_PATIENCE:g} seconds")
+        time.sleep(0.01)
+
+
 class Machine:
     """A PostgreSQL or Valkey of one test's own, to be cut off and brought back."""
 
@@ -138,7 +152,7 @@ class Machine:
         with self._log.open("ab") as log:
             self._process = self.server.start(log.fileno())
         self._guardian.watch(Ward(0, self._process.pid, signal.SIGKILL, 1))
-        local.wait_ready(self.server, self._process)
+        wait_ready(self.server, self._process)
 
     def cut(self, how: int) -> None:
         """Ends it by this signal, and waits for that."""

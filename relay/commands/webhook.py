@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from relay.commands import webhook_log
 from relay.commands.account import found as account
@@ -65,6 +65,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 async def _list(args: argparse.Namespace) -> int:
+    from relay import subscribe
     from relay.store import endpoints
 
     found: list[Endpoint] = []
@@ -77,7 +78,7 @@ async def _list(args: argparse.Namespace) -> int:
         )[1]:
             found += batch
     if args.json:
-        print(json.dumps([_facts(one) for one in found], indent=2))
+        print(json.dumps([subscribe.shown(one) for one in found], indent=2, default=spelled))
     elif found:
         print(table(("id", "account", "state", "events", "url", "reason"), [_row(one) for one in found]))
     else:
@@ -114,7 +115,7 @@ async def _show(args: argparse.Namespace) -> int:
         with told():
             one = await subscribe.found(here.conn, here.vault, args.id, None)
         waiting, due = await endpoints.waiting(here.conn, args.id)
-    print(json.dumps(_facts(one) | {"waiting": waiting, "nextTry": spelled(due)}, indent=2))
+    print(json.dumps(subscribe.shown(one) | {"waiting": waiting, "nextTry": due}, indent=2, default=spelled))
     return 0
 
 
@@ -123,7 +124,7 @@ async def _enable(args: argparse.Namespace) -> int:
 
     async with opened(args) as here:
         with told():
-            await subscribe.enable(here.conn, here.vault, args.id, None)
+            await subscribe.enable(here.conn, here.vault, args.id)
     print(f"{mark('ok')} webhook {args.id} is posted to")
     return 0
 
@@ -151,28 +152,6 @@ def _read(file: str) -> str:
         raise Stop(f"cannot read {file}: {error.strerror}", "", USAGE) from None
     except UnicodeDecodeError:
         raise Stop(f"cannot read {file}: it is no text in UTF-8", "", USAGE) from None
-
-
-def _facts(one: Endpoint) -> dict[str, Any]:
-    """As GET /v1/webhooks/{endpoint} speaks."""
-    from relay.core.account import MASK
-
-    return {
-        "id": one.id,
-        "account": one.account,
-        "url": one.url,
-        "events": list(one.events),
-        "headers": dict.fromkeys(one.headers, MASK),
-        "description": one.description,
-        "enabled": one.active,
-        "reason": one.reason,
-        "failures": one.failures,
-        "failingSince": spelled(one.failing_since),
-        "managed": one.managed,
-        "oldSecretUntil": spelled(one.old_until),
-        "created": spelled(one.created_at),
-        "updated": spelled(one.updated_at),
-    }
 
 
 def _row(one: Endpoint) -> tuple[str, ...]:

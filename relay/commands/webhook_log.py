@@ -122,7 +122,7 @@ async def _log(args: argparse.Namespace) -> int:
             if end is None:
                 break
     if args.json:
-        print(json.dumps([_facts(one) for one in rows], indent=2))
+        print(json.dumps([subscribe.posted(one) for one in rows], indent=2, default=spelled))
     elif rows:
         head = ("id", "time", "event", "account", "state", "tries", "status", "note")
         print(table(head, [_row(one) for one in rows]))
@@ -132,6 +132,7 @@ async def _log(args: argparse.Namespace) -> int:
 
 
 async def _posting(here: Installation, args: argparse.Namespace) -> int:
+    from relay import subscribe
     from relay.core import webhook
     from relay.store import postlog
 
@@ -141,8 +142,8 @@ async def _posting(here: Installation, args: argparse.Namespace) -> int:
     one, data, tries = found
     body = webhook.body(here.settings.public_url, one.account, one.event_at, one.type, data).decode()
     if args.json:
-        told = [{"date": spelled(each.at), **_answer(each)} for each in tries]
-        print(json.dumps(_facts(one) | {"body": body, "tries": told}, indent=2))
+        told = [{"date": each.at, **_answer(each)} for each in tries]
+        print(json.dumps(subscribe.posted(one) | {"body": body, "tries": told}, indent=2, default=spelled))
         return 0
     print(f"{one.type} {webhook.event_id(one.event)}: {one.state}{_again(one)}")
     print(clean(body))
@@ -245,25 +246,6 @@ def _event_id(text: str) -> int:
 def _answer(one: Any) -> dict[str, Any]:
     about = {"url": one.url, "status": one.status, "error": one.error, "response": one.response}
     return {"seconds": round(one.seconds, 3), **about}
-
-
-def _facts(one: Posting) -> dict[str, Any]:
-    """As GET /v1/webhooks/{endpoint}/log speaks."""
-    from relay.core.webhook import event_id
-
-    return {
-        "id": one.id,
-        "event": one.type,
-        "eventId": event_id(one.event),
-        "account": one.account,
-        "state": one.state,
-        "attempts": one.attempts,
-        "created": spelled(one.created_at),
-        "nextTry": spelled(one.due_at) if one.state == "pending" else None,
-        "finished": spelled(one.finished_at),
-        "status": one.status,
-        "error": one.error,
-    }
 
 
 def _row(one: Posting) -> tuple[str, ...]:

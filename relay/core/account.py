@@ -208,7 +208,6 @@ def _mailgun(fields: Fields) -> Mailgun:
         domain=fields["mailgun.domain"],
         api_key=fields.get("mailgun.apiKey", ""),
         base_url=fields.get("mailgun.baseUrl", MAILGUN),
-        signing_key=fields.get("mailgun.webhookSigningKey", ""),
         test=fields.get("mailgun.test", False),
     )
 

@@ -50,7 +50,7 @@ def owns(account: Account, secret: str) -> bool:
 
 
 def armed(account: Account, token: str) -> Account:
-    """With this token in each of those."""
+    """The account with this token in each of its servers that are bare."""
     smtp, imap = account.smtp, account.imap
     return replace(
         account,

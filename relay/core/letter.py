@@ -55,7 +55,6 @@ class Part:
     kind: str
     fields: Fields
     text: str
-    depth: int = 0
     enclosed: bool = False  # inside a message/rfc822 or the like
 
 
@@ -70,7 +69,7 @@ class Letter:
 
 
 def read(raw: bytes) -> Letter:
-    """Whatever it is. Reads at most 1 MiB."""
+    """Reads a message, whatever it is: at most 1 MiB of it."""
     raw = raw[:MOST].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if raw.startswith((b"From ", b">From ")):
         raw = raw.partition(b"\n")[2]
@@ -127,7 +126,7 @@ def _parts(fields: Fields, body: bytes, depth: int, enclosed: bool) -> Iterator[
     content = unpacked(fields.get("content-transfer-encoding").strip().lower(), body)
     if kind in ENCLOSED:
         text = _text(content, parameters)
-        yield Part(kind, fields, text, depth, True)
+        yield Part(kind, fields, text, True)
         if depth < DEPTH and kind in ("message/rfc822", "message/global"):
             inner, rest = _split(content.lstrip(b"\n"))
             yield from _parts(inner, rest, depth + 1, True)
@@ -135,7 +134,7 @@ def _parts(fields: Fields, body: bytes, depth: int, enclosed: bool) -> Iterator[
     text = _text(content, parameters)
     if kind == "text/html":
         text = plain(text)
-    yield Part(kind, fields, text, depth, enclosed)
+    yield Part(kind, fields, text, enclosed)
 
 
 def _pieces(body: bytes, boundary: str) -> Iterator[bytes]:

@@ -22,7 +22,6 @@ def read(text: str) -> Address | None:
         return None
 
 
-def within(text: str, networks: Iterable[Network]) -> bool:
+def within(address: Address | None, networks: Iterable[Network]) -> bool:
     """Whether it is an address in one of these networks."""
-    address = read(text)
     return address is not None and any(address in network for network in networks)

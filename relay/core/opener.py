@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from relay.core.model import Opener
-from relay.core.networks import Address, Network, plain
+from relay.core.networks import Address, Network, plain, within
 from relay.core.openers import FLOOD, RULES, Rule
 from relay.core.readers import CLIENTS
 
@@ -43,7 +43,7 @@ def judge(look: Look) -> Judgement:
     address = plain(look.address) if look.address else None
     flood = look.burst >= FLOOD.burst
     fitting, client = ((FLOOD,), "") if flood else _read(agent)
-    if address and any(address in network for network in look.own):
+    if within(address, look.own):
         return Judgement(Opener.SELF, client, "It came from one of the sender's own networks.")
     for rule in fitting:
         if _holds(rule, look, address):
@@ -66,7 +66,7 @@ def _holds(rule: Rule, look: Look, address: Address | None) -> bool:
         (not rule.other_method or look.method.upper() != "GET")
         and look.burst >= rule.burst
         and (rule.soon is None or (look.since_sent is not None and look.since_sent < rule.soon))
-        and (not rule.networks or (address is not None and any(address in network for network in rule.networks)))
+        and (not rule.networks or within(address, rule.networks))
         and (not rule.hosts or any(_named(look.host, name) for name in rule.hosts))
     )
 

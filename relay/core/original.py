@@ -78,7 +78,7 @@ class Original:
 
 
 def read(raw: bytes) -> Original:
-    """Whatever it is."""
+    """Reads a message, whatever it is."""
     fields, leaves = pieces.read(raw)
     said = [leaf for leaf in leaves if leaf.said]
     text, html = _bodies([(leaf.kind, leaf.text, leaf.alternative) for leaf in said])

@@ -55,7 +55,7 @@ class Leaf:
 
     @property
     def content(self) -> bytes:
-        """Out of its transfer encoding."""
+        """Its bytes, out of their transfer encoding."""
         return letter.unpacked(self.fields.get("content-transfer-encoding").strip().lower(), self.raw)
 
     @property

@@ -28,14 +28,14 @@ _AS_TYPED = "white-space:pre-wrap"
 
 def answered_text(mine: str, original: Original, zone: tzinfo | None) -> str:
     """My text, and the original's below, each line behind a mark."""
-    quoted = "\n".join(_marked(line) for line in _lines(_shortened(original.readable, LONGEST_TEXT)))
+    quoted = "\n".join(_marked(line) for line in _lines(_shortened(original.readable)))
     return _above(mine, f"{attribution(original, zone)}\n\n{quoted}\n")
 
 
 def forwarded_text(mine: str, original: Original, zone: tzinfo | None) -> str:
     """My text, and below a header of the most needed fields the original's, as it is."""
     head = "\n".join(f"{name}: {value}" for name, value in _header(original, zone))
-    body = _shortened(original.readable, LONGEST_TEXT)
+    body = _shortened(original.readable)
     return _above(mine, f"{FORWARDED}\n{head}\n\n{body}\n")
 
 
@@ -104,13 +104,13 @@ def _marked(line: str) -> str:
 
 def _html(original: Original, replaced: Replaced) -> str:
     if not original.html:
-        return as_html(_shortened(original.text, LONGEST_TEXT))
+        return as_html(_shortened(original.text))
     return clean(original.html, replaced) + (CUT if len(original.html) > LONGEST else "")
 
 
-def _shortened(text: str, most: int) -> str:
+def _shortened(text: str) -> str:
     text = text.strip("\n").rstrip()
-    return text if len(text) <= most else f"{text[:most]}\n{CUT}"
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}\n{CUT}"
 
 
 def _above(mine: str, below: str) -> str:

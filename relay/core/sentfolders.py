@@ -42,7 +42,7 @@ class Layout:
 
 
 def lay_out(folders: Sequence[Folder]) -> Layout:
-    """By what the server lists."""
+    """Which folder is which, by what the server lists."""
     uses = special(folders)
     mine = [one for one in folders if one.personal and one.path.upper() != "INBOX"]
     delimiter = next((one.delimiter for one in folders if one.delimiter), "")

@@ -77,12 +77,11 @@ MAILGUN, MAILGUN_EU = "https://api.mailgun.net", "https://api.eu.mailgun.net"
 
 @dataclass(frozen=True, slots=True)
 class Mailgun:
-    """An account's Mailgun domain. `api_key` and `signing_key` are secrets: never shown, never logged."""
+    """An account's Mailgun domain. `api_key` is a secret: never shown, never logged."""
 
     domain: str
     api_key: str = field(default="", repr=False)
     base_url: str = MAILGUN
-    signing_key: str = field(default="", repr=False)  # of its webhooks; "" = none are taken
     test: bool = False  # Mailgun takes the mail and delivers none of it
 
     @property

@@ -162,7 +162,7 @@ def stored(folders: Mapping[str, Any]) -> Folders:
 
 
 def told(folders: Mapping[str, Seen | None]) -> dict[str, Any]:
-    """... and to be stored."""
+    """The folders of a mailbox as they are to be stored."""
     return {path: seen.told() if seen else None for path, seen in folders.items()}
 
 

@@ -100,7 +100,7 @@ class Connection(SMTP):
             await self._welcome()
             while True:
                 await self._turn()
-        except (EOFError, OSError, HungUp):
+        except (EOFError, OSError, HungUp):  # the client has gone, or we said our last words: no fault of ours
             pass
         except Exception:
             request = secrets.token_hex(8)

@@ -11,12 +11,13 @@ from functools import partial
 
 from relay import metrics
 from relay.arrivals import Arrivals
-from relay.core.networks import Address
+from relay.core.networks import Address, within
+from relay.ending import until
 from relay.ingress.connection import Connection
 from relay.ingress.intake import Acceptor, Intake
 from relay.ingress.login import Directory
 from relay.ingress.session import Session
-from relay.settings import Network, Settings
+from relay.settings import Settings
 
 BACKLOG = 1024
 LINGER = 1.5  # s for last words to be read
@@ -93,21 +94,18 @@ class Door:
 
     def trusts(self, client: Address) -> bool:
         """Whether this client may send without AUTH."""
-        return _within(client, self.settings.trusted_networks)
+        return within(client, self.settings.trusted_networks)
 
     def proxies(self, peer: Address) -> bool:
         """Whether this peer is a load balancer, whose connections begin with a PROXY header."""
-        return _within(peer, self.settings.proxy_networks)
+        return within(peer, self.settings.proxy_networks)
 
     async def emptied(self, seconds: float) -> bool:
         """Waits until nobody is inside; says whether that came within so many seconds."""
         self._empty.clear()
         if self._inside:
-            try:
-                await asyncio.wait_for(self._empty.wait(), seconds)
-            except TimeoutError:
-                return False
-        return True
+            await until(self._empty, seconds)
+        return not self._inside
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
@@ -117,7 +115,3 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(settings.tls_certificate, settings.tls_key)
     return context
-
-
-def _within(address: Address, networks: Iterable[Network]) -> bool:
-    return any(address in network for network in networks)

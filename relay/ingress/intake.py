@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -29,15 +29,8 @@ class Acceptor(Protocol):
 class Intake:
     """Takes messages in: one call a message, and its answer is the reply, of one line or several."""
 
-    def __init__(
-        self,
-        directory: Directory,
-        acceptor: Acceptor,
-        *,
-        domain: str,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        self._directory, self._acceptor, self._domain, self._clock = directory, acceptor, domain, clock
+    def __init__(self, directory: Directory, acceptor: Acceptor, *, domain: str) -> None:
+        self._directory, self._acceptor, self._domain = directory, acceptor, domain
 
     async def take(self, envelope: Envelope, content: bytes, login: Login | None, client: str) -> str:
         """Answers for the message. Never raises: what nobody foresaw is a temporary failure, told in the log."""
@@ -57,7 +50,7 @@ class Intake:
         return f"{queued}; {suppression.left_out(accepted.suppressed)}" if accepted.suppressed else queued
 
     async def _submission(self, envelope: Envelope, content: bytes, login: Login | None) -> Submission:
-        now = self._clock()
+        now = datetime.now(UTC)
         sender = envelope.sender or ""
         mail = mime.tidy(content, now=now, domain=self._domain, unique=secrets.token_hex(16))
         account = await self._account(mail, sender, login)

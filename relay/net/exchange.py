@@ -182,7 +182,7 @@ async def connect(
 
 
 class _Gone(Exception):
-    """The one connection that there was."""
+    """The one connection is in use or lost: no other is made."""
 
 
 class _Single(aiohttp.BaseConnector):

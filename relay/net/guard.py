@@ -22,7 +22,6 @@ class Forbidden(Exception):
     """A host that may not be dialled."""
 
     def __init__(self, host: str, address: str, reason: str) -> None:
-        self.host, self.address, self.reason = host, address, reason
         where = address if address == host else f"{host} is {address},"
         super().__init__(f"{where} refused: {reason}")
 

@@ -59,7 +59,7 @@ def _uidnext(client: Client) -> int:
 
 
 def headers(client: Client, uids: Collection[int], names: Collection[str], *, partly: bool = False) -> dict[int, bytes]:
-    """`partly`: of some alone will do."""
+    """`partly`: those of some of the mails will do."""
     if not all(map(FIELD.fullmatch, names)):
         raise Wire.error("a header field of such a name cannot be asked for")
     part = f"HEADER.FIELDS ({' '.join(names).upper()})" if names else "HEADER"

@@ -8,7 +8,6 @@ import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
 
 from relay.core import mailgun as api
 from relay.core.mailgun import Said
@@ -16,11 +15,11 @@ from relay.core.masking import masked
 from relay.core.networks import Network
 from relay.core.reply import Reply, Stage
 from relay.core.tenant import Mailgun
-from relay.net import dial, exchange, guard, tls
+from relay.net import dial, exchange, guard
 from relay.net.dial import Passed, unwatched
 from relay.net.envelope import Envelope
 from relay.net.exchange import Line, Unanswered, Unsent
-from relay.net.smtp import UNREACHED, UpstreamError
+from relay.net.smtp import UNREACHED, UpstreamError, broken
 from relay.net.transaction import Result, Timeouts, Withheld, always
 
 SMALL = 256 * 1024  # bytes of a mail that go in one write
@@ -118,7 +117,6 @@ async def connect(
 
     `passed` is told of the steps resolve, connect and tls; `context` is for tests.
     """
-    host = urlsplit(mailgun.base_url).hostname or ""
     try:
         line = await exchange.connect(
             mailgun.base_url,
@@ -132,11 +130,6 @@ async def connect(
         )
     except dial.DialError as fault:
         raise UpstreamError(Stage.CONNECT, Reply(*UNREACHED[fault.kind], str(fault)), fault.kind) from fault
-    except ssl.SSLCertVerificationError as fault:
-        raise UpstreamError(Stage.TLS, Reply(451, "4.7.5", tls.words(fault, host)), "certificate") from fault
-    except ssl.SSLError as fault:
-        raise UpstreamError(Stage.TLS, Reply(451, "4.7.0", tls.words(fault, host)), "tls") from fault
     except OSError as fault:
-        how = "did not answer in time" if isinstance(fault, TimeoutError) else "closed the connection"
-        raise UpstreamError(Stage.TLS, Reply(451, "4.4.2", f"{host} {how}"), "lost") from fault
+        raise broken(Stage.TLS, fault, mailgun.host) from fault
     return Connection(line, mailgun)

@@ -41,10 +41,9 @@ EHLO_NAME = re.compile(r"[A-Za-z0-9.:\[\]_-]{1,255}")
 class UpstreamError(Exception):
     """An upstream that could not be reached. `kind`: forbidden, dns, unreachable, tls, certificate, lost or refused."""
 
-    def __init__(self, stage: Stage, reply: Reply, kind: str, *, encrypted: bool = False) -> None:
+    def __init__(self, stage: Stage, reply: Reply, kind: str) -> None:
         super().__init__(f"{stage}: {reply}")
         self.stage, self.reply, self.kind = stage, reply, kind
-        self.encrypted = encrypted  # a refused login was under TLS
 
 
 async def connect(
@@ -139,7 +138,7 @@ async def _log_in(client: aiosmtplib.SMTP, smtp: Smtp) -> None:
         reply = await login(say, smtp, client.server_auth_methods, encrypted=encrypted)
     if reply.code != 235:  # there are servers that repeat what they are told
         reply = replace(reply, text=masked(reply.text, (smtp.password, smtp.access_token)))
-        raise UpstreamError(Stage.AUTH, reply, "refused", encrypted=encrypted)
+        raise UpstreamError(Stage.AUTH, reply, "refused")
 
 
 @contextmanager
@@ -151,7 +150,7 @@ def _faults(stage: Stage, host: str) -> Iterator[None]:
         raise UpstreamError(stage, _said(fault, host), "refused") from fault
     except (aiosmtplib.SMTPException, OSError) as fault:
         cause = fault.__cause__ if isinstance(fault.__cause__, OSError) else fault
-        raise _broken(stage, cause, host) from fault
+        raise broken(stage, cause, host) from fault
 
 
 def _said(fault: aiosmtplib.SMTPResponseException, host: str) -> Reply:
@@ -160,7 +159,8 @@ def _said(fault: aiosmtplib.SMTPResponseException, host: str) -> Reply:
     return compose(451, [f"4.5.0 {host} does not speak SMTP: {fault.message[:80]}"])
 
 
-def _broken(stage: Stage, cause: BaseException, host: str) -> UpstreamError:
+def broken(stage: Stage, cause: BaseException, host: str) -> UpstreamError:
+    """A connection that TLS, silence or a close ended at this stage."""
     if isinstance(cause, ssl.SSLCertVerificationError):
         return UpstreamError(Stage.TLS, Reply(451, "4.7.5", tls.words(cause, host)), "certificate")
     if isinstance(cause, ssl.SSLError):

@@ -52,4 +52,4 @@ def test_a_long_list_of_our_own_proxies_costs_nothing() -> None:
     begun = time.process_time()
     for _ in range(10):
         asked("10.0.0.1", "10.0.0.1," * 10_000, "10.0.0.0/8", "fd00::/8")
-    assert time.process_time() - begun < 0.1
+    assert time.process_time() - begun < 1  # a few ms

@@ -23,6 +23,7 @@ from relay.settings import Settings, read
 from relay.store import db, tokens
 from tests.bench import mail
 from tests.bench.ports import free_port, wait_for_port
+from tests.stack import wait_ready
 
 ROLES = {
     "smtp": ["-m", "relay.smtpd"],
@@ -153,7 +154,7 @@ class Postferry:
             with self.log(server.name).open("wb") as log:
                 process = server.start(log.fileno())
             self._watch(server.name, process, Ward(1, process.pid, server.signal, 20))
-            local.wait_ready(server, process)
+            wait_ready(server, process)
         db.migrate(self.postgres.url)
         self.environment = os.environ | self._settings(valkey.url)
 

@@ -22,13 +22,12 @@ from pathlib import Path
 
 from relay import local
 from relay.core.vault import Vault, new_key
-from relay.guardian import Guardian, Ward, stop
 from relay.mailboxes import Mailboxes
 from relay.settings import Settings, read
 from relay.store import accounts, db
 from relay.watch import Watcher
 from tests.fakes.mailbox import MailboxServer
-from tests.stack import until
+from tests.stack import FLEETING, Machine, until
 
 ACCOUNTS = 1000
 AT_ONCE = 100  # connections
@@ -58,22 +57,13 @@ def mailbox_server() -> Iterator[int]:
 @contextmanager
 def database() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="postferry-bench-") as folder:
-        server = local.Postgres(Path(folder) / "postgres", local.FLEETING)
-        server.prepare()
-        guardian = Guardian()
-        with (Path(folder) / "log").open("wb") as log:
-            process = server.start(log.fileno())
-        ward = Ward(0, process.pid, server.signal, 10)
-        guardian.watch(ward)
+        machine = Machine(local.Postgres(Path(folder) / "postgres", FLEETING), Path(folder) / "log")
+        machine.start()
         try:
-            local.wait_ready(server, process)
-            db.migrate(server.url)
-            yield server.url
+            db.migrate(machine.server.url)
+            yield machine.server.url
         finally:
-            stop([ward])
-            process.wait()
-            guardian.forget(process.pid)
-            guardian.close()
+            machine.close()
 
 
 async def enrol(pool: db.Pool, vault: Vault, port: int, count: int) -> None:

@@ -19,6 +19,7 @@ from relay import local
 from relay.guardian import Guardian, Ward
 from relay.settings import Settings, read
 from relay.store import db
+from tests.bench.ports import free_port
 from tests.chaos.box import Box
 from tests.chaos.cable import Cable, Way
 from tests.chaos.disk import Disk
@@ -183,12 +184,6 @@ class Stage:
 
     def _ended(self) -> bool:
         return self._up is None or self._up.poll() is not None
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _children(pid: int) -> Iterator[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -16,8 +15,9 @@ from relay import local
 from relay.store import db, tokens
 from tests.api.client import Client
 from tests.api.life import Life, lived
+from tests.bench.ports import free_port
 from tests.conftest import HASTY, environment
-from tests.stack import Machine, Stack
+from tests.stack import FLEETING, Machine, Stack
 
 TENANTS = ("anvil", "bellows")
 
@@ -50,7 +50,7 @@ class Stage:
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[Stage]:
     """All of it, for as long as the context lasts."""
-    machines = [Machine(local.Postgres(folder / "postgres", local.FLEETING), folder / "postgres.log")]
+    machines = [Machine(local.Postgres(folder / "postgres", FLEETING), folder / "postgres.log")]
     machines.append(Machine(local.Valkey(folder / "valkey"), folder / "valkey.log"))
     stack = None
     try:
@@ -84,9 +84,3 @@ async def _settled(stack: Stack, log: Path) -> Stage:
         assert part is not None
     await pool.close()
     return Stage(url, admin, part[1], (whole[0].id, part[0].id), free_port(), lives, log)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

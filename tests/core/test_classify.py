@@ -180,6 +180,6 @@ def test_a_hostile_text_costs_little() -> None:
     # Given a text made to make patterns backtrack
     said = Reply(550, "5.7.1", ("user " * 50 + "too many sender limit quota ") * 4)
     # Then reading it takes far less than a transaction
-    start = time.perf_counter()
+    begun = time.process_time()
     classify(said, Stage.RCPT)
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - begun < 1  # some 20 ms; it would be minutes if a rule looked back

@@ -26,4 +26,4 @@ NETWORKS = (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))
 )
 def test_an_address_is_read_in_any_clothes(text: str, read: str, inside: bool) -> None:
     assert str(networks.read(text)) == read
-    assert networks.within(text, NETWORKS) is inside
+    assert networks.within(networks.read(text), NETWORKS) is inside

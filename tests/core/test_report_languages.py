@@ -151,49 +151,42 @@ def test_who_has_an_address_of_his_own_to_get_bounces_at_sends_none(sender: str,
     assert told(mail("hello", BOUNCED, daemon)) == [("reader@there.example", "failed")]
 
 
+SOMEBODY = "From: Ada <ada@there.example>\nTo: app@here.example\n"
+"""Not every mailbox keeps the Return-Path by which people are known."""
+
+PASSED_ON = ("VL", "ODP", "RV", "I", "Отв", "[EXTERNAL] Fwd")
+OTHER_MATTERS = (
+    "Report Domain: here.example Submitter: there.example Report-ID: <1>",
+    "Postfix SMTP server: errors from there.example[192.0.2.9]",
+    *("Spam Quarantine Summary: 2 messages", "Meeting Forward Notification: budget"),
+)
+
+
 @pytest.mark.parametrize(
-    "subject",
+    ("subject", "said", "head"),
     [
-        *(
-            "VL: Undeliverable: hello",
-            "ODP: Undeliverable: hello",
-            "RV: Undeliverable: hello",
-            "I: Undeliverable: hello",
+        *((f"{mark}: Undeliverable: hello", BOUNCED, SOMEBODY) for mark in PASSED_ON),
+        ("转发：退信通知", BOUNCED, SOMEBODY),
+        *((title, "SPF failed: 3, rejected: 2\n\nreader@there.example\n", DAEMON) for title in OTHER_MATTERS),
+        ("Your mails are rejected", "My server says:\n\nreader@there.example\n550 5.7.1 rejected\n", SOMEBODY),
+        (
+            "Delivery failed",
+            "The courier says that the address is invalid.\n\nreader@there.example\n+1 550 222\n",
+            SOMEBODY,
         ),
-        *("转发：退信通知", "Отв: Undeliverable: hello", "[EXTERNAL] Fwd: Undeliverable: hello"),
+        (
+            "Contact form: delivery problem",
+            "E-Mail: reader@there.example\nIt could not be delivered\n",
+            SOMEBODY,
+        ),
     ],
 )
-def test_a_bounce_that_somebody_passes_on_is_none_in_any_language(subject: str) -> None:
-    head = "From: Ada <ada@there.example>\nTo: app@here.example\n"
-    assert report.read(mail(subject, BOUNCED, head)).kind is Kind.NONE
-
-
-@pytest.mark.parametrize(
-    "subject",
-    [
-        "Report Domain: here.example Submitter: there.example Report-ID: <1>",
-        "Postfix SMTP server: errors from there.example[192.0.2.9]",
-        *("Spam Quarantine Summary: 2 messages", "Meeting Forward Notification: budget"),
-    ],
-)
-def test_what_servers_send_of_other_matters_reports_no_failure(subject: str) -> None:
-    said = "SPF failed: 3, rejected: 2\n\nreader@there.example\n"
-    assert report.read(mail(subject, said, DAEMON)).kind is Kind.NONE
-
-
-@pytest.mark.parametrize(
-    ("subject", "said"),
-    [
-        ("Your mails are rejected", "My server says:\n\nreader@there.example\n550 5.7.1 rejected\n"),
-        ("Delivery failed", "The courier says that the address is invalid.\n\nreader@there.example\n+1 550 222\n"),
-        ("Contact form: delivery problem", "E-Mail: reader@there.example\nMessage: it could not be delivered\n"),
-    ],
-)
-def test_nothing_of_a_server_s_wants_more_signs(subject: str, said: str) -> None:
-    """Not every mailbox keeps the Return-Path by which people are known."""
-    head = "From: Ada <ada@there.example>\nTo: app@here.example\n"
+def test_what_people_pass_on_or_servers_send_of_other_matters_is_no_report(subject: str, said: str, head: str) -> None:
     assert report.read(mail(subject, said, head)).kind is Kind.NONE
-    assert told(mail("Undeliverable: hello", BOUNCED, head)) == [("reader@there.example", "failed")]
+
+
+def test_signs_enough_make_up_for_a_sender_who_is_no_server() -> None:
+    assert told(mail("Undeliverable: hello", BOUNCED, SOMEBODY)) == [("reader@there.example", "failed")]
 
 
 def test_a_post_to_a_list_and_a_ticket_report_nothing() -> None:

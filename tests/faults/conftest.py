@@ -10,10 +10,10 @@ from relay import local
 from relay.store import db
 from tests.conftest import HASTY, MakeTenant, environment
 from tests.fakes.upstream import Upstream
-from tests.stack import ALL, Machine, Stack
+from tests.stack import ALL, FLEETING, Machine, Stack
 from tests.tenant import Tenant
 
-CAREFUL = {**local.FLEETING, "synchronous_commit": "on"}  # a commit survives the end of the server, if not a power cut
+CAREFUL = {**FLEETING, "synchronous_commit": "on"}  # a commit survives the end of the server, if not a power cut
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ import redis
 
 from relay import local
 from relay.guardian import Guardian, Ward, stop
+from tests.stack import wait_ready
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def running(server: local.Server, log: Path) -> Iterator[subprocess.Popen[bytes]
     guardian = Guardian()
     guardian.watch(Ward(0, process.pid, server.signal, 10))
     try:
-        local.wait_ready(server, process)
+        wait_ready(server, process)
         yield process
     finally:
         stop([Ward(0, process.pid, server.signal, 10)])

@@ -24,8 +24,6 @@ async def test_a_public_host_is_resolved() -> None:
 async def test_a_name_that_points_inside_is_refused() -> None:
     with pytest.raises(Forbidden) as refused:
         await addresses_of("mx.example.com", "169.254.169.254")
-    assert (refused.value.host, refused.value.address) == ("mx.example.com", "169.254.169.254")
-    assert "metadata" in refused.value.reason
     assert str(refused.value) == "mx.example.com is 169.254.169.254, refused: cloud metadata address"
 
 

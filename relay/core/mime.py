@@ -31,7 +31,8 @@ _CONTROL_NAMES = {
     b"x-ee-tracking-enabled": "track-opens",
 }
 _FOREIGN = b"x-ee-"  # a sender made for EmailEngine: the rest of the name means what ours means
-_WANTED = frozenset((b"from", b"sender", b"to", b"cc", b"subject", b"message-id", b"date", b"mime-version"))
+_REQUIRED = frozenset((b"message-id", b"date", b"mime-version"))
+_WANTED = _REQUIRED | {b"from", b"sender", b"to", b"cc", b"subject"}
 
 _BARE = "550 5.6.11"
 _BARE_LF = re.compile(rb"\n(?<!\r\n)")  # a search for one byte and a look behind it: half the time of counting CRLF
@@ -144,13 +145,13 @@ def _control(controls: dict[str, str], name: bytes, value: bytes) -> None:
 
 def _completed(head: bytes, fields: dict[bytes, bytes], message_id: str, now: datetime) -> bytes:
     """The block with the missing fields on top, where no line that is not a header field stands before them."""
+    if fields.keys() >= _REQUIRED:
+        return head
     missing = b"".join(
         b"%b: %b\r\n" % (name, value.encode())
         for name, value in ((b"Message-ID", message_id), (b"Date", date(now)), (b"MIME-Version", "1.0"))
         if name.lower() not in fields
     )
-    if not missing:
-        return head
     lead = _LEAD.match(head)
     at = lead.end() if lead else 0
     return head[:at] + missing + head[at:]

@@ -26,7 +26,7 @@ class Content:
     def __init__(self, most: int) -> None:
         self._most, self._most_sent = most, most + most // 3 + len(b".\r\n")
         self._kept = bytearray(b"\r\n")  # the line end of DATA itself: an empty message is a dot alone
-        self._dotted = False  # some line begins with a dot, in some server's eyes
+        self._dotted = False  # some line may begin with a dot, in some server's eyes
         self.received = 0
 
     def feed(self, chunk: bytes) -> bytes | None:
@@ -34,7 +34,9 @@ class Content:
         unseen = max(0, len(self._kept) - len(END) + 1)
         self._kept += chunk
         self.received += len(chunk)
-        end = self._kept.find(END, unseen)
+        dot = DOT.search(self._kept, unseen)  # there is no end without one
+        end = self._kept.find(END, max(unseen, dot.start() - 2)) if dot else -1
+        self._dotted = self._dotted or (dot is not None and dot.start() != end + 2)
         if end < 0:
             if self.endless:
                 del self._kept[:-EDGE]
@@ -42,7 +44,6 @@ class Content:
         rest = bytes(self._kept[end + len(END) :])
         self.received -= len(rest)
         del self._kept[end + 2 :]
-        self._dotted = DOT.search(self._kept) is not None
         return rest
 
     @property

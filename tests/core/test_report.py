@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from textwrap import dedent
 from typing import Any
 
@@ -376,3 +377,9 @@ def test_a_notice_of_many_addresses_is_gone_through_a_few_times(monkeypatch: pyt
     notice = Noted("It did not arrive. " * 2500 + "\n" + addresses)
     assert len(list(prose.read(notice, frozenset()))) == 400
     assert read < 4 * len(notice) + 400 * 2 * prose.REACH
+
+
+def test_no_word_of_a_phrase_may_be_without_end_in_the_midst_of_it() -> None:
+    """Of `deliveryafaildeliveryafail…` each beginning was read to the end, and back: 6,000 characters took 1.6 s."""
+    for one in (phrases.FAILED, phrases.FAILURE_SUBJECT, phrases.DELAYED, phrases.MEANT, phrases.NOT_MEANT):
+        assert not re.search(r"\\w\*(?!\||\)|$)", one.pattern)

@@ -22,7 +22,7 @@ from relay.memory import Memory
 from relay.net.imap import MailboxError
 from relay.sentcopy import CLAIM
 from relay.settings import Settings
-from relay.store import accounts, db, sentcopies
+from relay.store import accounts, db, schema, sentcopies
 from relay.store.sentcopies import Owed, Settled
 from relay.tokens import TokenError
 
@@ -81,6 +81,10 @@ class Copier:
             metrics.STORE_ERRORS.inc()
             log.warning("Sent copies wait for PostgreSQL: %s", error)
             return AGAIN
+        except Exception:  # the watch of mailboxes must not end with it
+            await schema.confirm(self._pool)
+            log.exception("Sent copies are put off by a fault of ours")
+            return self._look
         due = [one for one in owed if not one.unfinished]
         for account in dict.fromkeys(one.account for one in due):
             self._begin(account, [one for one in due if one.account == account])

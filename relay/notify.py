@@ -24,7 +24,7 @@ from relay.core.vault import Vault
 from relay.ending import until
 from relay.net import http
 from relay.settings import Settings
-from relay.store import db, endpoints, postings
+from relay.store import db, endpoints, postings, schema
 from relay.store.endpoints import Endpoint
 from relay.store.postings import Claim, Fared, Posting, Tried
 
@@ -37,6 +37,7 @@ LONGEST_REST = 60.0  # s; or so long
 IDLE = 0.2  # s between two looks when nothing was due
 GATHER = 0.002  # s; posts that end meanwhile share a claim
 AGAIN = 0.5  # s between two looks whether PostgreSQL is back
+PUT_OFF = 1.0  # s after a fault of ours
 GRACE = 4.0  # s that posts in flight have when the process stops
 SWEEP = 60.0  # s between two looks for postings whose endpoint is gone
 SWEPT = 1000
@@ -75,6 +76,10 @@ class Notifier:
                     metrics.STORE_ERRORS.inc()
                     log.warning("webhooks wait for PostgreSQL: %s", error)
                     await until(stopping, AGAIN)
+                except Exception:  # the other rooms of this role must not end with it
+                    await schema.confirm(self._pool)
+                    log.exception("webhooks are put off by a fault of ours")
+                    await until(stopping, PUT_OFF)
         finally:
             stopper.cancel()
             await self._end()

@@ -28,7 +28,8 @@ class Reach:
 
     def missed(self, upstream: str) -> None:
         """Others reach this one, and we do not."""
-        self._missed[upstream] = self._clock()
+        now = self._clock()
+        self._missed = {other: at for other, at in self._missed.items() if at > now - FRESH} | {upstream: now}
         if self.cut and not self._told:
             self._told = True
             log.error(

@@ -40,6 +40,7 @@ SHARE_AHEAD, SHARE_LEAST = 0.5, 0.1  # of its life, where that is short
 LOOK = 0.1  # s between two looks at what another process does
 AGAIN = 0.5  # s until PostgreSQL is asked again
 REST = 60.0  # s until an issuer is asked again that would not refresh a token which still lives
+KEPT = 10_000  # tokens in memory
 GRACE = 5.0  # s that a refresh under way has when we stop
 LINK = 7 * 86_400  # s that a link to connect an account is good
 
@@ -271,7 +272,10 @@ class Tokens:
         return Live(token, account.updated_at, ends - ahead, ends - min(LEAST, SHARE_LEAST * life))
 
     def _kept(self, account: Account, live: Live) -> Live:
+        self._live.pop(account.id, None)
         self._live[account.id] = live
+        if len(self._live) > KEPT:  # the one had longest ago, perhaps of an account that is gone: it is stored
+            del self._live[next(iter(self._live))]
         return live
 
     def _refused(self, account: Account, text: str) -> TokenError:

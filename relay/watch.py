@@ -23,7 +23,7 @@ from relay.look import Look, Lost, Reader
 from relay.mailboxes import Mailboxes
 from relay.net.imap import MailboxError
 from relay.settings import Settings
-from relay.store import accounts, db, mailboxes
+from relay.store import accounts, db, mailboxes, schema
 from relay.store.mailboxes import Due
 from relay.tokens import TokenError
 
@@ -73,6 +73,10 @@ class Watcher:
             metrics.STORE_ERRORS.inc()
             log.warning("the watch of mailboxes waits for PostgreSQL: %s", error)
             return AGAIN
+        except Exception:  # the Sent copies of this role must not end with it
+            await schema.confirm(self._pool)
+            log.exception("the watch of mailboxes is put off by a fault of ours")
+            return self._look
         for one in due:
             self._begin(one)
         return self._look

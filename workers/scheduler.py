@@ -15,7 +15,7 @@ from relay import ending, metrics, ready, role
 from relay.core import limits
 from relay.core.errors import StoreAway
 from relay.settings import Settings
-from relay.store import db, leases, turns
+from relay.store import db, leases, schema, turns
 from relay.store.leases import Lease
 from workers import broker as brokers
 from workers.housekeeping import Housekeeper
@@ -25,6 +25,7 @@ log = logging.getLogger("postferry.scheduler")
 
 TURN = 100  # accounts whose turn comes in one database transaction
 GATHER = 0.03  # s; between two turns, so that what comes meanwhile shares a lease
+PUT_OFF = 60.0  # s that an account waits which met a fault of ours
 LOOK_AGAIN = 1.0  # s; a hold is believed so long at most, since the limit itself may be changed
 MOST_WAITING = 400  # leases that no worker has begun: more would only grow old in the broker
 FORGOTTEN = 2.0  # s after which a lease that was not begun is enqueued again: a host that lost PostgreSQL keeps some
@@ -58,7 +59,7 @@ class Scheduler:
         self._trust_after = 0.0  # the loop's time before which nothing is recovered
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Until `stopping`. An outage of PostgreSQL or Redis is waited out."""
+        """Until `stopping`. An outage of PostgreSQL or Redis is waited out, and a fault of ours. Raises Unmigrated."""
         listener = asyncio.create_task(self._listen())
         stopper = asyncio.create_task(self._stop(stopping))
         housekeeper = asyncio.create_task(Housekeeper(self._pool, self._settings).run())
@@ -76,6 +77,11 @@ class Scheduler:
                     metrics.REDIS_ERRORS.inc()
                     self._outage.tell(error)
                     await self._pause(stopping, 0.5)
+                except Exception:  # a restart would meet it again
+                    await schema.confirm(self._pool)
+                    log.exception("the pulse is put off by a fault of ours")
+                    self._look = True
+                    await self._pause(stopping, LOOK_AGAIN)
         finally:
             await ending.end((listener, stopper, housekeeper))
 
@@ -126,8 +132,28 @@ class Scheduler:
 
     async def _grant(self, conn: db.Connection, accounts: Collection[str]) -> int:
         """Leases for these accounts, one each, in one database transaction; then enqueued."""
-        if not accounts:
-            return 0
+        granted = await self._leases(conn, accounts) if accounts else []
+        await self._enqueue(conn, granted)
+        metrics.LEASES.labels("granted").inc(len(granted))
+        return len(granted)
+
+    async def _leases(self, conn: db.Connection, accounts: Collection[str]) -> list[Lease]:
+        """An account that meets a fault of ours is left out for a while: its mail waits, and that of no other."""
+        try:
+            with db.away_is_said():
+                return await self._claim(conn, accounts)
+        except StoreAway:
+            raise
+        except Exception as fault:
+            if len(accounts) > 1:
+                return [lease for account in accounts for lease in await self._leases(conn, [account])]
+            (account,) = accounts
+            log.error("mail of %s waits by a fault of ours", account, exc_info=fault, extra={"account": account})
+            again = self._clock() + PUT_OFF
+            self._held[account] = Hold(again, again)
+            return []
+
+    async def _claim(self, conn: db.Connection, accounts: Collection[str]) -> list[Lease]:
         async with conn.transaction():
             turn = await turns.take_turn(conn, accounts)
             size = self._settings.lease_size
@@ -138,11 +164,8 @@ class Scheduler:
         for usage in usages:
             if rooms[usage.account] <= 0:
                 await self._hold(conn, usage)
-        await self._enqueue(conn, granted)
-        metrics.LEASES.labels("granted").inc(len(granted))
-        full = {lease.account for lease in granted if lease.size >= rooms[lease.account]}
-        self._more |= full
-        return len(granted)
+        self._more |= {lease.account for lease in granted if lease.size >= rooms[lease.account]}
+        return granted
 
     async def _hold(self, conn: db.Connection, usage: limits.Usage) -> None:
         """Remembers until when a window holds the account; what is in flight ends its own hold by a wake-up."""

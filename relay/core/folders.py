@@ -82,8 +82,10 @@ def special(folders: Iterable[Folder]) -> dict[Use, Found]:
     all others, and then it is what people see that it is called.
     """
     mine = [folder for folder in folders if folder.personal and folder.selectable and folder.path.upper() != "INBOX"]
-    odd = [folder for folder in mine if _contradicts(folder)]
-    plain = [folder for folder in mine if folder not in odd]
+    odd: list[Folder] = []
+    plain: list[Folder] = []
+    for folder in mine:
+        (odd if _contradicts(folder) else plain).append(folder)
     found: dict[Use, Found] = {}
     for flagged, among in ((True, plain), (False, plain), (False, odd), (True, odd)):
         for use in Use:

@@ -38,7 +38,7 @@ FAILURE_SUBJECT = _any(
     r"undeliver(?:ed|able)",
     r"non-? ?deliver",
     r"deliver(?:y|ing)[-: ]+(?:\w+ ){0,3}(?:fail|problem|error|report|status|delay|notif)",
-    r"fail\w* (?:to )?deliver",
+    r"fail\w{0,20} (?:to )?deliver",
     r"delivery (?:has )?(?:been )?(?:fail|delay)",
     r"failure (?:notice|\()",
     r"failed mail",
@@ -115,9 +115,9 @@ FAILED = _any(
     r"(?:deliver|reach|sen[dt]|accept|process|relay|complete|find)",
     r"unable to (?:deliver|send|relay|complete|process)",
     r"undeliver|non-? ?deliver",
-    rf"(?:delivery|deliver\w*|{MAIL}|recipients?|address(?:es)?|problems?)[\w ,'()/]{{0,60}}\b"
+    rf"(?:deliver\w{{0,20}}|{MAIL}|recipients?|address(?:es)?|problems?)[\w ,'()/]{{0,60}}\b"
     r"(?:fail\w*|errors?|problems?|reject\w*|bounced|invalid)",
-    r"fail\w* (?:to )?(?:deliver|for|in delivering)",
+    r"fail\w{0,20} (?:to )?(?:deliver|for|in delivering)",
     r"permanent(?:ly)? (?:fatal )?(?:error|fail\w*|delivery)",
     r"fatal errors",
     r"returned (?:to sender|mail|because|by|for)|has been returned",

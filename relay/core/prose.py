@@ -63,7 +63,7 @@ _TRACE = re.compile(r"[>\s]{0,8}(?:return-path|received|message-id|mime-version|
 _QUOTED = re.compile(r"^(?:>[ ]?|[ \t]{1,8}(?=[\w-]+\s?:))")
 _SUMMARY = re.compile(r"^(?:from|to|subject)\s?:.*\n(?:[\w-]+\s?:.*\n|[ \t].*\n)+", re.IGNORECASE | re.MULTILINE)
 
-_BETWEEN = " \t\n<>()[]\"',;:*-"  # what stands between addresses of which the same is said
+_SAYING = re.compile(r"[^ \t\n<>()\[\]\"',;:*-]")  # none of these is between addresses of which the same is said
 MOST = 400  # addresses that are looked at
 REACH = 1500  # characters after an address that may speak of it
 
@@ -102,18 +102,18 @@ def read(text: str, others: frozenset[str]) -> Iterator[Told]:
             firsts.setdefault(one.address.lower(), one)
     places = sorted(one.start for one in firsts.values())
     common = text if len(places) == 1 else text[: places[0]]  # what is said of another is not said of this one
+    common_status = status_in(common)
+    heads = [
+        place for place in places if not _EXPANDED.search(text[max(0, place - 20) : place])
+    ]  # not what an alias became
     for one in firsts.values():
         after = one.start + len(one.address)
-        following = next((place for place in places if _parts(text[after:place])), len(text))
+        begins = _SAYING.search(text, after)
+        following = next((place for place in heads if begins and place > begins.start()), len(text))
         said = text[after : min(following, after + REACH)]
         if not SAID.search(said) and following == len(text):
             said += " " + common[:REACH]
-        yield Told(one.address, status=status_in(said) or status_in(common), diagnostic=_diagnostic(said))
-
-
-def _parts(between: str) -> bool:
-    """Whether another recipient's part begins behind it: not in a list, nor where it says what an alias became."""
-    return bool(between.strip(_BETWEEN)) and not _EXPANDED.search(between)
+        yield Told(one.address, status=status_in(said) or common_status, diagnostic=_diagnostic(said))
 
 
 def names(text: str, others: frozenset[str]) -> bool:

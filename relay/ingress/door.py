@@ -88,7 +88,8 @@ class Door:
             metrics.CONNECTIONS.labels("smtp", "in").dec()
             if connection.origin is not None:
                 self._strangers[connection.origin] -= 1
-                self._strangers += Counter()  # drops those at zero
+                if not self._strangers[connection.origin]:
+                    del self._strangers[connection.origin]
         if not self._inside:
             self._empty.set()
 

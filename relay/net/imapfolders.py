@@ -6,7 +6,8 @@ It takes what servers send as it comes: a line that is no folder is left out and
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import imapclient  # type: ignore[import-untyped]
@@ -19,6 +20,14 @@ from relay.net.imapwire import Wire, spoken
 __all__ = ["Client", "Nonsense", "decoded", "listed"]
 MOST = 4 << 20  # bytes of all lines: there are mailboxes with a folder for each of many thousand cases
 UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_QUOTED = rb'"(?:[^"\\]|\\.)*+"'
+_LINE = re.compile(
+    rb"\((?P<flags>[^()]*+)\) +(?:NIL|(?P<delimiter>" + _QUOTED + rb")) +"
+    rb"(?P<name>" + _QUOTED + rb'|\{\d+\}|[^\s"({][^\s"]*+)(?: *| +\(.*)',  # RFC 5258 may tell more behind it
+    re.DOTALL | re.IGNORECASE,
+)
+_ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
+_PLAIN = re.compile(rb"[ -%'-~]*+")  # the same in modified UTF-7
 Namespaces = Sequence[tuple[str, bool]]
 """(prefix, personal), the longest prefix first."""
 
@@ -56,24 +65,45 @@ class Client(imapclient.IMAPClient):  # type: ignore[misc]
 
 
 def listed(client: Client) -> list[Folder]:
-    """Every folder. Raises what imapclient does."""
+    """Every folder. Raises Nonsense where there are lines, and none of them tells of a folder."""
     capabilities = client.words()
     namespaces = _namespaces(client) if "NAMESPACE" in capabilities else ()
     with client.wire.granted(most=MOST):
-        lines = _lines(client, capabilities)
-    client.odd_names = {decoded(name): name for *_, name in lines if isinstance(name, bytes) and _odd(name)}
+        answer = _answer(client.wire, capabilities)
+    lines = list(_lines(answer))
+    if any(answer) and not lines:
+        raise Nonsense("nothing that LIST says tells of a folder")
+    client.odd_names = {decoded(name): name for *_, name in lines if _odd(name)}
     found = (_folder(*line, namespaces) for line in lines)
     return [folder for folder in found if folder is not None]
 
 
-def _lines(client: Client, capabilities: frozenset[str]) -> Sequence[tuple[Any, Any, Any]]:
+def _answer(wire: Wire, capabilities: frozenset[str]) -> Sequence[Any]:
     """With special uses, which some servers tell only on request (RFC 6154 3); without, where that is a lie."""
+    typ, said = "NO", ""
     if capabilities >= {"SPECIAL-USE", "LIST-EXTENDED"}:
-        typ, _ = client.wire.ask("LIST", '""', '"*"', "RETURN (SPECIAL-USE)")
-        lines = client.wire.untagged_responses.pop("LIST", [])
-        if typ == "OK":
-            return list(client._proc_folder_list(lines))
-    return list(client.list_folders())
+        typ, said = wire.ask("LIST", '""', '"*"', "RETURN (SPECIAL-USE)")
+    if typ != "OK":
+        typ, said = wire.ask("LIST", '""', '"*"')
+    if typ != "OK":
+        raise Wire.error(said)
+    return list(wire.untagged_responses.pop("LIST", []))
+
+
+def _lines(answer: Sequence[Any]) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """(flags, delimiter, name) of each line that has them (RFC 3501 7.2.2).
+
+    Not by imapclient's parser: it goes byte by byte through what may be 4 MB, and makes an object of each word.
+    """
+    before, literal = b"", b""
+    for part in answer:
+        if isinstance(part, tuple):  # the name is a literal: the rest of its line comes next
+            before, literal = part
+        elif found := _LINE.fullmatch(before + part):
+            name = literal if before else _unquoted(found["name"])
+            yield found["flags"], _unquoted(found["delimiter"] or b""), name
+        if not isinstance(part, tuple):
+            before = b""
 
 
 def _namespaces(client: Client) -> Namespaces:
@@ -88,21 +118,33 @@ def _namespaces(client: Client) -> Namespaces:
     return sorted(found, key=lambda one: -len(one[0]))
 
 
-def _folder(flags: Any, delimiter: Any, name: Any, namespaces: Namespaces) -> Folder | None:
+def _folder(flags: bytes, delimiter: bytes, name: bytes, namespaces: Namespaces) -> Folder | None:
     """None for what is no folder, or has a name that nobody could write."""
-    path = decoded(name) if isinstance(name, bytes | str) else ""
-    if not path or UNSPEAKABLE.search(path) or not isinstance(flags, tuple):
+    path = decoded(name)
+    if not path or UNSPEAKABLE.search(path):
         return None
     return Folder(
         path=path,
-        delimiter=decoded(delimiter) if isinstance(delimiter, bytes) else "",
-        flags=frozenset(flag.decode("ascii", "replace").lower() for flag in flags if isinstance(flag, bytes)),
+        delimiter=decoded(delimiter),
+        flags=_flags(flags),
         personal=next((personal for prefix, personal in namespaces if path.startswith(prefix)), True),
     )
 
 
+@lru_cache(maxsize=64)
+def _flags(words: bytes) -> frozenset[str]:
+    """Most folders have the same few, and share them."""
+    return frozenset(words.decode("ascii", "replace").lower().split())
+
+
+def _unquoted(text: bytes) -> bytes:
+    return _ESCAPED.sub(rb"\1", text[1:-1]) if text.startswith(b'"') else text
+
+
 def _odd(name: bytes) -> bool:
     """A name that must be said as it came, for our spelling of it is another."""
+    if _PLAIN.fullmatch(name):
+        return False
     path = decoded(name)
     return not UNSPEAKABLE.search(path) and bytes(imap_utf7.encode(path)) != name
 
@@ -111,6 +153,8 @@ def decoded(name: bytes | str) -> str:
     """A name out of modified UTF-7 (RFC 3501 5.1.3), or UTF-8, which some servers send without being asked."""
     if isinstance(name, str):
         return name
+    if _PLAIN.fullmatch(name):
+        return name.decode("ascii")
     try:
         return str(imap_utf7.decode(name)) if name.isascii() else name.decode()
     except UnicodeDecodeError:

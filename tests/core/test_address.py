@@ -204,7 +204,7 @@ def test_a_mailbox_written_is_read_back_by_us_and_by_the_standard_library(name):
     assert str(make_header(decode_header(parseaddr(written)[0]))) == name
 
 
-@given(st.text("ab _.'-+@<>\"(),:;=\t1", max_size=12), st.text("ab_.-+@<> 1", max_size=12))
+@given(st.text("ab _.'-1", max_size=12), st.text("ab_.-+@1", max_size=12))
 def test_the_usual_mailbox_is_read_as_any_other(name, address):
     assert parse_list(f"{name}<{address}>") == parse_list(f"{name}<{address}>,")
 

@@ -25,3 +25,13 @@ def test_what_was_missed_long_ago_counts_no_more() -> None:
         reach.missed(f"{name}:25")
     now[0] = FRESH
     assert not reach.cut
+
+
+def test_what_was_missed_long_ago_is_forgotten() -> None:
+    """Tenants may name ever new upstreams."""
+    now = 0.0
+    reach = Reach(lambda: now)
+    for name in range(100):
+        reach.missed(f"{name}:25")
+        now += FRESH / 10
+    assert len(reach._missed) == 10

@@ -684,3 +684,24 @@ async def test_claims_are_renewed_again_after_a_fault_of_ours(
     async with at_work(MailboxServer(), pool, settings) as (_, desk), desk.working():
         await asyncio.wait_for(again.wait(), 20)
     assert "could not be renewed" in caplog.text
+
+
+async def test_a_fault_of_ours_puts_sent_copies_off_and_no_more(
+    pool: db.Pool, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are left by the role that watches mailboxes, which must not end with them."""
+    faults, again, claim = [KeyError("boom")], asyncio.Event(), sentcopies.claim
+
+    async def faulty(*given: Any, **more: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        again.set()
+        return await claim(*given, **more)
+
+    monkeypatch.setattr(sentcopies, "claim", faulty)
+    async with at_work(MailboxServer(), pool, settings) as (server, desk):
+        await desk.send()
+        await desk.work()
+        assert again.is_set()
+        assert len(server.mails("Sent")) == 1
+    assert "put off by a fault of ours" in caplog.text

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from standardwebhooks import Webhook
@@ -360,3 +361,22 @@ async def test_a_room_that_fails_ends_the_role_and_the_others_in_good_order() ->
     with pytest.raises(RuntimeError, match="a fault"):
         await asyncio.wait_for(together(rooms, asyncio.Event()), 5)
     assert [room.ended for room in rooms] == [True, False, True]
+
+
+async def test_a_fault_of_ours_puts_webhooks_off_and_no_more(
+    told: Told, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Alerts, the books and verifications run in their role, which must not end with them."""
+    faults, again, claim = [KeyError("boom")], asyncio.Event(), postings.claim
+
+    async def faulty(*given: Any, **more: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        again.set()
+        return await claim(*given, **more)
+
+    monkeypatch.setattr(postings, "claim", faulty)
+    monkeypatch.setattr("relay.notify.PUT_OFF", 0.01)
+    async with told.running():
+        await asyncio.wait_for(again.wait(), 20)
+    assert "put off by a fault of ours" in caplog.text

@@ -109,6 +109,21 @@ async def test_a_token_is_had_and_kept(bench: Bench, monkeypatch: pytest.MonkeyP
     assert len(bench.issuer.asked) == 1
 
 
+async def test_of_very_many_tokens_the_newest_are_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of accounts that are long gone stayed until the process ended."""
+    monkeypatch.setattr("relay.tokens.KEPT", 2)
+    await bench.connected()
+    account = await bench.account()
+    async with bench.tokens() as tokens:
+        token = (await tokens.armed(account)).smtp
+        live = tokens._live["a"]
+        for id in ("b", "c"):
+            tokens._kept(replace(account, id=id), live)
+        assert list(tokens._live) == ["b", "c"]
+        assert (await tokens.armed(account)).smtp == token  # the store has it
+        assert list(tokens._live) == ["c", "a"]
+
+
 async def test_a_server_with_credentials_of_its_own_keeps_them(bench: Bench) -> None:
     await bench.connected(smtp={**NOWHERE, "auth": {"user": "u", "accessToken": "its-own"}}, imap=NOWHERE)
     async with bench.tokens() as tokens:

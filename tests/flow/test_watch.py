@@ -12,7 +12,7 @@ import pytest
 from relay import bounces, look
 from relay.core import place
 from relay.settings import Settings
-from relay.store import db
+from relay.store import db, mailboxes
 from relay.store.bounces import Early
 from tests.conftest import MakeTenant
 from tests.dovecot import Dovecot
@@ -277,3 +277,21 @@ async def looked(bench: Watched, account: str) -> bool:
 
 async def failed(bench: Watched, times: int) -> bool:
     return (await bench.standing()).failures >= times
+
+
+async def test_a_fault_of_ours_puts_the_watch_off_and_no_more(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It runs in the role that leaves Sent copies, which must not end with it."""
+    faults, again, claim = [KeyError("boom")], asyncio.Event(), mailboxes.claim
+
+    async def faulty(*given: Any, **more: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        again.set()
+        return await claim(*given, **more)
+
+    monkeypatch.setattr(mailboxes, "claim", faulty)
+    async with watched.running():
+        await asyncio.wait_for(again.wait(), 20)
+    assert "put off by a fault of ours" in caplog.text

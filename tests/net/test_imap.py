@@ -400,6 +400,8 @@ async def listed(*lines: str, **more: Any) -> list[Folder]:
         (r'() NIL "Flat"', "Flat"),
         ('() "/" {9}\r\nTwo words', "Two words"),
         (r'() "/" "with [brackets]"', "with [brackets]"),
+        (r'(\HasChildren) "/" "Told more of" ("CHILDINFO" ("SUBSCRIBED"))', "Told more of"),
+        ('() "/" {12}\r\nTold more of (CHILDINFO ("SUBSCRIBED"))', "Told more of"),
     ],
 )
 async def test_a_folder_is_read_however_it_is_spelled(line: str, path: str) -> None:
@@ -512,7 +514,9 @@ async def test_a_literal_that_is_too_large_is_not_begun(size: int) -> None:
 async def test_a_folder_for_each_of_many_thousand_cases_is_listed() -> None:
     cases = (rf'(\HasNoChildren) "/" "Cases/2026/{n:06} Somebody against somebody else"' for n in range(20_000))
     async with Mailserver(folders=[r'(\Sent) "/" "Sent"', *cases]) as server, reached(mailbox(server)) as found:
-        assert len(await found.folders()) == 20_001
+        folders = await found.folders()
+    assert len(folders) == 20_001
+    assert len({id(folder.flags) for folder in folders}) == 2  # they are not kept for each
 
 
 async def test_an_answer_without_end_ends_by_its_size() -> None:

@@ -116,11 +116,12 @@ async def replay(call: Call, body: Replay) -> Replayed:
 
 
 async def _replay(call: Call, wanted: Filter) -> Replayed:
-    """Piece by piece, in the order of ids: what fails again meanwhile is behind us, and not caught a second time."""
+    """Piece by piece."""
     answer = Replayed(replayed=0, suppressed=0, suppressions=[])
     lifetime = call.house.settings.delivery_lifetime
-    last: int | None = 0
-    while last is not None:
+    last: deadletters.Place | None = None
+    more = True
+    while more:
         async with call.turn() as conn:
             piece = await deadletters.replay(conn, wanted, after=last, lifetime=lifetime, most=AT_ONCE)
         for account in {account for _, account in piece.revived}:
@@ -128,7 +129,7 @@ async def _replay(call: Call, wanted: Filter) -> Replayed:
         answer.replayed += len(piece.revived)
         answer.suppressed += len(piece.suppressed)
         answer.suppressions += map(_still, piece.suppressed[: MOST_TOLD - len(answer.suppressions)])
-        last = piece.last
+        last, more = piece.last, piece.last is not None
     return answer
 
 

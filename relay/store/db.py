@@ -30,6 +30,10 @@ VANISHED = {
 """The same for the other end: a host that vanished leaves sessions, which the server would keep for hours, with what
 they have locked. No database transaction of ours waits for anything but the database."""
 
+IN_ORDER = {"enable_bitmapscan": "off"}
+"""What an index has in order is not read whole and sorted: after a burst that the planner has not seen yet, it takes an
+account's part of a table for a few rows."""
+
 PLANS = {"plan_cache_mode": "force_generic_plan"} | dict.fromkeys(
     ("enable_seqscan", "enable_hashjoin", "enable_mergejoin"), "off"
 )
@@ -77,7 +81,7 @@ async def open_pool(
     `slowest`: seconds after which a statement is ended.
     """
 
-    wanted = VANISHED | (PLANS if generic else {})
+    wanted = VANISHED | IN_ORDER | (PLANS if generic else {})
     if slowest is not None:
         wanted |= {"statement_timeout": f"{slowest}s"}
 

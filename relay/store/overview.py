@@ -124,7 +124,8 @@ async def progress(conn: Connection, message: UUID) -> list[Progress]:
                    a.state::text as account_state, a.reason,
                    greatest(coalesce(extract(epoch from a.retry_at - now()), 0), 0)::float8 as resting
             from deliveries d join accounts a on a.id = d.account_id
-            left join lateral (select stage from attempts where delivery_id = d.id order by id desc limit 1) t on true
+            left join lateral (
+                select stage from attempts where delivery_id = d.id order by id + 0 desc limit 1) t on true
             where d.message_id = %s order by d.id
             """,
             (message,),

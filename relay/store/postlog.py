@@ -21,7 +21,10 @@ COLUMNS = """
     p.id, p.event_id as event, e.type, p.account_id as account, p.state::text, p.attempts, p.due_at, p.created_at,
     p.finished_at, e.at as event_at, l.status, coalesce(l.error, '') as error
 """
-LAST = "left join lateral (select status, error from posts where posting_id = p.id order by id desc limit 1) l on true"
+# `+ 0`: found by its posting, never by going back through all that was posted to anybody.
+LAST = (
+    "left join lateral (select status, error from posts where posting_id = p.id order by id + 0 desc limit 1) l on true"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,8 @@ class Filter:
             "p.created_at >= %(since)s": self.since is not None,
             "p.created_at < %(until)s": self.until is not None,
         }
-        return " and ".join(["p.endpoint_id = %(endpoint)s", *(text for text, wanted in conditions.items() if wanted)])
+        whose = "p.endpoint_id" if self.event is None else "p.endpoint_id + 0"  # found by event, as in `replays.AGAIN`
+        return " and ".join([f"{whose} = %(endpoint)s", *(text for text, wanted in conditions.items() if wanted)])
 
     def given(self) -> dict[str, Any]:
         names = ("endpoint", "state", "type", "event", "since", "until")
@@ -133,7 +137,7 @@ async def show(conn: Connection, endpoint: int, posting: int) -> tuple[Posting, 
     async with conn.cursor(row_factory=class_row(Post)) as cursor:
         await cursor.execute(
             "select at, seconds, url, status, error, response from posts where posting_id = %s"
-            " order by id desc limit %s",
+            " order by id + 0 desc limit %s",
             (posting, TRIES),
         )
         tries = await cursor.fetchall()

@@ -36,6 +36,7 @@ cross join lateral (
         lower(concat_ws(e'\n', d.recipient, d.name, x.subject, x.email_type, x.reference_id)) as text
     from messages x where x.id = d.message_id limit 1) m
 """
+CHOSEN = "(select * from deliveries where id = any(%(chosen)s) offset 0)"
 OPENS = "left join lateral (select {opens} as n from opens x where x.delivery_id = d.id limit 1) o on true"
 NOTES = "left join lateral (select x.pinned from notes x where x.delivery_id = d.id limit 1) n on true"
 
@@ -188,14 +189,14 @@ class _Search:
         chosen = await self._chosen()
         if chosen is not None:
             self._given["chosen"] = chosen
-            return await self._whole(self._matches("and d.id = any(%(chosen)s)"), count)
-        return await self._within(self._matches("", "limit %(window)s"), count)
+            return await self._whole(self._matches(CHOSEN), count)
+        return await self._within(self._matches("deliveries", "limit %(window)s"), count)
 
-    def _source(self, columns: str, more: str = "") -> str:
-        return f"select {columns} from deliveries d where {self._wanted.indexed} {self._below} {more} {NEWEST}"  # noqa: S608
+    def _source(self, columns: str, rows: str = "deliveries") -> str:
+        return f"select {columns} from {rows} d where {self._wanted.indexed} {self._below} {NEWEST}"  # noqa: S608
 
-    def _matches(self, more: str, limit: str = "") -> str:
-        source, beside, sought = self._source("d.*", more), self._wanted.beside, self._wanted.sought
+    def _matches(self, rows: str, limit: str = "") -> str:
+        source, beside, sought = self._source("d.*", rows), self._wanted.beside, self._wanted.sought
         return f"select d.finished_at, d.id from ({source} {limit}) d {beside} where {sought} {NEWEST}"  # noqa: S608
 
     async def _chosen(self) -> list[int] | None:

@@ -20,7 +20,8 @@ LOOK = 2000  # rows that are looked at for accounts whose turn it is
 FREE = "s.due_at <= now() and coalesce(s.claimed_until <= now(), true)"
 
 # The oldest first, of accounts that nobody here has in hand: so one with a long queue hides no other. One whose mailbox
-# could not be used of late is not asked for: its mail waits with it.
+# could not be used of late is not asked for: its mail waits with it (`offset 0`: looked up account by account, and
+# not among all that is due).
 CLAIM = f"""
 with waiting as (
     select account_id, due_at from sent_copies s where {FREE} and account_id <> all(%(busy)s)
@@ -30,8 +31,10 @@ with waiting as (
     from (select account_id, min(due_at) as first from waiting group by 1 order by 2 limit %(accounts)s) t
     left join mailboxes m using (account_id)
 ), resting as (
-    update sent_copies s set due_at = t.copies_at, error = %(rests)s
-    from turns t where t.rests and s.account_id = t.account_id and {FREE}
+    update sent_copies s set due_at = w.copies_at, error = %(rests)s
+    from turns t cross join lateral (
+        select message_id, t.copies_at from sent_copies s where s.account_id = t.account_id and {FREE} offset 0) w
+    where t.rests and s.message_id = w.message_id
 ), picked as (
     select p.message_id from turns t cross join lateral (
         select message_id from sent_copies s where s.account_id = t.account_id and {FREE}
@@ -51,6 +54,9 @@ returning s.message_id as message, s.account_id as account, s.claim, s.state::te
         where d.message_id = s.message_id and strpos(d.reply, '@') > 0 and d.state {states.DELIVERED}
         limit {NAMES}) as replies
 """  # noqa: S608 - the text is ours
+
+# After a burst the planner takes what is due for a few rows, and would sort all of it.
+ALONG_INDEXES = "set local enable_seqscan = off; set local enable_sort = off"
 
 GIVEN_UP = f"""
 told as (
@@ -102,7 +108,8 @@ class Settled:
 async def claim(conn: Connection, busy: Collection[str], *, accounts: int, each: int, seconds: float) -> list[Owed]:
     """Up to `each` due copies of up to `accounts` accounts, none of them `busy`, for so many seconds."""
     given = {"busy": list(busy), "accounts": accounts, "each": each, "seconds": seconds}
-    async with conn.cursor(row_factory=class_row(Owed)) as cursor:
+    async with conn.transaction(), conn.cursor(row_factory=class_row(Owed)) as cursor:
+        await cursor.execute(ALONG_INDEXES)
         await cursor.execute(CLAIM.encode(), {**given, "rests": "waits until the mailbox is tried again"})
         return await cursor.fetchall()
 

@@ -58,6 +58,7 @@ class Record:
     notes: str
 
 
+# Each delivery and its last try by its own id (`offset 0`, `+ 0`), whatever the planner thinks of the account's share.
 RECORDS = f"""
 select d.id, d.message_id as message, m.message_id, d.recipient, d.name, m.subject, m.email_type, m.reference_type,
     m.reference_id, d.state::text, d.finished_at, d.attempts, m.splice is not null as tracked, d.code, d.enhanced,
@@ -67,12 +68,13 @@ select d.id, d.message_id as message, m.message_id, d.recipient, d.name, m.subje
     l.address as last_address, l.user_agent as last_agent, coalesce(n.pinned, false) as pinned,
     coalesce(n.notes, '') as notes
 from unnest(%(ids)s::bigint[]) with ordinality as t(id, place)
-join deliveries d on d.id = t.id and d.account_id = %(account)s and d.state {states.DONE}
+cross join lateral (select * from deliveries x where x.id = t.id offset 0) d
 join messages m on m.id = d.message_id
 left join opens o on o.delivery_id = d.id
 left join fetches f on f.id = o.{{any}}first_fetch left join fetches l on l.id = o.{{any}}last_fetch
 left join notes n on n.delivery_id = d.id
-left join lateral (select upstream from attempts x where x.delivery_id = d.id order by x.id desc limit 1) a on true
+left join lateral (select upstream from attempts x where x.delivery_id = d.id order by x.id + 0 desc limit 1) a on true
+where d.account_id = %(account)s and d.state {states.DONE}
 order by t.place
 """  # noqa: S608 - the text is ours
 
@@ -106,7 +108,7 @@ async def attempts(conn: Connection, delivery: int) -> list[Attempt]:
         await cursor.execute(
             """
             select number, at, seconds, outcome::text, stage, code, enhanced, reply, upstream
-            from attempts where delivery_id = %s order by id desc limit %s
+            from attempts where delivery_id = %s order by id + 0 desc limit %s
             """,
             (delivery, MOST),
         )
@@ -136,7 +138,7 @@ async def fetches(conn: Connection, delivery: int) -> list[Fetch]:
     """The last of the fetches that are kept, the last one first; whoever made them."""
     async with conn.cursor(row_factory=class_row(Fetch)) as cursor:
         await cursor.execute(
-            f"select {FETCH} from fetches x where delivery_id = %s order by id desc limit %s".encode(),  # noqa: S608
+            f"select {FETCH} from fetches x where delivery_id = %s order by id + 0 desc limit %s".encode(),  # noqa: S608
             (delivery, MOST),
         )
         return await cursor.fetchall()

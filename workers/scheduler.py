@@ -15,7 +15,7 @@ from relay import ending, metrics, ready, role
 from relay.core import limits
 from relay.core.errors import StoreAway
 from relay.settings import Settings
-from relay.store import db, leases, schema, turns
+from relay.store import db, leases, turns
 from relay.store.leases import Lease
 from workers import broker as brokers
 from workers.housekeeping import Housekeeper
@@ -78,7 +78,7 @@ class Scheduler:
                     self._outage.tell(error)
                     await self._pause(stopping, 0.5)
                 except Exception:  # a restart would meet it again
-                    await schema.confirm(self._pool)
+                    await role.confirm_schema(self._pool)
                     log.exception("the pulse is put off by a fault of ours")
                     self._look = True
                     await self._pause(stopping, LOOK_AGAIN)

@@ -103,9 +103,7 @@ def read(text: str, others: frozenset[str]) -> Iterator[Told]:
     places = sorted(one.start for one in firsts.values())
     common = text if len(places) == 1 else text[: places[0]]  # what is said of another is not said of this one
     common_status = status_in(common)
-    heads = [
-        place for place in places if not _EXPANDED.search(text[max(0, place - 20) : place])
-    ]  # not what an alias became
+    heads = [place for place in places if not _EXPANDED.search(text, max(0, place - 20), place)]  # of each one's part
     for one in firsts.values():
         after = one.start + len(one.address)
         begins = _SAYING.search(text, after)

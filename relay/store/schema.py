@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import psycopg
 
-from relay.core.errors import StoreAway, Unmigrated
+from relay.core.errors import Unmigrated
 from relay.store import db
-from relay.store.db import Connection, Pool
+from relay.store.db import Connection
 
 NAMED = 3  # migrations that are named where several are missing
 
@@ -37,10 +35,3 @@ async def check(conn: Connection) -> None:
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         lacks = ", ".join(missing[:NAMED]) + more
         raise Unmigrated(f"{database} has a schema older than this version: it lacks {lacks}")
-
-
-async def confirm(pool: Pool) -> None:
-    """After a fault that nobody foresaw: raises Unmigrated where this may be why. Away, PostgreSQL tells nothing."""
-    with suppress(StoreAway):
-        async with db.connection(pool) as conn:
-            await check(conn)

@@ -16,6 +16,8 @@ from relay.core.prose import ADDRESS, Told
 from relay.core.report import Kind, Report
 
 LONGEST = 2000  # characters of a diagnostic that are kept
+WORDS = 100_000  # characters of all diagnostics of a report that rules are held against: it takes 8 us each
+ENOUGH = 200  # of one, however many there are
 MOST = 1000  # recipients of one report that are looked at: what names more is no report about our mail
 _UNHELD = re.compile("[\x00\ud800-\udfff]")  # what PostgreSQL cannot hold
 _ADDRESSES = re.compile(rf"<[^<>\s]{{0,400}}@[^<>\s]{{0,400}}>|{ADDRESS.pattern}")
@@ -75,10 +77,10 @@ class Reported:
     headers: Mapping[str, Any] = field(default_factory=dict)
 
 
-def judge(told: Told) -> Finding:
-    """What a report's words about a recipient mean."""
+def judge(told: Told, most: int = LONGEST) -> Finding:
+    """What a report's words about a recipient mean, by the first so many of them."""
     status, said = _held(told.status, 20), _held(told.diagnostic)
-    rule = _rule(_searched(status, said))
+    rule = _rule(_searched(status, said[:most]))
     category, what = (rule.category, rule.advice) if rule else advice.OTHER
     failed = told.action == "failed"
     return Finding(
@@ -98,12 +100,14 @@ def reported(
     report: Report, *, source: str, key: str, place: str | None = None, at: datetime | None = None
 ) -> Reported:
     """A bounce or a complaint that was read, with what it means."""
+    recipients = report.recipients[:MOST]
+    most = max(ENOUGH, WORDS // max(len(recipients), 1))
     return Reported(
         kind=report.kind,
         source=source,
         key=key,
         message_id=_held(report.message_id, 998),
-        recipients=tuple(judge(told) for told in report.recipients[:MOST]),
+        recipients=tuple(judge(told, most) for told in recipients),
         place=place,
         at=at,
         arf=arf(report.feedback, report.original) if report.kind is Kind.COMPLAINT else {},

@@ -183,6 +183,14 @@ def test_nothing_takes_long_to_judge_nor_is_kept_whole() -> None:
     assert time.process_time() - begun < 20  # it would be minutes if a rule looked back
 
 
+@pytest.mark.parametrize(("number", "category"), [(1, "unknown_user"), (100, "unknown_user"), (1000, "refused")])
+def test_of_many_recipients_the_first_words_count(number: int, category: str) -> None:
+    said = "550 " + "na " * 100 + "no such user " + "na " * 600
+    many = tuple(Told(f"a{at}@x.example", "failed", "", said) for at in range(number))
+    found = reported(Report(Kind.BOUNCE, "", many), source="imap", key="1").recipients
+    assert {(one.category, len(one.diagnostic)) for one in found} == {(category, 2000)}
+
+
 def test_a_report_with_more_recipients_than_any_of_ours_has_is_cut() -> None:
     many = tuple(Told(f"r{number}@x.example", "failed") for number in range(10_000))
     found = reported(Report(Kind.BOUNCE, "<m@x>", many), source="imap", key="k")

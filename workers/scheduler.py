@@ -72,16 +72,16 @@ class Scheduler:
                     metrics.STORE_ERRORS.inc()
                     log.warning("waiting for PostgreSQL: %s", error)
                     self._look = True
-                    await self._pause(stopping, 0.5)
+                    await ending.until(stopping, 0.5)
                 except brokers.BrokerAway as error:
                     metrics.REDIS_ERRORS.inc()
                     self._outage.tell(error)
-                    await self._pause(stopping, 0.5)
+                    await ending.until(stopping, 0.5)
                 except Exception:  # a restart would meet it again
                     await role.confirm_schema(self._pool)
                     log.exception("the pulse is put off by a fault of ours")
                     self._look = True
-                    await self._pause(stopping, LOOK_AGAIN)
+                    await ending.until(stopping, LOOK_AGAIN)
         finally:
             await ending.end((listener, stopper, housekeeper))
 
@@ -253,13 +253,6 @@ class Scheduler:
     async def _stop(self, stopping: asyncio.Event) -> None:
         await stopping.wait()
         self._woken.set()
-
-    @staticmethod
-    async def _pause(stopping: asyncio.Event, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(stopping.wait(), seconds)
-        except TimeoutError:
-            return
 
 
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:

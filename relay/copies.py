@@ -20,10 +20,9 @@ from relay.ending import end, until
 from relay.mailboxes import Mailboxes
 from relay.memory import Memory
 from relay.net.imap import MailboxError
-from relay.role import confirm_schema
 from relay.sentcopy import CLAIM
 from relay.settings import Settings
-from relay.store import accounts, db, sentcopies
+from relay.store import accounts, db, schema, sentcopies
 from relay.store.sentcopies import Owed, Settled
 from relay.tokens import TokenError
 
@@ -82,8 +81,9 @@ class Copier:
             metrics.STORE_ERRORS.inc()
             log.warning("Sent copies wait for PostgreSQL: %s", error)
             return AGAIN
+        except schema.MISSING:
+            raise
         except Exception:  # the watch of mailboxes must not end with it
-            await confirm_schema(self._pool)
             log.exception("Sent copies are put off by a fault of ours")
             return self._look
         due = [one for one in owed if not one.unfinished]

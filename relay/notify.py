@@ -23,9 +23,8 @@ from relay.core.masking import masked
 from relay.core.vault import Vault
 from relay.ending import until
 from relay.net import http
-from relay.role import confirm_schema
 from relay.settings import Settings
-from relay.store import db, endpoints, postings
+from relay.store import db, endpoints, postings, schema
 from relay.store.endpoints import Endpoint
 from relay.store.postings import Claim, Fared, Posting, Tried
 
@@ -77,8 +76,9 @@ class Notifier:
                     metrics.STORE_ERRORS.inc()
                     log.warning("webhooks wait for PostgreSQL: %s", error)
                     await until(stopping, AGAIN)
+                except schema.MISSING:
+                    raise
                 except Exception:  # the other rooms of this role must not end with it
-                    await confirm_schema(self._pool)
                     log.exception("webhooks are put off by a fault of ours")
                     await until(stopping, PUT_OFF)
         finally:

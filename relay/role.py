@@ -134,13 +134,6 @@ async def _check_schema(settings: Settings) -> None:
             await schema.check(conn)
 
 
-async def confirm_schema(pool: db.Pool) -> None:
-    """After a fault that nobody foresaw: raises Unmigrated where this may be why. Away, PostgreSQL tells nothing."""
-    with suppress(StoreAway):
-        async with db.connection(pool) as conn:
-            await schema.check(conn)
-
-
 def _complain(*lines: str) -> None:
     """As the commands do: whoever starts a role by hand does not know that it took the command's place."""
     print("postferry:", "\n".join(lines), file=sys.stderr)

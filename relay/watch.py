@@ -22,9 +22,8 @@ from relay.legible import Legible
 from relay.look import Look, Lost, Reader
 from relay.mailboxes import Mailboxes
 from relay.net.imap import MailboxError
-from relay.role import confirm_schema
 from relay.settings import Settings
-from relay.store import accounts, db, mailboxes
+from relay.store import accounts, db, mailboxes, schema
 from relay.store.mailboxes import Due
 from relay.tokens import TokenError
 
@@ -74,8 +73,9 @@ class Watcher:
             metrics.STORE_ERRORS.inc()
             log.warning("the watch of mailboxes waits for PostgreSQL: %s", error)
             return AGAIN
+        except schema.MISSING:
+            raise
         except Exception:  # the Sent copies of this role must not end with it
-            await confirm_schema(self._pool)
             log.exception("the watch of mailboxes is put off by a fault of ours")
             return self._look
         for one in due:

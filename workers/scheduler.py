@@ -15,7 +15,7 @@ from relay import ending, metrics, ready, role
 from relay.core import limits
 from relay.core.errors import StoreAway
 from relay.settings import Settings
-from relay.store import db, leases, turns
+from relay.store import db, leases, schema, turns
 from relay.store.leases import Lease
 from workers import broker as brokers
 from workers.housekeeping import Housekeeper
@@ -59,7 +59,7 @@ class Scheduler:
         self._trust_after = 0.0  # the loop's time before which nothing is recovered
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Until `stopping`. An outage of PostgreSQL or Redis is waited out, and a fault of ours. Raises Unmigrated."""
+        """Until `stopping`. An outage of PostgreSQL or Redis is waited out, and a fault of ours."""
         listener = asyncio.create_task(self._listen())
         stopper = asyncio.create_task(self._stop(stopping))
         housekeeper = asyncio.create_task(Housekeeper(self._pool, self._settings).run())
@@ -77,8 +77,9 @@ class Scheduler:
                     metrics.REDIS_ERRORS.inc()
                     self._outage.tell(error)
                     await ending.until(stopping, 0.5)
+                except schema.MISSING:
+                    raise
                 except Exception:  # a restart would meet it again
-                    await role.confirm_schema(self._pool)
                     log.exception("the pulse is put off by a fault of ours")
                     self._look = True
                     await ending.until(stopping, LOOK_AGAIN)
@@ -142,7 +143,7 @@ class Scheduler:
         try:
             with db.away_is_said():
                 return await self._claim(conn, accounts)
-        except StoreAway:
+        except (StoreAway, *schema.MISSING):
             raise
         except Exception as fault:
             if len(accounts) > 1:

@@ -9,6 +9,8 @@ from relay.store import db
 from relay.store.db import Connection
 
 NAMED = 3  # migrations that are named where several are missing
+MISSING = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction)
+"""What a statement raises over another schema: a role has no use of trying again, and ends."""
 
 
 async def unapplied(conn: Connection) -> list[str]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from relay.core.errors import Unmigrated
 from relay.settings import Settings
 from relay.store import db, leases, schema, turns
 from tests.store.mail import prepared, stored
@@ -79,16 +78,9 @@ async def test_a_fault_of_ours_puts_the_pulse_off_and_no_more(
     assert "the pulse is put off by a fault of ours" in caplog.text
 
 
-async def test_a_schema_that_is_missing_is_no_fault_to_wait_for(
-    pool: db.Pool, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def faulty(*given: Any) -> Any:
-        raise KeyError("boom")
-
-    async def missing(conn: db.Connection) -> None:
-        raise Unmigrated("the database has no Postferry schema")
-
-    monkeypatch.setattr(turns, "promote", faulty)
-    monkeypatch.setattr(schema, "check", missing)
-    with pytest.raises(Unmigrated):
+async def test_a_schema_that_is_missing_is_no_fault_to_wait_for(pool: db.Pool, settings: Settings) -> None:
+    async with db.connection(pool) as conn:
+        await stored(conn, prepared())
+        await conn.execute("alter table slots rename to others")
+    with pytest.raises(schema.MISSING):
         await Scheduler(pool, brokers.connect(settings), settings).run(asyncio.Event())

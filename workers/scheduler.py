@@ -28,8 +28,7 @@ GATHER = 0.03  # s; between two turns, so that what comes meanwhile shares a lea
 PUT_OFF = 60.0  # s that an account waits which met a fault of ours
 LOOK_AGAIN = 1.0  # s; a hold is believed so long at most, since the limit itself may be changed
 MOST_WAITING = 400  # leases that no worker has begun: more would only grow old in the broker
-FORGOTTEN = 5.0  # s after which a lease that was not begun is enqueued again
-OVERTAKEN = 2.0  # s after which one is whose successors were begun: a host that lost PostgreSQL keeps some
+FORGOTTEN = 2.0  # s after which a lease that was not begun is enqueued again: a host that lost PostgreSQL keeps some
 RECONNECT = 3.0  # s that a worker takes at most to notice that PostgreSQL is back
 
 
@@ -198,7 +197,7 @@ class Scheduler:
                 "lease %s was recovered; %s may have been sent", lost.id, lost.unknown, extra={"account": lost.account}
             )
             self._due.add(lost.account)
-        forgotten = await leases.forgotten(conn, seconds=FORGOTTEN, overtaken=OVERTAKEN)
+        forgotten = await leases.forgotten(conn, seconds=FORGOTTEN)
         await self._enqueue(conn, forgotten)
         metrics.LEASES.labels("reenqueued").inc(len(forgotten))
 

@@ -38,24 +38,20 @@ async def count(conn: Connection) -> tuple[int, int]:
     return int(held), int(waiting)
 
 
-async def forgotten(conn: Connection, *, seconds: float, overtaken: float) -> list[Lease]:
+async def forgotten(conn: Connection, *, seconds: float) -> list[Lease]:
     """Leases that were enqueued and not started within `seconds`, doubled each time up to a minute.
 
-    The broker may have lost them; where workers are behind, they are there twice, and begun once. So long is not waited
-    for one that was `overtaken`: a later one of its priority is at work, and a host that lost us may have it in hand.
+    The broker may have lost them; where workers are behind, they are there twice, and begun once.
     """
     cursor = await conn.execute(
         """
-        with begun as materialized (
-            select priority, max(id) as last from leases where started_at is not null group by 1)
         update leases set enqueued_at = now() where id = any(array(
-            select id from leases l where started_at is null and enqueued_at < now() - least(greatest(
-                case when id < (select last from begun where priority = l.priority) then %s else %s end
-                * interval '1 second', enqueued_at - created_at), '1 minute')
+            select id from leases where started_at is null
+            and enqueued_at < now() - least(greatest(%s * interval '1 second', enqueued_at - created_at), '1 minute')
             for update skip locked))
         returning id, account_id, priority, size
         """,
-        (overtaken, seconds),
+        (seconds,),
     )
     return [Lease(row[0], row[1], Priority(row[2]), row[3]) for row in await cursor.fetchall()]
 

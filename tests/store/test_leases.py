@@ -259,7 +259,7 @@ async def test_a_lease_that_was_never_begun_keeps_its_place_however_long_it_wait
         ago = "created_at = now() - interval '1 hour', enqueued_at = now() - interval '61 s'"
         await conn.execute(f"update leases set expires_at = now() - interval '1 s', {ago}".encode())
         assert await leases.recover(conn) == []
-        assert [one.id for one in await leases.forgotten(conn, seconds=5, overtaken=2)] == [lease.id]
+        assert [one.id for one in await leases.forgotten(conn, seconds=5)] == [lease.id]
         assert await leases.start(conn, lease.id, seconds=60) is not None
 
 
@@ -358,29 +358,15 @@ async def test_leases_the_broker_lost_are_brought_again_less_and_less_often(pool
         await account(conn)
         await stored(conn, prepared())
         (lease,) = await granted(conn, "a")
-        assert await leases.forgotten(conn, seconds=5, overtaken=2) == []
+        assert await leases.forgotten(conn, seconds=5) == []
         await conn.execute(
             "update leases set enqueued_at = now() - interval '6 s', created_at = now() - interval '6 s'"
         )
-        assert [one.id for one in await leases.forgotten(conn, seconds=5, overtaken=2)] == [lease.id]
+        assert [one.id for one in await leases.forgotten(conn, seconds=5)] == [lease.id]
         await conn.execute(
             "update leases set enqueued_at = now() - interval '6 s', created_at = now() - interval '30 s'"
         )
-        assert await leases.forgotten(conn, seconds=5, overtaken=2) == []
-
-
-async def test_a_lease_that_was_overtaken_is_brought_again_sooner(pool: db.Pool) -> None:
-    """A host that is cut off from PostgreSQL has taken it and cannot begin it, while others go on."""
-    async with db.connection(pool) as conn:
-        await stored(conn, prepared(), prepared(account="b"), prepared(account="c", priority=Priority.BULK))
-        (first,), (second,), (third,) = [await granted(conn, name) for name in "abc"]
-        ago = "update leases set enqueued_at = now() - interval '3 s', created_at = now() - interval '3 s'"
-        await conn.execute(ago)
-        assert await leases.forgotten(conn, seconds=5, overtaken=2) == []
-        for other in (third, second):
-            assert await leases.start(conn, other.id, seconds=60) is not None
-            found = [one.id for one in await leases.forgotten(conn, seconds=5, overtaken=2)]
-            assert found == ([first.id] if other is second else [])
+        assert await leases.forgotten(conn, seconds=5) == []
 
 
 @pytest.mark.parametrize(("named", "expected"), [(["a", "b"], ["a", "b"]), (["x" * 9000], []), ([], [])])

@@ -29,6 +29,7 @@ from tests.fakes.mailstore import (
     Store,
     prefixed,
 )
+from tests.faulty import once
 
 LATE = {"copy_looks": (3600.0, 3600.0)}
 
@@ -671,15 +672,7 @@ async def test_claims_are_renewed_again_after_a_fault_of_ours(
     pool: db.Pool, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Else a copy that takes long is soon in two hands."""
-    faults, again, renew = [KeyError("boom")], asyncio.Event(), sentcopies.renew
-
-    async def faulty(*given: Any) -> None:
-        if faults:
-            raise faults.pop()
-        again.set()
-        await renew(*given)
-
-    monkeypatch.setattr(sentcopies, "renew", faulty)
+    again = once(monkeypatch, sentcopies, "renew")
     monkeypatch.setattr(copies, "RENEW", 0.01)
     async with at_work(MailboxServer(), pool, settings) as (_, desk), desk.working():
         await asyncio.wait_for(again.wait(), 20)
@@ -690,15 +683,7 @@ async def test_a_fault_of_ours_puts_sent_copies_off_and_no_more(
     pool: db.Pool, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They are left by the role that watches mailboxes, which must not end with them."""
-    faults, again, claim = [KeyError("boom")], asyncio.Event(), sentcopies.claim
-
-    async def faulty(*given: Any, **more: Any) -> Any:
-        if faults:
-            raise faults.pop()
-        again.set()
-        return await claim(*given, **more)
-
-    monkeypatch.setattr(sentcopies, "claim", faulty)
+    again = once(monkeypatch, sentcopies, "claim")
     async with at_work(MailboxServer(), pool, settings) as (server, desk):
         await desk.send()
         await desk.work()

@@ -21,6 +21,7 @@ from relay.core.vault import Vault
 from relay.settings import Settings
 from relay.store import db, messages, notices
 from tests.fakes.upstream import Upstream
+from tests.faulty import once
 from tests.stack import Stack, until
 from tests.store.mail import prepared, stored
 from tests.tenant import Tenant
@@ -239,15 +240,7 @@ async def test_a_fault_of_ours_puts_alerts_off_and_no_more(
     bench: Bench, step: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They run in the role that posts webhooks, which must not end with them."""
-    faults, again, work = [KeyError("boom")], asyncio.Event(), getattr(notices, step)
-
-    async def faulty(*given: Any, **more: Any) -> Any:
-        if faults:
-            raise faults.pop()
-        again.set()
-        return await work(*given, **more)
-
-    monkeypatch.setattr(notices, step, faulty)
+    again = once(monkeypatch, notices, step)
     stopping = asyncio.Event()
     running = asyncio.create_task(bench.alerts.run(stopping))
     await asyncio.wait_for(again.wait(), 20)

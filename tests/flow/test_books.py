@@ -14,6 +14,7 @@ import pytest
 from relay.books import Books
 from relay.settings import Settings
 from relay.store import db, rollups
+from tests.faulty import once
 from tests.stack import Stack, until
 
 FETCH = """
@@ -68,15 +69,7 @@ async def test_a_fault_of_ours_puts_the_books_off_and_no_more(
     pool: db.Pool, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They run in the role that posts webhooks, which must not end with them."""
-    faults, folded, fold = [KeyError("boom")], asyncio.Event(), rollups.fold
-
-    async def faulty(*given: Any, **more: Any) -> int:
-        if faults:
-            raise faults.pop()
-        folded.set()
-        return await fold(*given, **more)
-
-    monkeypatch.setattr(rollups, "fold", faulty)
+    folded = once(monkeypatch, rollups, "fold")
     stopping = asyncio.Event()
     running = asyncio.create_task(Books(pool, settings, fold=0.01).run(stopping))
     await asyncio.wait_for(folded.wait(), 20)

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from itertools import pairwise
-from typing import Any
 
 import pytest
 from standardwebhooks import Webhook
@@ -18,6 +17,7 @@ from relay.notify import EACH, Notifier
 from relay.settings import Settings
 from relay.store import db, postings
 from tests.fakes.receiver import Receiver
+from tests.faulty import once
 from tests.notifying import Told
 from tests.stack import Stack, until
 from tests.store.posting import SECRET, events
@@ -367,15 +367,7 @@ async def test_a_fault_of_ours_puts_webhooks_off_and_no_more(
     told: Told, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Alerts, the books and verifications run in their role, which must not end with them."""
-    faults, again, claim = [KeyError("boom")], asyncio.Event(), postings.claim
-
-    async def faulty(*given: Any, **more: Any) -> Any:
-        if faults:
-            raise faults.pop()
-        again.set()
-        return await claim(*given, **more)
-
-    monkeypatch.setattr(postings, "claim", faulty)
+    again = once(monkeypatch, postings, "claim")
     monkeypatch.setattr("relay.notify.PUT_OFF", 0.01)
     async with told.running():
         await asyncio.wait_for(again.wait(), 20)

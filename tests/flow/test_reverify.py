@@ -19,6 +19,7 @@ from relay.store import db, verifications
 from relay.store.verifications import Verification
 from tests.fakes.imap import Mailserver
 from tests.fakes.upstream import Upstream
+from tests.faulty import once
 from tests.stack import until
 
 
@@ -213,15 +214,7 @@ async def test_a_fault_of_ours_puts_verifications_off_and_no_more(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They run in the role that posts webhooks, which must not end with them."""
-    faults, again, claim = [KeyError("boom")], asyncio.Event(), verifications.claim
-
-    async def faulty(*given: Any) -> Any:
-        if faults:
-            raise faults.pop()
-        again.set()
-        return await claim(*given)
-
-    monkeypatch.setattr(verifications, "claim", faulty)
+    again = once(monkeypatch, verifications, "claim")
     async with bench.running():
         await asyncio.wait_for(again.wait(), 20)
     assert "put off by a fault of ours" in caplog.text

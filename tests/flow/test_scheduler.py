@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
 from relay.settings import Settings
 from relay.store import db, leases, schema, turns
+from tests.faulty import once
 from tests.store.mail import prepared, stored
 from workers import broker as brokers
 from workers import scheduler
@@ -60,15 +60,7 @@ async def test_an_account_that_meets_a_fault_of_ours_keeps_no_other_waiting(
 async def test_a_fault_of_ours_puts_the_pulse_off_and_no_more(
     pool: db.Pool, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    faults, again, promote = [KeyError("boom")], asyncio.Event(), turns.promote
-
-    async def faulty(*given: Any) -> Any:
-        if faults:
-            raise faults.pop()
-        again.set()
-        return await promote(*given)
-
-    monkeypatch.setattr(turns, "promote", faulty)
+    again = once(monkeypatch, turns, "promote")
     monkeypatch.setattr(scheduler, "LOOK_AGAIN", 0.01)
     stopping = asyncio.Event()
     running = asyncio.create_task(Scheduler(pool, brokers.connect(settings), settings).run(stopping))

@@ -18,6 +18,7 @@ from tests.conftest import MakeTenant
 from tests.dovecot import Dovecot
 from tests.fakes.receiver import Receiver
 from tests.fakes.upstream import Upstream
+from tests.faulty import once
 from tests.stack import Stack, until
 from tests.watching import AWAY, NEVER, PERSON, Watched, bounce, complaint, delivered, emptied, opened
 
@@ -283,15 +284,7 @@ async def test_a_fault_of_ours_puts_the_watch_off_and_no_more(
     watched: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It runs in the role that leaves Sent copies, which must not end with it."""
-    faults, again, claim = [KeyError("boom")], asyncio.Event(), mailboxes.claim
-
-    async def faulty(*given: Any, **more: Any) -> Any:
-        if faults:
-            raise faults.pop()
-        again.set()
-        return await claim(*given, **more)
-
-    monkeypatch.setattr(mailboxes, "claim", faulty)
+    again = once(monkeypatch, mailboxes, "claim")
     async with watched.running():
         await asyncio.wait_for(again.wait(), 20)
     assert "put off by a fault of ours" in caplog.text

@@ -27,6 +27,7 @@ help: ## this page
 
 install: $(STAMP) ## .venv with everything from deploy/requirements.lock, and the command .venv/bin/postferry
 
+# Compiled once, here: else each process of ours does it at its start, and does it again where no bytecode may be written.
 $(STAMP): deploy/requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Postferry needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
@@ -37,6 +38,7 @@ $(STAMP): deploy/requirements.lock pyproject.toml
 	@rm -f .venv.log
 	@$(BIN)/pip install -qq --no-compile --disable-pip-version-check --require-hashes -r deploy/requirements.lock
 	@$(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib relay workers api
 	@touch $@
 
 run: $(STAMP) ## PostgreSQL, Valkey and every role, until Ctrl-C

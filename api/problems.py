@@ -83,6 +83,17 @@ class Problem(Exception):
         return signed(response, request_id)
 
 
+def too_many(message: str, *, code: str = "TooManyCalls", most: int, seconds: int = 1) -> Problem:
+    """The 429: of `most` that there may be, none is left until so many seconds have passed."""
+    headers = {
+        "Retry-After": str(seconds),
+        "RateLimit-Limit": str(most),
+        "RateLimit-Remaining": "0",
+        "RateLimit-Reset": str(seconds),
+    }
+    return Problem(429, message, code=code, headers=headers)
+
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Response = TypeVar("Response", bound=web.StreamResponse)
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from api.problems import Problem
+from api.problems import Problem, too_many
 from relay.store.tokens import Token
 
 SECONDS = 60.0  # a window, which begins with the first of its tries
@@ -31,8 +31,9 @@ class Quota:
     def admitted(self, token: Token) -> Iterator[None]:
         """For the time of one try. Raises the 429 when there is no room for it."""
         key: Key = ("account", token.account) if token.account is not None else ("token", token.id)
-        if not self._has_room(key):
-            raise _refusal("Too many verifications at the same time", SOON)
+        room = self._room(key)
+        if self._running.total() >= AT_ONCE or self._running[key] >= room:
+            raise refusal("Too many verifications at the same time", room, SOON)
         self._count(key, BOUND if token.account is not None else UNBOUND)
         self._running[key] += 1
         try:
@@ -41,10 +42,10 @@ class Quota:
             self._running[key] -= 1
             self._running += Counter()  # forgets those that are at 0
 
-    def _has_room(self, key: Key) -> bool:
-        mine, all_ = self._running[key], self._running.total()
-        left = AT_ONCE - (all_ - mine)
-        return all_ < AT_ONCE and mine < max(1, left // SHARES)
+    def _room(self, key: Key) -> int:
+        """How many it may have at the same time, while the others have theirs."""
+        left = AT_ONCE - (self._running.total() - self._running[key])
+        return max(1, left // SHARES)
 
     def _count(self, key: Key, most: int) -> None:
         now = self._clock()
@@ -55,11 +56,8 @@ class Quota:
         if len(self._windows) > REMEMBERED:
             del self._windows[next(iter(self._windows))]
         if count >= most:
-            raise _refusal(f"More than {most} verifications in a minute", max(1, round(begun + SECONDS - now)), most)
+            raise refusal(f"More than {most} verifications in a minute", most, max(1, round(begun + SECONDS - now)))
 
 
-def _refusal(why: str, seconds: int, most: int | None = None) -> Problem:
-    headers = {"Retry-After": str(seconds)}
-    if most is not None:
-        headers |= {"RateLimit-Limit": str(most), "RateLimit-Remaining": "0", "RateLimit-Reset": str(seconds)}
-    return Problem(429, f"{why}; try again in {seconds} seconds", code="TooManyVerifications", headers=headers)
+def refusal(why: str, most: int, seconds: int) -> Problem:
+    return too_many(f"{why}; try again in {seconds} seconds", code="TooManyVerifications", most=most, seconds=seconds)

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 from aiohttp import web
 
-from api.problems import Problem
-from relay.arrivals import Arriving
+from api.problems import Problem, too_many
+from relay.arrivals import MESSAGES, Arriving
 
 BODY = web.RequestKey("body", bytes)
 MOST_VALUES = 250_000  # of one body: a megabyte of [],[],[] is half a gigabyte once it is read
@@ -58,7 +58,8 @@ async def _read(request: web.Request, limit: int, arriving: Arriving) -> bytes:
         if size > limit:
             raise _too_large(limit)
         if not arriving.holds(size):
-            raise _too_much()
+            words = "Too much arrives at once, and there is no room for this body; try again in a second"
+            raise too_many(words, most=MESSAGES)
         chunks.append(chunk)
     if packed and (packed.unused_data or not packed.eof):
         raise zlib.error
@@ -78,11 +79,6 @@ def _unpacker(request: web.Request) -> Any:
 
 def _too_large(limit: int) -> Problem:
     return Problem(413, f"The body is larger than the {limit} bytes that are taken here", code="BodyTooLarge")
-
-
-def _too_much() -> Problem:
-    words = "Too much arrives at once, and there is no room for this body; try again in a second"
-    return Problem(429, words, code="TooManyCalls", headers={"Retry-After": "1"})
 
 
 def parse(body: bytes) -> Any:

@@ -32,8 +32,8 @@ DOCUMENTED: dict[str, Any] = {
     "errors": (409, 422, 502),
     "headers": {
         "Idempotency-Key": {
-            "description": "For 24 hours the same key and body get the first answer again, and nothing is sent twice."
-            " The same key with another body is a 409. 1 to 1024 ASCII characters, no blanks.",
+            "description": "For 24 hours the same key and body, byte for byte, get the first answer again, and"
+            " nothing is sent twice. The same key with another body is a 409. 1 to 1024 ASCII characters, no blanks.",
             "type": "string",
             "minLength": 1,
             "maxLength": LONGEST_KEY,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from api.problems import Problem
+from api.problems import too_many
 
 MOST = 20  # refused tokens ...
 SECONDS = 60  # ... in so long, from one address
@@ -27,17 +27,8 @@ class Throttle:
         begun, count = self._window(address)
         if count >= MOST:
             left = max(1, round(begun + SECONDS - self._clock()))
-            raise Problem(
-                429,
-                f"Too many refused tokens from this address; try again in {left} seconds",
-                code="TooManyRefusals",
-                headers={
-                    "Retry-After": str(left),
-                    "RateLimit-Limit": str(MOST),
-                    "RateLimit-Remaining": "0",
-                    "RateLimit-Reset": str(left),
-                },
-            )
+            words = f"Too many refused tokens from this address; try again in {left} seconds"
+            raise too_many(words, code="TooManyRefusals", most=MOST, seconds=left)
 
     def count(self, address: str) -> None:
         """One more refused token."""

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from api.call import Call, unknown
 from api.problems import Problem
-from api.quota import SOON
+from api.quota import SOON, refusal
 from api.shapes import AccountId, Answer
 from api.tenant import New
 from api.verified import Mailbox, Server, mailbox_shown, server_shown
@@ -92,8 +92,7 @@ async def verify_stored(call: Call, account: AccountId) -> Verified:
         if due is None:
             house.directory.forget(account)
             await call.account(account)
-            busy = f"The servers of {account} are being tried just now; try again in {SOON} seconds"
-            raise Problem(429, busy, code="TooManyVerifications", headers={"Retry-After": str(SOON)})
+            raise refusal(f"The servers of {account} are being tried just now", 1, SOON)
         found = await reverify.opened(house.pool, house.vault, account)
         if found is None:
             raise unknown(account)

@@ -157,7 +157,10 @@ class Connecting:
 
 
 def _refuse(fault: Denied) -> NoReturn:
-    raise Refused(str(fault), status=503 if fault.away else 422, code="IssuerAway" if fault.away else "IssuerRefused")
+    """Nobody asks again but the person who signs in."""
+    if fault.away:
+        raise Refused(f"{fault} Begin again in a while.", status=503, code="IssuerAway")
+    raise Refused(str(fault), status=422, code="IssuerRefused")
 
 
 def _digest(state: str) -> bytes:

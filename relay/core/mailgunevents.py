@@ -24,7 +24,7 @@ from typing import Any
 from relay.core.advice import OTHER, Advice
 from relay.core.bounce import Finding, Reported, held, judge
 from relay.core.complaint import MOST
-from relay.core.prose import ADDRESS, Told
+from relay.core.prose import ADDRESS, Told, status_in
 from relay.core.report import Kind
 
 OLDEST = timedelta(hours=24)  # that a post may be after it was signed; its token is remembered for longer
@@ -136,7 +136,7 @@ def _failure(told: Mapping[str, Any], recipient: str) -> Finding:
         Told(
             recipient,
             action="failed",
-            status=enhanced or (f"{str(code)[0]}.0.0" if replied else "5.0.0"),
+            status=enhanced or (status_in(words) or f"{str(code)[0]}.0.0" if replied else "5.0.0"),
             diagnostic=said if replied else words,
             mta=_text(status, "mx-host"),
             source="smtp" if replied else "x-mailgun",

@@ -59,7 +59,7 @@ MEANINGS: Mapping[str, Meaning] = {
     ),
     **dict.fromkeys(
         ("temporarily_unavailable", "server_error", "slow_down"),
-        Meaning("The provider cannot answer just now; it is asked again by itself.", away=True),
+        Meaning("The provider cannot answer just now, which usually passes.", away=True),
     ),
 }
 """RFC 6749 4.1.2.1 and 5.2, OpenID Connect Core 3.1.2.6; what is not here is told as it was said."""
@@ -214,7 +214,7 @@ def _denied(status: int, told: Mapping[str, Any] | None) -> Denied:
     code = (told or {}).get("error")
     if status == 429 or status >= 500:
         said = f" ({code})" if isinstance(code, str) and WORD.fullmatch(code) else ""
-        return Denied("", f"The provider answered {status}{said}; it is asked again by itself.", away=True)
+        return Denied("", f"The provider answered {status}{said}, which usually passes.", away=True)
     if told is None:
         return _strange(f"it is {status} and no JSON object")
     if not isinstance(code, str):

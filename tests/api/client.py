@@ -19,7 +19,7 @@ SHOP: dict[str, Any] = {
 
 @dataclass
 class Client:
-    """Asks with one token; `ask` gives status and JSON, `open` the whole response."""
+    """Asks with one token; `ask` gives status and JSON, `open` the whole response. Each 429 says when, and how many."""
 
     http: TestClient[Any, Any]
     token: str | None
@@ -28,7 +28,12 @@ class Client:
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         headers.update(more.pop("headers", {}))
         body = {} if json is None else {"json": json}
-        return await self.http.request(method, path, headers=headers, **body, **more)
+        response = await self.http.request(method, path, headers=headers, **body, **more)
+        if response.status == 429:
+            told = response.headers
+            assert int(told["Retry-After"]) == int(told["RateLimit-Reset"]) > 0
+            assert int(told["RateLimit-Limit"]) >= int(told["RateLimit-Remaining"]) == 0
+        return response
 
     async def ask(self, method: str, path: str, json: Any = None, **more: Any) -> tuple[int, Any]:
         response = await self.open(method, path, json, **more)

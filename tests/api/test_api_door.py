@@ -16,7 +16,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 
 from api import throttle
 from api.call import House
-from api.problems import Error, not_http
+from api.problems import Error, Problem, not_http
 from relay.store import db, tokens
 from tests.api.client import SHOP, Client, Login
 from tests.stack import until
@@ -56,7 +56,6 @@ async def test_guessing_is_slowed_and_does_not_shut_others_out(nobody: Client, a
     response = await guess.open("GET", "/v1/accounts")
     assert response.status == 429
     assert 0 < int(response.headers["Retry-After"]) <= throttle.SECONDS
-    assert response.headers["RateLimit-Remaining"] == "0"
     await admin.ok("GET", "/v1/accounts")
 
 
@@ -67,7 +66,7 @@ def test_a_window_of_refusals_ends() -> None:
         slow.check("a")
         slow.count("a")
     slow.check("b")
-    with pytest.raises(throttle.Problem):
+    with pytest.raises(Problem):
         slow.check("a")
     now = throttle.SECONDS + 1
     slow.check("a")

@@ -182,7 +182,8 @@ async def test_an_answer_of_another_issuer_is_refused(ready: Client, nobody: Cli
 async def test_an_issuer_that_is_away_is_said(ready: Client, nobody: Client, issuer: Issuer) -> None:
     back = await began(ready, issuer)
     issuer.when().say(503, "<html>")
-    assert (await page(nobody, back))[0] == 503
+    status, text = await page(nobody, back)
+    assert (status, "Begin again" in text, "by itself" in text) == (503, True, False)
     await issuer.stop()
     await ready.ok("PUT", "/v1/account/shop", {"oauth2": {"issuer": f"{issuer.url}/other", "clientSecret": SECRET}})
     status, answer = await ready.ask("POST", AUTHORIZE)

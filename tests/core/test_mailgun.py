@@ -258,7 +258,7 @@ def test_a_permanent_failure_is_a_bounce() -> None:
 def test_a_full_mailbox_suppresses_nobody() -> None:
     status = {"code": 552, "message": "5.2.2 The email account that you tried to reach is over quota."}
     [finding] = read(**FAILED | {"delivery-status": status}).about.recipients
-    assert (finding.category, finding.suppresses) == ("mailbox_full", False)
+    assert (finding.status, finding.category, finding.suppresses) == ("5.2.2", "mailbox_full", False)
 
 
 def test_what_mailgun_did_not_try_says_so_and_suppresses_nobody() -> None:

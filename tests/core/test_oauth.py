@@ -315,7 +315,7 @@ def test_a_token_of_another_kind_is_none() -> None:
         ("interaction_required", False, True, "sign in once more"),
         ("invalid_client", False, False, "oauth2.clientSecret"),
         ("invalid_scope", False, False, "oauth2.scopes"),
-        ("temporarily_unavailable", True, False, "by itself"),
+        ("temporarily_unavailable", True, False, "usually passes"),
         ("never_heard_of", False, False, "own words"),
     ],
 )

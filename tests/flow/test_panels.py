@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from api.app import OPERATIONS
-from relay import commands
+from relay import commands, metrics
+from relay.meters import Counter
 from tests.flow.watched import (
     ALERTS,
     DASHBOARD,
@@ -28,6 +29,7 @@ from tests.flow.watched import (
 
 PAGE = (DEPLOY.parent / "docs/metrics.md").read_text()
 PATH = re.compile(r"/v1/[\w/]+")
+LABELLED = re.compile(r"\bmetrics\.([A-Z_]+)\.labels\(([^()]*)\)")
 
 
 @pytest.mark.parametrize("name", ["prometheus.yml", "prometheus-compose.yml"])
@@ -140,6 +142,21 @@ def test_the_dashboard_asks_for_a_source_and_accounts() -> None:
 def test_the_page_has_every_metric_with_its_labels_and_no_other() -> None:
     rows = re.findall(r"^\| `(postferry_\w+)` \| ([\w, ]*)\| \S", PAGE, re.MULTILINE)
     assert {name: tuple(re.findall(r"\w+", labels)) for name, labels in rows} == families()
+
+
+def test_the_page_has_every_value_of_a_label_that_the_code_spells_out() -> None:
+    rows = dict(re.findall(r"^\| `(postferry_\w+)` \| [\w, ]*\| (.*)", PAGE, re.MULTILINE))
+    of_all = re.findall(r"^\*\*Labels are few\.\*\*.*?\n\n", PAGE, re.MULTILINE | re.DOTALL)[0]
+    missing, found = [], 0
+    for path in (path for folder in ("relay", "api", "workers") for path in (DEPLOY.parent / folder).rglob("*.py")):
+        for family, given in LABELLED.findall(path.read_text()):
+            metric = getattr(metrics, family)
+            row = rows[f"{metric.name}_total" if isinstance(metric, Counter) else metric.name]
+            values = re.findall(r'"([\w-]+)"', given)
+            found += len(values)
+            missing += [(family, value) for value in values if not re.search(rf"\b{value}\b", row + of_all)]
+    assert found
+    assert missing == []
 
 
 def test_the_page_has_every_alert_and_every_row() -> None:

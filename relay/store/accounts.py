@@ -184,13 +184,7 @@ async def save(
 
 
 async def set_state(
-    conn: Connection,
-    id: str,
-    state: AccountState,
-    reason: str,
-    retry_at: datetime | None = None,
-    *,
-    expect: Sequence[AccountState] = (),
+    conn: Connection, id: str, state: AccountState, reason: str, *, expect: Sequence[AccountState] = ()
 ) -> bool:
     """Move an account to a state, with the event that tells of it. False: not there, or not in a state of `expect`.
 
@@ -203,7 +197,7 @@ async def set_state(
         """
         with old as (select id, state from accounts where id = %(id)s for update),
         changed as (
-            update accounts a set state = %(state)s, reason = %(reason)s, retry_at = %(retry_at)s, updated_at = now(),
+            update accounts a set state = %(state)s, reason = %(reason)s, retry_at = null, updated_at = now(),
                 failures = case when %(state)s::account_state = 'active' then 0 else a.failures end
             from old where a.id = old.id and old.state = any(%(expect)s::account_state[]) returning old.state
         ),
@@ -217,7 +211,6 @@ async def set_state(
             "id": id,
             "state": state,
             "reason": reason,
-            "retry_at": retry_at,
             "expect": list(expect),
             "event": EVENTS[state],
             "data": _told(state, reason),

@@ -237,9 +237,9 @@ async def counts(conn: Connection) -> tuple[int, int, float]:
     return row[0], row[1], max(0.0, row[2])
 
 
-async def failing(conn: Connection, most: int = 6) -> list[str]:
-    """Accounts whose mailbox is watched and failed at the last look; not more of them."""
+async def failing(conn: Connection) -> list[str]:
+    """Accounts whose mailbox is watched and failed at the last look, six at most."""
     cursor = await conn.execute(
-        "select account_id from mailboxes where due_at is not null and error <> '' order by 1 limit %s", (most,)
+        "select account_id from mailboxes where due_at is not null and error <> '' order by 1 limit 6"
     )
     return [account for (account,) in await cursor.fetchall()]

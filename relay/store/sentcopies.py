@@ -127,14 +127,14 @@ async def release(conn: Connection, held: Collection[Owed]) -> None:
     await conn.execute(f"update sent_copies s set claimed_until = null {_HELD}".encode(), _keys(held))  # noqa: S608
 
 
-async def postpone(conn: Connection, held: Collection[Owed], *, least: float = 2.0, most: float = 600.0) -> None:
+async def postpone(conn: Connection, held: Collection[Owed]) -> None:
     """Gives back what still has deliveries without an outcome: looked at again after a quarter of the time so far."""
     await conn.execute(
         f"""
         update sent_copies s set claimed_until = null, due_at = now() + interval '1 second'
-            * least(%s, greatest(%s, extract(epoch from now() - s.created_at) / 4)) {_HELD}
+            * least(600, greatest(2, extract(epoch from now() - s.created_at) / 4)) {_HELD}
         """.encode(),  # noqa: S608 - the text is ours
-        (most, least, *_keys(held)),
+        _keys(held),
     )
 
 

@@ -11,6 +11,7 @@ from relay.store.leases import Lease
 
 CHANNEL = "postferry_due"
 MOST_PAYLOAD = 8000  # PostgreSQL takes less than that many bytes
+AT_ONCE = 5000  # deliveries that are marked as ready by one statement
 MOST_LEASES = 1000  # of an account, in flight: as many as connections that it may ask for
 
 
@@ -30,7 +31,7 @@ async def listen(conn: Connection) -> AsyncGenerator[list[str], None]:
         yield notice.payload.splitlines()
 
 
-async def promote(conn: Connection, *, most: int = 5000) -> set[str]:
+async def promote(conn: Connection) -> set[str]:
     """Marks deliveries whose time has come as ready; their accounts. Costs what becomes due, not what waits."""
     cursor = await conn.execute(
         """
@@ -39,7 +40,7 @@ async def promote(conn: Connection, *, most: int = 5000) -> set[str]:
             order by due_at limit %s for update skip locked))
         returning account_id
         """,
-        (most,),
+        (AT_ONCE,),
     )
     return {row[0] for row in await cursor.fetchall()}
 

@@ -28,7 +28,8 @@ DOORS = {
 MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "relay.core": ("relay.core",),
     "relay.keypair": (),
-    "relay.settings": ("relay.keypair",),
+    "relay.parsers": (),
+    "relay.settings": ("relay.keypair", "relay.parsers"),
     "relay.meters": (),
     "relay.metrics": ("relay.meters", "relay.settings"),
     "relay.log": ("relay.settings",),

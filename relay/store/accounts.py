@@ -18,7 +18,7 @@ from relay.core.model import EventType
 from relay.core.tenant import Account, AccountState
 from relay.core.vault import Vault, VaultError
 from relay.store import endpoints, facts, grants, mailboxes, parting, sentcopies, verifications
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 
 COLUMNS = (
     "id, name, email, state::text, reason, retry_at, config, secrets, had_upstream, suppresses, created_at, updated_at"
@@ -119,8 +119,7 @@ async def page(
     given = {"account": account, "query": query, "state": state, "after": after, "skip": skip, "size": size}
     total = 0
     if count:
-        row = await (await conn.execute(f"select count(*) from accounts where {where}".encode(), given)).fetchone()  # noqa: S608
-        total = row[0] if row else 0
+        total = await scalar(conn, f"select count(*) from accounts where {where}", given)  # noqa: S608
     rows = await _rows(
         conn,
         f"select {COLUMNS} from accounts where {where} and id > %(after)s order by id offset %(skip)s limit %(size)s",  # noqa: S608

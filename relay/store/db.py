@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any, TypeAlias
@@ -102,6 +102,12 @@ async def open_pool(settings: Settings, *, most: int, generic: bool = False, slo
     )
     await pool.open()
     return pool
+
+
+async def scalar(conn: Connection, query: str, given: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
+    """The first value of the first row; None where there is no row."""
+    row = await (await conn.execute(query.encode(), given)).fetchone()
+    return row[0] if row else None
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from relay.store import states
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 
 LISTED = "1 day"  # how long the folders of a mailbox are taken to be those that there were
 
@@ -205,8 +205,8 @@ async def find(conn: Connection, account: str) -> Standing | None:
 
 async def files(conn: Connection, account: str) -> bool | None:
     """Whether the provider files by itself what is sent; None while nobody knows."""
-    row = await (await conn.execute("select files from mailboxes where account_id = %s", (account,))).fetchone()
-    return row[0] if row else None
+    known: bool | None = await scalar(conn, "select files from mailboxes where account_id = %s", (account,))
+    return known
 
 
 async def learn(conn: Connection, account: str, files: bool) -> bool | None:

@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 
 from relay.core.model import EventType
 from relay.store import states
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 
 NAMES = 50  # that a provider may have given one message
 LOOK = 2000  # rows that are looked at for accounts whose turn it is
@@ -211,9 +211,7 @@ async def rest(conn: Connection, account: str, error: str, wait: float) -> None:
 
 async def failures(conn: Connection, account: str) -> int:
     """How often in a row its mailbox could not be used."""
-    cursor = await conn.execute("select copy_failures from mailboxes where account_id = %s", (account,))
-    row = await cursor.fetchone()
-    return row[0] if row else 0
+    return await scalar(conn, "select copy_failures from mailboxes where account_id = %s", (account,)) or 0
 
 
 async def recovered(conn: Connection, account: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 
 from relay.core.limits import Usage
 from relay.core.model import Priority
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 from relay.store.leases import Lease
 
 CHANNEL = "postferry_due"
@@ -47,14 +47,14 @@ async def promote(conn: Connection) -> set[str]:
 
 async def next_due(conn: Connection) -> float | None:
     """Seconds until the earliest waiting delivery is due; None when none waits."""
-    cursor = await conn.execute(
+    seconds: float | None = await scalar(
+        conn,
         """
         select extract(epoch from due_at - now())::float8 from deliveries
         where not ready and state in ('queued', 'deferred') order by due_at limit 1
-        """
+        """,
     )
-    row = await cursor.fetchone()
-    return row[0] if row else None
+    return seconds
 
 
 # Accounts that have ready deliveries, in their order: one index probe each, however much they have.

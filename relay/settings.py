@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import os
-import re
-import socket
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from relay import keypair
+from relay.parsers import (
+    Network,
+    file,
+    flag,
+    folder,
+    keys,
+    networks,
+    one_of,
+    our_name,
+    postgres,
+    redis,
+    seconds,
+    text,
+    waits,
+    web,
+    whole,
+)
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 PREFIX = "POSTFERRY_"
 BARE = frozenset({"DATABASE_URL", "REDIS_URL"})  # the names every platform already sets
 
@@ -29,133 +40,6 @@ class SettingsError(Exception):
         self.faults = faults
 
 
-def _text(value: str) -> str:
-    return value
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def parse(value: str) -> int:
-        number = int(value) if re.fullmatch(r"\s*-?[0-9]+\s*", value) else None
-        if number is None or not low <= number <= high:
-            raise ValueError(f"must be a whole number from {low} to {high}")
-        return number
-
-    return parse
-
-
-def _seconds(low: float, high: float) -> Callable[[str], float]:
-    def parse(value: str) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            number = float("nan")
-        if not low <= number <= high:
-            raise ValueError(f"must be a number of seconds from {low:.12g} to {high:.12g}")
-        return number
-
-    return parse
-
-
-def _flag(value: str) -> bool:
-    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-    try:
-        return known[value.strip().lower()]
-    except KeyError:
-        raise ValueError("must be true or false") from None
-
-
-def _networks(value: str) -> tuple[Network, ...]:
-    found = []
-    for item in value.replace(",", " ").split():
-        try:
-            found.append(ipaddress.ip_network(item, strict=False))
-        except ValueError:
-            raise ValueError(f"{item!r} is not an address or network (example: 10.0.0.0/8)") from None
-    return tuple(found)
-
-
-def _keys(value: str) -> tuple[str, ...]:
-    import base64
-    import binascii
-
-    keys = tuple(value.replace(",", " ").split())
-    for number, key in enumerate(keys, 1):
-        try:
-            good = len(base64.urlsafe_b64decode(key)) == 32
-        except (binascii.Error, ValueError):
-            good = False
-        if not good:
-            raise ValueError(f"key {number} is not 32 bytes in urlsafe base64 (make one: postferry doctor --new-key)")
-    return keys
-
-
-def _web(value: str) -> str:
-    """Of a web server: what is put behind it must lead there, and stand in HTML as it is."""
-    try:
-        parts = urlsplit(value)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good or re.search(r"""[\s"'<>?#]""", value):
-        raise ValueError("must be a URL starting with http:// or https:// and a host, without ? and #")
-    return value.rstrip("/")
-
-
-def _postgres(value: str) -> str:
-    """Its shape: PostgreSQL's own library, for URLs and `host=... dbname=...`, judges the rest (store/db.py)."""
-    if value and not re.match(r"postgres(ql)?://|\s*\w+\s*=", value):
-        raise ValueError("must be a URL such as postgresql://user:pass@host/db, or words such as host=... dbname=...")
-    return value
-
-
-def _redis(value: str) -> str:
-    """As redis.Redis.from_url() takes it; a fault does not repeat what may be a password."""
-    try:
-        parts = urlsplit(value)
-        good = bool(parts.path) if parts.scheme == "unix" else parts.port is None or parts.port > 0
-    except ValueError:
-        good = False
-    if value and not (good and value.startswith(("redis://", "rediss://", "unix://"))):
-        raise ValueError("must be a URL such as redis://host:6379/0, rediss://... (TLS) or unix:///path/to/socket")
-    return value
-
-
-def _file(value: str) -> Path | None:
-    if not value:
-        return None
-    path = Path(value)
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise ValueError(f"no file at {value}")
-        path.open("rb").close()
-    except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"no file at {value}") from None
-    except OSError as fault:
-        raise ValueError(f"cannot be read: {fault.strerror}; let the user that Postferry runs as read it") from None
-    return path
-
-
-def _folder(value: str) -> Path | None:
-    return Path(value) if value else None
-
-
-def _waits(value: str) -> tuple[float, ...]:
-    return tuple(map(_seconds(0.01, 31536000), value.replace(",", " ").split()))
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        if value.strip().lower() not in words:
-            raise ValueError(f"must be one of {', '.join(words)}")
-        return value.strip().lower()
-
-    return parse
-
-
-def _hostname(value: str) -> str:
-    return value or socket.gethostname()
-
-
 def _option(default: str, parse: Callable[[str], Any], meaning: str, *, secret: bool = False) -> Any:
     return dataclasses.field(metadata={"default": default, "parse": parse, "meaning": meaning, "secret": secret})
 
@@ -164,135 +48,133 @@ def _option(default: str, parse: Callable[[str], Any], meaning: str, *, secret: 
 class Settings:
     """Everything an operator can set. Field `smtp_port` is `POSTFERRY_SMTP_PORT` in the environment."""
 
-    database_url: str = _option("", _postgres, "PostgreSQL, e.g. postgresql://user:pass@host/db", secret=True)
-    redis_url: str = _option("", _redis, "Redis or Valkey, e.g. redis://host:6379/0", secret=True)
-    secret_keys: tuple[str, ...] = _option("", _keys, "keys that encrypt secrets at rest, newest first", secret=True)
-    public_url: str = _option("http://127.0.0.1:3000", _web, "where recipients reach us: pixels and links")
-    hostname: str = _option("", _hostname, "our name in greetings and Message-IDs; this host's name when empty")
+    database_url: str = _option("", postgres, "PostgreSQL, e.g. postgresql://user:pass@host/db", secret=True)
+    redis_url: str = _option("", redis, "Redis or Valkey, e.g. redis://host:6379/0", secret=True)
+    secret_keys: tuple[str, ...] = _option("", keys, "keys that encrypt secrets at rest, newest first", secret=True)
+    public_url: str = _option("http://127.0.0.1:3000", web, "where recipients reach us: pixels and links")
+    hostname: str = _option("", our_name, "our name in greetings and Message-IDs; this host's name when empty")
 
-    smtp_host: str = _option("127.0.0.1", _text, "address the SMTP ingress listens on")
-    smtp_port: int = _option("2525", _whole(0, 65535), "port of the SMTP ingress; 0 = off")
-    smtps_port: int = _option("4650", _whole(0, 65535), "port with implicit TLS (needs a certificate); 0 = off")
-    smtp_processes: int = _option("1", _whole(1, 64), "SMTP ingress processes on one port; one fills a core")
+    smtp_host: str = _option("127.0.0.1", text, "address the SMTP ingress listens on")
+    smtp_port: int = _option("2525", whole(0, 65535), "port of the SMTP ingress; 0 = off")
+    smtps_port: int = _option("4650", whole(0, 65535), "port with implicit TLS (needs a certificate); 0 = off")
+    smtp_processes: int = _option("1", whole(1, 64), "SMTP ingress processes on one port; one fills a core")
     smtp_connections: int = _option(
-        "500", _whole(1, 100_000), "connections one SMTP process takes before it answers 421"
+        "500", whole(1, 100_000), "connections one SMTP process takes before it answers 421"
     )
-    smtp_timeout: float = _option("300", _seconds(0.1, 3600), "seconds an SMTP client may be silent")
+    smtp_timeout: float = _option("300", seconds(0.1, 3600), "seconds an SMTP client may be silent")
     smtp_data_timeout: float = _option(
-        "600", _seconds(0.1, 86400), "seconds a client may take for one message's content"
+        "600", seconds(0.1, 86400), "seconds a client may take for one message's content"
     )
     smtp_auth_delay: float = _option(
-        "1", _seconds(0, 60), "seconds a refused AUTH waits for its answer, doubled each time"
+        "1", seconds(0, 60), "seconds a refused AUTH waits for its answer, doubled each time"
     )
-    tls_certificate: Path | None = _option("", _file, "certificate chain (PEM) for STARTTLS and port 4650")
-    tls_key: Path | None = _option("", _file, "its private key (PEM)")
+    tls_certificate: Path | None = _option("", file, "certificate chain (PEM) for STARTTLS and port 4650")
+    tls_key: Path | None = _option("", file, "its private key (PEM)")
     trusted_networks: tuple[Network, ...] = _option(
-        "127.0.0.0/8 ::1/128", _networks, "clients that may send without AUTH, naming their account with X-Account"
+        "127.0.0.0/8 ::1/128", networks, "clients that may send without AUTH, naming their account with X-Account"
     )
     proxy_networks: tuple[Network, ...] = _option(
-        "", _networks, "load balancers: PROXY protocol at SMTP, X-Forwarded-For at HTTP"
+        "", networks, "load balancers: PROXY protocol at SMTP, X-Forwarded-For at HTTP"
     )
-    max_message_size: int = _option("26214400", _whole(1024, 1 << 30), "bytes of the largest message taken")
-    max_recipients: int = _option("1000", _whole(1, 100_000), "recipients of one message")
+    max_message_size: int = _option("26214400", whole(1024, 1 << 30), "bytes of the largest message taken")
+    max_recipients: int = _option("1000", whole(1, 100_000), "recipients of one message")
 
-    api_host: str = _option("127.0.0.1", _text, "address the HTTP API listens on")
-    api_port: int = _option("3000", _whole(1, 65535), "port of the HTTP API")
-    api_processes: int = _option("1", _whole(1, 64), "API processes on one port")
-    api_connections: int = _option(
-        "2000", _whole(1, 100_000), "connections one API process takes before it answers 503"
-    )
+    api_host: str = _option("127.0.0.1", text, "address the HTTP API listens on")
+    api_port: int = _option("3000", whole(1, 65535), "port of the HTTP API")
+    api_processes: int = _option("1", whole(1, 64), "API processes on one port")
+    api_connections: int = _option("2000", whole(1, 100_000), "connections one API process takes before it answers 503")
 
-    worker_processes: int = _option("1", _whole(1, 64), "worker processes")
-    worker_leases: int = _option("200", _whole(1, 10_000), "leases one worker process has in hand at once")
+    worker_processes: int = _option("1", whole(1, 64), "worker processes")
+    worker_leases: int = _option("200", whole(1, 10_000), "leases one worker process has in hand at once")
     lease_seconds: float = _option(
-        "60", _seconds(1, 3600), "a lease whose worker is not heard of for so long is recovered"
+        "60", seconds(1, 3600), "a lease whose worker is not heard of for so long is recovered"
     )
-    lease_size: int = _option("50", _whole(1, 1000), "deliveries of one account leased at once")
+    lease_size: int = _option("50", whole(1, 1000), "deliveries of one account leased at once")
     lease_budget: float = _option(
-        "15", _seconds(0.1, 3600), "seconds after which a lease gives back what it did not reach"
+        "15", seconds(0.1, 3600), "seconds after which a lease gives back what it did not reach"
     )
-    tick_seconds: float = _option("0.5", _seconds(0.01, 60), "the scheduler's pulse when nothing wakes it")
+    tick_seconds: float = _option("0.5", seconds(0.01, 60), "the scheduler's pulse when nothing wakes it")
 
-    connect_timeout: float = _option("30", _seconds(0.05, 600), "seconds to reach an upstream, TLS and login each")
-    command_timeout: float = _option("60", _seconds(0.05, 600), "seconds to wait for the reply to an SMTP command")
-    data_timeout: float = _option("300", _seconds(0.05, 3600), "seconds to wait for the reply to the final dot")
-    idle_seconds: float = _option("20", _seconds(0, 600), "seconds an unused upstream connection is kept")
+    connect_timeout: float = _option("30", seconds(0.05, 600), "seconds to reach an upstream, TLS and login each")
+    command_timeout: float = _option("60", seconds(0.05, 600), "seconds to wait for the reply to an SMTP command")
+    data_timeout: float = _option("300", seconds(0.05, 3600), "seconds to wait for the reply to the final dot")
+    idle_seconds: float = _option("20", seconds(0, 600), "seconds an unused upstream connection is kept")
     allow_networks: tuple[Network, ...] = _option(
-        "", _networks, "private networks that upstreams, mailboxes and webhooks may live in"
+        "", networks, "private networks that upstreams, mailboxes and webhooks may live in"
     )
 
     sandbox_port: int = _option(
-        "0", _whole(0, 65535), "loopback port of the sink that the upstream host `sandbox` means; 0 = none"
+        "0", whole(0, 65535), "loopback port of the sink that the upstream host `sandbox` means; 0 = none"
     )
 
-    delivery_attempts: int = _option("80", _whole(1, 1000), "tries of one delivery before it is a dead letter")
-    delivery_lifetime: float = _option("259200", _seconds(60, 31536000), "seconds a delivery may be tried for (3 days)")
-    retry_first: float = _option("60", _seconds(0.05, 86400), "seconds until the first retry")
-    retry_most: float = _option("3600", _seconds(0.05, 86400), "most seconds between two tries")
+    delivery_attempts: int = _option("80", whole(1, 1000), "tries of one delivery before it is a dead letter")
+    delivery_lifetime: float = _option("259200", seconds(60, 31536000), "seconds a delivery may be tried for (3 days)")
+    retry_first: float = _option("60", seconds(0.05, 86400), "seconds until the first retry")
+    retry_most: float = _option("3600", seconds(0.05, 86400), "most seconds between two tries")
     upstream_retry: float = _option(
-        "5", _seconds(0.05, 3600), "seconds until an unreachable upstream is tried again, doubled up to 60 times it"
+        "5", seconds(0.05, 3600), "seconds until an unreachable upstream is tried again, doubled up to 60 times it"
     )
     refused_retry: float = _option(
-        "900", _seconds(0.1, 86400), "seconds between probes of an account whose login is refused"
+        "900", seconds(0.1, 86400), "seconds between probes of an account whose login is refused"
     )
     verify_accounts: int = _option(
-        "8", _whole(0, 1000), "accounts one notify process verifies at once, after a change; 0 = only when asked"
+        "8", whole(0, 1000), "accounts one notify process verifies at once, after a change; 0 = only when asked"
     )
     verify_retries: tuple[float, ...] = _option(
-        "300 900 3600 14400 43200 86400", _waits, "seconds until faulty servers of accounts are looked at again"
+        "300 900 3600 14400 43200 86400", waits, "seconds until faulty servers of accounts are looked at again"
     )
     mailbox_connections: int = _option(
-        "100", _whole(0, 10_000), "mailboxes one mailbox process is connected to at once; 0 = none is touched"
+        "100", whole(0, 10_000), "mailboxes one mailbox process is connected to at once; 0 = none is touched"
     )
-    mailbox_timeout: float = _option("60", _seconds(0.05, 600), "seconds to wait for a mailbox's answer")
+    mailbox_timeout: float = _option("60", seconds(0.05, 600), "seconds to wait for a mailbox's answer")
     mailbox_poll: float = _option(
-        "60", _seconds(0.05, 86400), "seconds between two looks at a mailbox whose account has just sent mail"
+        "60", seconds(0.05, 86400), "seconds between two looks at a mailbox whose account has just sent mail"
     )
     mailbox_poll_most: float = _option(
-        "900", _seconds(0.05, 86400), "seconds between two looks at a mailbox whose account has not sent mail for days"
+        "900", seconds(0.05, 86400), "seconds between two looks at a mailbox whose account has not sent mail for days"
     )
     copy_looks: tuple[float, ...] = _option(
-        "15 60 180", _waits, "seconds after which a provider's late copies of sent mail are looked for again"
+        "15 60 180", waits, "seconds after which a provider's late copies of sent mail are looked for again"
     )
     copy_retries: tuple[float, ...] = _option(
-        "30 120 600 3600 10800 21600 43200 86400", _waits, "seconds to wait before each further try of a Sent copy"
+        "30 120 600 3600 10800 21600 43200 86400", waits, "seconds to wait before each further try of a Sent copy"
     )
-    google_client_id: str = _option("", _text, "OAuth2 application at Google, for accounts without one of their own")
-    google_client_secret: str = _option("", _text, "its secret", secret=True)
+    google_client_id: str = _option("", text, "OAuth2 application at Google, for accounts without one of their own")
+    google_client_secret: str = _option("", text, "its secret", secret=True)
     microsoft_client_id: str = _option(
-        "", _text, "OAuth2 application at Microsoft, for accounts without one of their own"
+        "", text, "OAuth2 application at Microsoft, for accounts without one of their own"
     )
-    microsoft_client_secret: str = _option("", _text, "its secret", secret=True)
-    retention_days: int = _option("30", _whole(0, 36500), "days that finished mail is kept; 0 = for ever")
+    microsoft_client_secret: str = _option("", text, "its secret", secret=True)
+    retention_days: int = _option("30", whole(0, 36500), "days that finished mail is kept; 0 = for ever")
 
-    webhook_timeout: float = _option("10", _seconds(0.05, 60), "seconds an endpoint may take to answer")
+    webhook_timeout: float = _option("10", seconds(0.05, 60), "seconds an endpoint may take to answer")
     webhook_retries: tuple[float, ...] = _option(
-        "5 300 1800 7200 18000 36000 36000", _waits, "seconds to wait before each further try of a webhook"
+        "5 300 1800 7200 18000 36000 36000", waits, "seconds to wait before each further try of a webhook"
     )
     webhook_failing: float = _option(
-        "432000", _seconds(0.05, 31536000), "seconds of failing alone after which an endpoint is disabled (5 days)"
+        "432000", seconds(0.05, 31536000), "seconds of failing alone after which an endpoint is disabled (5 days)"
     )
-    webhook_connections: int = _option("200", _whole(1, 10_000), "webhooks one notify process posts at once")
-    webhook_days: int = _option("30", _whole(1, 3650), "days that events, webhook log and replay are kept")
+    webhook_connections: int = _option("200", whole(1, 10_000), "webhooks one notify process posts at once")
+    webhook_days: int = _option("30", whole(1, 3650), "days that events, webhook log and replay are kept")
 
     open_addresses: str = _option(
-        "whole", _one_of("whole", "truncated", "none"), "how openers' addresses are stored: whole, truncated or none"
+        "whole", one_of("whole", "truncated", "none"), "how openers' addresses are stored: whole, truncated or none"
     )
     open_days: int = _option(
-        "90", _whole(0, 36500), "days after which openers' addresses and user agents are erased; 0 = with the mail"
+        "90", whole(0, 36500), "days after which openers' addresses and user agents are erased; 0 = with the mail"
     )
-    open_dns: bool = _option("false", _flag, "look up the names of openers' addresses to tell scanners from people")
+    open_dns: bool = _option("false", flag, "look up the names of openers' addresses to tell scanners from people")
     geo_file: Path | None = _option(
-        "", _file, ".mmdb file with the places of addresses; empty: that of the extra `geo`, if installed"
+        "", file, ".mmdb file with the places of addresses; empty: that of the extra `geo`, if installed"
     )
     statistics_days: int = _option(
-        "400", _whole(0, 36500), "days that statistics outlive the mail they are about; 0 = for ever"
+        "400", whole(0, 36500), "days that statistics outlive the mail they are about; 0 = for ever"
     )
 
-    metrics_dir: Path | None = _option("", _folder, "folder that the processes of this host share their metrics in")
-    metrics_port: int = _option("0", _whole(0, 65535), "port where a role without the API shows its metrics; 0 = off")
-    log_level: str = _option("info", _one_of("debug", "info", "warning", "error"), "debug, info, warning or error")
-    log_format: str = _option("auto", _one_of("json", "text", "auto"), "json, text, or auto: text on a terminal")
+    metrics_dir: Path | None = _option("", folder, "folder that the processes of this host share their metrics in")
+    metrics_port: int = _option("0", whole(0, 65535), "port where a role without the API shows its metrics; 0 = off")
+    log_level: str = _option("info", one_of("debug", "info", "warning", "error"), "debug, info, warning or error")
+    log_format: str = _option("auto", one_of("json", "text", "auto"), "json, text, or auto: text on a terminal")
 
     @property
     def applications(self) -> dict[str, tuple[str, str]]:
@@ -309,11 +191,11 @@ def read(environ: Mapping[str, str] | None = None, dotenv: Path | None = Path(".
     faults: list[str] = []
     for option in dataclasses.fields(Settings):
         name = variable(option.name)
-        text = given.get(name, "") or option.metadata["default"]
+        value = given.get(name, "") or option.metadata["default"]
         try:
-            values[option.name] = option.metadata["parse"](text)
+            values[option.name] = option.metadata["parse"](value)
         except ValueError as fault:
-            faults.append(f"{name} {fault}" + ("" if option.metadata["secret"] else f" (is {text!r})"))
+            faults.append(f"{name} {fault}" + ("" if option.metadata["secret"] else f" (is {value!r})"))
     known = {variable(option.name) for option in dataclasses.fields(Settings)}
     faults += [
         f"{name} is not a setting (see postferry doctor)"

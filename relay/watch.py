@@ -184,7 +184,7 @@ class Watcher:
                 more = await look.whole()
                 metrics.MAILBOX_LOOKS.labels("done").inc()
         except MailboxError as fault:
-            log.debug("%s watches %s no more: %s", "IDLE", look.due.account, fault)
+            log.debug("IDLE watches %s no more: %s", look.due.account, fault)
         finally:
             self._idling -= 1
             metrics.MAILBOX_IDLE.labels().dec()

@@ -28,7 +28,8 @@ DOORS = {
 MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "relay.core": ("relay.core",),
     "relay.keypair": (),
-    "relay.settings": ("relay.keypair",),
+    "relay.parsers": (),
+    "relay.settings": ("relay.keypair", "relay.parsers"),
     "relay.meters": (),
     "relay.metrics": ("relay.meters", "relay.settings"),
     "relay.log": ("relay.settings",),
@@ -82,7 +83,7 @@ SQL = re.compile(
     r"|\b(create|alter|drop|truncate)\s+(table|index|type|database)\b|^\s*(select|listen|notify|copy)\s+\w",
     re.IGNORECASE | re.DOTALL,
 )
-RUNS_SQL = frozenset({"execute", "executemany", "copy", "stream"})
+RUNS_SQL = frozenset({"execute", "executemany", "copy", "stream", "scalar"})
 VAGUE = frozenset({"utils", "util", "common", "helpers", "helper", "misc", "shared"})
 
 
@@ -307,6 +308,7 @@ OFFENCES = [
     (strangers, "api.x", "import requests"),
     (sql_outside, "relay.x", "conn.execute('select 1')"),
     (sql_outside, "relay.x", "await conn.execute(f'delete from {table}')"),
+    (sql_outside, "relay.x", "await db.scalar(conn, 'select count(*) from t')"),
     (sql_outside, "api.x", "cursor.executemany('INSERT INTO t VALUES (%s)', rows)"),
     (sql_outside, "workers.x", "QUERY = '''update deliveries\n set state = 1'''"),
     (impure_core, "relay.core.x", "import time"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from relay import metrics
+from relay.core.errors import StoreAway
 from relay.settings import Settings
 from relay.store import db, messages, outcomes, retention
 
@@ -38,8 +40,11 @@ class Housekeeper:
                         await retention.forget_mail(conn, account, self._batch)
                 if self._days:
                     await self._purge(until)
-            except Exception as error:
-                log.error("housekeeping is put off: %s", error)
+            except StoreAway as error:
+                metrics.STORE_ERRORS.inc()
+                log.warning("housekeeping waits for PostgreSQL: %s", error)
+            except Exception:  # the next round may come through
+                log.exception("housekeeping is put off by a fault of ours")
             await asyncio.sleep(max(until - self._clock(), 0))
 
     async def _purge(self, until: float) -> None:

@@ -37,7 +37,7 @@ COMMANDS = (
 )
 
 EXAMPLES = """\
-  postferry up                                  start here: one command, no settings
+  postferry up                                  start here: no settings needed
   postferry send sandbox --to you@example.com   a message through the local sink
   postferry account add shop --email shop@example.com \\
       --smtp-host smtp.example.com --smtp-user shop@example.com

@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "account add shop --smtp-host smtp.example.com --smtp-user shop --smtp-password-file /run/secrets/shop",
         "account add shop --mailgun-domain mg.example.com --mailgun-region eu --mailgun-key-file /run/secrets/mailgun",
         "account add shop --update --per-hour 200",
-        "account add shop --json account.json       # as in POST /v1/account",
+        "account add shop --json account.json  # as in POST /v1/account",
     )
     parser.usage = f"{parser.prog} ID [--update] [its settings]"
     parser.add_argument("account", metavar="ID", help="letters, digits and . _ @ + = : -")

@@ -48,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         parser,
         _become,
         text,
-        f"{name}      # beside a running `postferry up`: one more, over its servers",
+        f"{name}  # beside a running `postferry up`: one more, its servers",
         f"{name} --data /var/lib/postferry",
     )
     parser.set_defaults(module=module, data=None)  # None: nobody gave it

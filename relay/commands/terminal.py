@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -180,11 +181,23 @@ Run = Callable[[argparse.Namespace], int]
 def describe(parser: argparse.ArgumentParser, run: Run, text: str, *examples: str) -> None:
     """Give a command its description, its examples, `--data`, and the function that does it."""
     parser.description = text
-    parser.epilog = f"{paint('examples', 'bold')}:\n" + "\n".join(f"  postferry {example}" for example in examples)
+    parser.epilog = f"{paint('examples', 'bold')}:\n" + "\n".join(map(example, examples))
     parser.add_argument(
         "--data", metavar="DIR", default=DEFAULT_DATA, help=f"data folder of `postferry up` (default {DEFAULT_DATA})"
     )
     parser.set_defaults(run=run)
+
+
+def example(command: str) -> str:
+    """As a shell reads it, on lines of 80 characters: broken in front of an option or what is done with the output."""
+    first, *rest = re.findall(r"(?:'[^']*'|[^' ]| (?!--|[|>] ))+", command)
+    lines = [f"  postferry {first}"]
+    for piece in rest:
+        if len(lines[-1]) + len(piece) > 77:  # with the blank before it and what is behind it
+            lines[-1] += " \\"
+            lines.append("     ")
+        lines[-1] += f" {piece}"
+    return "\n".join(lines)
 
 
 def choose(parser: argparse.ArgumentParser) -> Any:

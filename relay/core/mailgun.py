@@ -134,8 +134,8 @@ class Standing:
 # -- what is sent ------------------------------------------------------------------------------------------------------
 
 
-def path(domain: str, call: str = "messages.mime") -> str:
-    return f"/v3/{quote(domain, safe='')}/{call}"
+def path(domain: str) -> str:
+    return f"/v3/{quote(domain, safe='')}/messages.mime"
 
 
 def domain_path(domain: str) -> str:

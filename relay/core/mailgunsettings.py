@@ -15,12 +15,12 @@ Fields = Mapping[str, Any]
 Fault = tuple[str, str]
 
 DOMAIN = r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?"
-_VERSION = re.compile(r"(/v\d)?/*$")
+_VERSION = re.compile(r"/v\d\Z")
 
 
 def bare(url: str) -> str:
     """Without the version that other programs want in it: each of our calls has its own."""
-    return _VERSION.sub("", url)
+    return _VERSION.sub("", url.rstrip("/"))
 
 
 def faults(old: Fields, new: Fields, again: Callable[[str], bool], allowed: Sequence[Network]) -> Iterator[Fault]:

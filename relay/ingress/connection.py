@@ -29,6 +29,7 @@ STRANGER_SECONDS = 60.0  # for a client we do not know to log in
 PROXY_SECONDS = 10.0  # a load balancer speaks first, and at once
 LONGEST_REPLY = 510  # bytes of one line, without its CRLF (RFC 5321 4.5.3.1.5)
 LINGER_SECONDS = 1.0  # for a last reply to be read
+CLOSING = "421 4.3.2 Closing for now, try again"
 
 _log = logging.getLogger("postferry.smtp")
 
@@ -179,11 +180,11 @@ class Connection(SMTP):
     def retire(self) -> None:
         """The door closes: an idle client is told so, one in the middle of something when it is through."""
         if self._waits_for_command:
-            self._last_words("421 4.3.2 Closing for now, try again")
+            self.give_up()
 
     def give_up(self) -> None:
         """The door cannot wait any longer."""
-        self._last_words("421 4.3.2 Closing for now, try again")
+        self._last_words(CLOSING)
 
     # ---- one connection from end to end
 
@@ -219,7 +220,7 @@ class Connection(SMTP):
         """One command and its reply."""
         try:
             if self.door.closing:
-                self.hang_up("421 4.3.2 Closing for now, try again")
+                self.hang_up(CLOSING)
             self._waits_for_command = True
             command = await self.line()
             self._waits_for_command = False

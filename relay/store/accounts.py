@@ -18,7 +18,7 @@ from relay.core.model import EventType
 from relay.core.tenant import Account, AccountState
 from relay.core.vault import Vault, VaultError
 from relay.store import endpoints, facts, grants, mailboxes, parting, sentcopies, verifications
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 
 COLUMNS = (
     "id, name, email, state::text, reason, retry_at, config, secrets, had_upstream, suppresses, created_at, updated_at"
@@ -119,8 +119,7 @@ async def page(
     given = {"account": account, "query": query, "state": state, "after": after, "skip": skip, "size": size}
     total = 0
     if count:
-        row = await (await conn.execute(f"select count(*) from accounts where {where}".encode(), given)).fetchone()  # noqa: S608
-        total = row[0] if row else 0
+        total = await scalar(conn, f"select count(*) from accounts where {where}", given)  # noqa: S608
     rows = await _rows(
         conn,
         f"select {COLUMNS} from accounts where {where} and id > %(after)s order by id offset %(skip)s limit %(size)s",  # noqa: S608
@@ -184,13 +183,7 @@ async def save(
 
 
 async def set_state(
-    conn: Connection,
-    id: str,
-    state: AccountState,
-    reason: str,
-    retry_at: datetime | None = None,
-    *,
-    expect: Sequence[AccountState] = (),
+    conn: Connection, id: str, state: AccountState, reason: str, *, expect: Sequence[AccountState] = ()
 ) -> bool:
     """Move an account to a state, with the event that tells of it. False: not there, or not in a state of `expect`.
 
@@ -203,7 +196,7 @@ async def set_state(
         """
         with old as (select id, state from accounts where id = %(id)s for update),
         changed as (
-            update accounts a set state = %(state)s, reason = %(reason)s, retry_at = %(retry_at)s, updated_at = now(),
+            update accounts a set state = %(state)s, reason = %(reason)s, retry_at = null, updated_at = now(),
                 failures = case when %(state)s::account_state = 'active' then 0 else a.failures end
             from old where a.id = old.id and old.state = any(%(expect)s::account_state[]) returning old.state
         ),
@@ -217,7 +210,6 @@ async def set_state(
             "id": id,
             "state": state,
             "reason": reason,
-            "retry_at": retry_at,
             "expect": list(expect),
             "event": EVENTS[state],
             "data": _told(state, reason),

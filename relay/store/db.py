@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any, TypeAlias
@@ -72,9 +72,7 @@ def check_address(database_url: str) -> None:
         )
 
 
-async def open_pool(
-    settings: Settings, *, most: int, least: int = 1, generic: bool = False, slowest: float | None = None
-) -> Pool:
+async def open_pool(settings: Settings, *, most: int, generic: bool = False, slowest: float | None = None) -> Pool:
     """A pool of autocommit connections. It opens even while PostgreSQL is away: they are made when they can be.
 
     `generic`: plans are made once and kept, for roles whose statements are few, large and the same all day.
@@ -93,7 +91,7 @@ async def open_pool(
 
     pool: Pool = AsyncConnectionPool(
         settings.database_url,
-        min_size=min(least, most),
+        min_size=1,
         max_size=most,
         open=False,
         timeout=5,
@@ -104,6 +102,12 @@ async def open_pool(
     )
     await pool.open()
     return pool
+
+
+async def scalar(conn: Connection, query: str, given: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
+    """The first value of the first row; None where there is no row."""
+    row = await (await conn.execute(query.encode(), given)).fetchone()
+    return row[0] if row else None
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ from psycopg.rows import class_row
 
 from relay.core.model import EventType, Suppressed
 from relay.store import facts, rollups, suppressions
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 
 Mark = tuple[datetime, int]
 """A place in the list: the time and id of a failure."""
@@ -98,7 +98,9 @@ async def page(
 ) -> tuple[int, list[DeadLetter]]:
     """How many match (0 unless `count`), and one page, newest failure first, below `after`."""
     given = {**wanted.given(), "skip": skip, "size": size, "at": after and after[0], "id": after and after[1]}
-    total = await _count(conn, wanted.where(), given) if count else 0
+    total = 0
+    if count:
+        total = await scalar(conn, f"select count(*) from deliveries d where {wanted.where()}", given)  # noqa: S608
     async with conn.cursor(row_factory=class_row(DeadLetter)) as cursor:
         await cursor.execute(
             f"""
@@ -184,9 +186,3 @@ def _source(wanted: Filter, after: Mark | None) -> str:
         return mine
     newest = f"{mine} and d.account_id = a.id {NEWEST} limit %(skip)s + %(size)s"
     return f"select d.finished_at, d.id from accounts a cross join lateral ({newest}) d"  # noqa: S608
-
-
-async def _count(conn: Connection, where: str, given: Mapping[str, Any]) -> int:
-    cursor = await conn.execute(f"select count(*) from deliveries d where {where}".encode(), given)  # noqa: S608
-    row = await cursor.fetchone()
-    return row[0] if row else 0

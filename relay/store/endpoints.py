@@ -16,7 +16,7 @@ from relay.core import endpoint as settings_of
 from relay.core import webhook
 from relay.core.endpoint import Wanted
 from relay.core.vault import Vault, VaultError
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 from relay.store.postings import WAITS
 
 COLUMNS = (
@@ -83,8 +83,7 @@ async def page(
     whose = "(%(account)s::text is null or account_id = %(account)s)"
     given = {"account": account, "after": after, "skip": skip, "size": size}
     found = await _rows(conn, vault, f"{whose} and id > %(after)s", given, "order by id offset %(skip)s limit %(size)s")
-    row = await (await conn.execute(f"select count(*) from endpoints where {whose}".encode(), given)).fetchone()  # noqa: S608
-    return (row[0] if row else 0), found
+    return await scalar(conn, f"select count(*) from endpoints where {whose}", given), found  # noqa: S608
 
 
 async def waiting(conn: Connection, id: int) -> tuple[int, datetime | None]:
@@ -105,9 +104,7 @@ async def add(
     async with conn.transaction():
         if not managed and await _full(conn, account):
             return None
-        row = await (await conn.execute("select nextval(pg_get_serial_sequence('endpoints', 'id'))")).fetchone()
-        assert row is not None
-        id: int = row[0]
+        id: int = await scalar(conn, "select nextval(pg_get_serial_sequence('endpoints', 'id'))")
         try:
             await conn.execute(
                 "insert into endpoints (id, account_id, url, events, description, headers, secret, managed, state,"
@@ -250,22 +247,15 @@ async def _rows(conn: Connection, vault: Vault, where: str, given: Mapping[str, 
 async def _full(conn: Connection, account: str | None) -> bool:
     """Whether its account has as many as it may; whoever else asks waits until this database transaction ends."""
     await conn.execute("select pg_advisory_xact_lock(hashtextextended('endpoints ' || %s, 0))", (account or "",))
-    cursor = await conn.execute(
-        "select count(*) from endpoints where account_id is not distinct from %s and not managed", (account,)
-    )
-    row = await cursor.fetchone()
-    return bool(row and row[0] >= settings_of.MOST)
+    own = "select count(*) from endpoints where account_id is not distinct from %s and not managed"
+    return bool(await scalar(conn, own, (account,)) >= settings_of.MOST)
 
 
 async def _forget(conn: Connection, id: int, most: int) -> int:
-    cursor = await conn.execute(
-        """
+    query = """
         with gone as (
             delete from postings where id in (select id from postings where endpoint_id = %s limit %s) returning id
         ), posts as (delete from posts where posting_id in (select id from gone))
         select count(*) from gone
-        """,
-        (id, most),
-    )
-    row = await cursor.fetchone()
-    return row[0] if row else 0
+    """
+    return int(await scalar(conn, query, (id, most)))

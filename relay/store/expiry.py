@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relay.core.model import EventType
 from relay.store import rollups
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 from relay.store.rollups import COUNTS
 
 # Ids follow time closely enough: the first that is young ends the batch. What is left out comes with a later round.
@@ -126,8 +126,7 @@ async def aged(conn: Connection, table: str, days: int, *, most: int = 1000) -> 
 async def erase(conn: Connection, table: str, days: int, *, most: int = 1000) -> int:
     """Erases addresses and user agents older than `days` in `fetches` or `events`; tells how many rows it passed."""
     query = ERASE.format(table=table, **ERASED[table])
-    (passed,) = await (await conn.execute(query.encode(), {"days": days, "most": most})).fetchone() or (0,)
-    return int(passed)
+    return int(await scalar(conn, query, {"days": days, "most": most}))
 
 
 async def rowless(conn: Connection, *, most: int = 1000) -> int:

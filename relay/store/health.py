@@ -16,7 +16,7 @@ from relay.core.model import EventType
 from relay.core.reply import Reply
 from relay.core.tenant import Account
 from relay.store import facts
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 
 PATIENCE = "500ms"  # that an account's row may be locked by somebody else
 
@@ -63,14 +63,11 @@ async def trouble(
 
 async def gets_through(conn: Connection, account: str, *, seconds: float) -> bool:
     """Whether mail of the account was sent within so many seconds: somebody can reach its upstream."""
-    cursor = await conn.execute(
-        """
+    query = """
         select exists(select from deliveries where account_id = %s and state in ('sent', 'bounced', 'complained')
             and finished_at > now() - %s * interval '1 second')
-        """,
-        (account, seconds),
-    )
-    return bool((await cursor.fetchone() or (False,))[0])
+    """
+    return bool(await scalar(conn, query, (account, seconds)))
 
 
 async def throttled(conn: Connection, account: Account, reason: str, *, seconds: float) -> None:

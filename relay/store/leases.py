@@ -91,7 +91,7 @@ RECOVER = f"""
 with dead as (
     delete from leases where id = any(array(
         select id from leases where expires_at < now() and started_at is not null
-        order by id limit %(most)s for update skip locked))
+        order by id limit 100 for update skip locked))
     returning id, account_id
 ), mine as materialized (
     select d.id, d.account_id, d.message_id, d.lease_id, d.priority, d.due_at, d.attempts, d.max_attempts
@@ -139,9 +139,9 @@ select dead.id, dead.account_id, (select count(*) from doubtful where lease_id =
 """  # noqa: S608 - the text is ours
 
 
-async def recover(conn: Connection, *, most: int = 100) -> list[Recovered]:
+async def recover(conn: Connection) -> list[Recovered]:
     """Takes back leases whose worker is not heard of any more. Those that none has begun wait for one: `forgotten`."""
-    cursor = await conn.execute(RECOVER, {"most": most})
+    cursor = await conn.execute(RECOVER)
     return [Recovered(*row) for row in await cursor.fetchall()]
 
 

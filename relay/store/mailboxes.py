@@ -15,7 +15,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from relay.store import states
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 
 LISTED = "1 day"  # how long the folders of a mailbox are taken to be those that there were
 
@@ -205,8 +205,8 @@ async def find(conn: Connection, account: str) -> Standing | None:
 
 async def files(conn: Connection, account: str) -> bool | None:
     """Whether the provider files by itself what is sent; None while nobody knows."""
-    row = await (await conn.execute("select files from mailboxes where account_id = %s", (account,))).fetchone()
-    return row[0] if row else None
+    known: bool | None = await scalar(conn, "select files from mailboxes where account_id = %s", (account,))
+    return known
 
 
 async def learn(conn: Connection, account: str, files: bool) -> bool | None:
@@ -237,9 +237,9 @@ async def counts(conn: Connection) -> tuple[int, int, float]:
     return row[0], row[1], max(0.0, row[2])
 
 
-async def failing(conn: Connection, most: int = 6) -> list[str]:
-    """Accounts whose mailbox is watched and failed at the last look; not more of them."""
+async def failing(conn: Connection) -> list[str]:
+    """Accounts whose mailbox is watched and failed at the last look, six at most."""
     cursor = await conn.execute(
-        "select account_id from mailboxes where due_at is not null and error <> '' order by 1 limit %s", (most,)
+        "select account_id from mailboxes where due_at is not null and error <> '' order by 1 limit 6"
     )
     return [account for (account,) in await cursor.fetchall()]

@@ -9,7 +9,7 @@ from datetime import datetime
 from relay.core.model import EventType, Opener
 from relay.core.notice import OPENED, UNOPENED, Notice
 from relay.store import states
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 
 REMINDER_LOCK = 0x72656D69  # "remi": one reminder at a time, whoever runs it
 
@@ -147,9 +147,7 @@ async def remind(conn: Connection, after: str, *, accounts: int, most: int) -> R
     None: another process is at it. What is sent now counts from now on: an account that begins to ask gets no past.
     """
     async with conn.transaction():
-        cursor = await conn.execute("select pg_try_advisory_xact_lock(%s)", (REMINDER_LOCK,))
-        (free,) = await cursor.fetchone() or (False,)
-        if not free:
+        if not await scalar(conn, "select pg_try_advisory_xact_lock(%s)", (REMINDER_LOCK,)):
             return None
         await conn.execute(ALONG_INDEXES)
         cursor = await conn.execute(REMIND, {"after": after, "accounts": accounts, "most": most})

@@ -12,7 +12,7 @@ from psycopg.rows import class_row
 
 from relay.core.model import EventType, State, sources
 from relay.store import facts
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 from relay.store.queue import waiting
 
 SHOWN = 100  # deliveries of one message that a list shows; the message on its own shows all
@@ -72,8 +72,7 @@ async def page(
     messages = f"select distinct message_id from ({waiting(account)}) w"  # noqa: S608 - the text is ours
     total = 0
     if count:
-        row = await (await conn.execute(f"select count(*) from ({messages}) m".encode(), given)).fetchone()  # noqa: S608
-        total = row[0] if row else 0
+        total = await scalar(conn, f"select count(*) from ({messages}) m", given)  # noqa: S608
     below = "where message_id < %(after)s" if after else ""
     cursor = await conn.execute(
         f"{messages} {below} order by message_id desc offset %(skip)s limit %(size)s".encode(), given

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay.store import retention, rollups
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 
 AT_ONCE = 500  # messages, or recipients
 EVENTS = 5000  # events, where nobody waits meanwhile
@@ -36,8 +36,7 @@ async def forget(conn: Connection, id: str) -> None:
 
 async def forget_events(conn: Connection, id: str, most: int) -> int:
     """Remove up to `most` of the account's events with their postings, whoever was told; tells how many there were."""
-    cursor = await conn.execute(
-        """
+    query = """
         with gone as (
             delete from events where id in (select id from events where account_id = %(id)s limit %(most)s)
             returning id
@@ -45,8 +44,5 @@ async def forget_events(conn: Connection, id: str, most: int) -> int:
         told as (delete from postings where event_id in (select id from gone) returning id),
         posts as (delete from posts where posting_id in (select id from told))
         select count(*) from gone
-        """,
-        {"id": id, "most": most},
-    )
-    row = await cursor.fetchone()
-    return row[0] if row else 0
+    """
+    return int(await scalar(conn, query, {"id": id, "most": most}))

@@ -9,7 +9,7 @@ from typing import Any
 
 from psycopg.rows import class_row
 
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 
 LOOK = 10_000  # rows that one statement looks through, however few of them match
 TRIES = 100  # of one posting that are shown: the latest
@@ -99,7 +99,7 @@ async def page(
     total = 0
     if count:
         joined = f"join events e on e.id = p.event_id {kind}" if wanted.type else ""
-        total = await _number(conn, f"select count(*) from ({seen}) p {joined}", given)  # noqa: S608
+        total = await scalar(conn, f"select count(*) from ({seen}) p {joined}", given)  # noqa: S608
     async with conn.cursor(row_factory=class_row(Posting)) as cursor:
         await cursor.execute(
             f"select {COLUMNS} from ({seen}) p join events e on e.id = p.event_id {LAST} {kind}"  # noqa: S608
@@ -142,8 +142,3 @@ async def show(conn: Connection, endpoint: int, posting: int) -> tuple[Posting, 
         )
         tries = await cursor.fetchall()
     return one, row[0] if row else {}, tries[::-1]
-
-
-async def _number(conn: Connection, query: str, given: Mapping[str, Any]) -> int:
-    row = await (await conn.execute(query.encode(), given)).fetchone()
-    return row[0] if row else 0

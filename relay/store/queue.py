@@ -55,7 +55,7 @@ class Status:
     next_slot_at: datetime | None = None
 
 
-async def depths(conn: Connection, account: str | None = None) -> list[Depth]:
+async def depths(conn: Connection, account: str | None) -> list[Depth]:
     """What is unfinished, by account and state. Costs what waits."""
     cursor = await conn.execute(
         f"""

@@ -5,14 +5,14 @@ Whoever calls holds the endpoint's row locked, so that two replays at once make 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
 from relay.core.model import EventType
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 from relay.store.endpoints import Endpoint
 from relay.store.postings import WAITS
 from relay.store.postlog import LOOK, TRIES, Filter, LogKey
@@ -78,11 +78,8 @@ async def named(conn: Connection, endpoint: Endpoint, events: Sequence[int]) -> 
 
     Left out: what is not there or another account's, what the endpoint is not subscribed to and was never posted.
     """
-    return await _number(
-        conn,
-        f"with {NAMED}, {AGAIN}",
-        _whose(endpoint, endpoint.events) | {"events": list(events)},
-    )
+    given = _whose(endpoint, endpoint.events) | {"events": list(events)}
+    return int(await scalar(conn, f"with {NAMED}, {AGAIN}", given))
 
 
 async def absent(conn: Connection, endpoint: Endpoint, events: Sequence[int]) -> list[int]:
@@ -160,8 +157,3 @@ async def failed(
 def _whose(endpoint: Endpoint, types: Sequence[str]) -> dict[str, Any]:
     about = {"endpoint": endpoint.id, "account": endpoint.account}
     return {**about, "types": list(types), "test": EventType.WEBHOOK_TEST}
-
-
-async def _number(conn: Connection, query: str, given: Mapping[str, Any]) -> int:
-    row = await (await conn.execute(query.encode(), given)).fetchone()
-    return row[0] if row else 0

@@ -9,7 +9,7 @@ from typing import Any
 
 from psycopg.rows import class_row
 
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,9 @@ async def page(
 ) -> tuple[int, list[Report]]:
     """How many match (0 unless `count`), and one page, newest first, below `after` (its time and id)."""
     given = {**wanted.given, "skip": skip, "size": size, "at": after and after[0], "id": after and after[1]}
-    total = await _count(conn, wanted) if count else 0
+    total = 0
+    if count:
+        total = await scalar(conn, f"select count(*) from reports where {wanted.where}", wanted.given)  # noqa: S608
     below = "and (at, id) < (%(at)s, %(id)s)" if after else ""
     async with conn.cursor(row_factory=class_row(Report)) as cursor:
         await cursor.execute(
@@ -65,12 +67,3 @@ async def page(
             given,
         )
         return total, await cursor.fetchall()
-
-
-async def _count(conn: Connection, wanted: Filter) -> int:
-    cursor = await conn.execute(
-        f"select count(*) from reports where {wanted.where}".encode(),  # noqa: S608 - the text is ours
-        wanted.given,
-    )
-    (total,) = await cursor.fetchone() or (0,)
-    return int(total)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from relay.store import states
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 from relay.store.rollups import COUNTS
 from relay.store.turns import WITH_WORK
 
@@ -178,6 +178,5 @@ def _within(found: Sequence[tuple[UUID, int]], deliveries: float) -> Sequence[UU
 
 async def _horizon(conn: Connection, days: float) -> UUID:
     """The smallest message id of `days` ago: ids are version 7, so age is a range of the primary key."""
-    cursor = await conn.execute("select (extract(epoch from now() - %s * interval '1 day') * 1000)::bigint", (days,))
-    (milliseconds,) = await cursor.fetchone() or (0,)
-    return UUID(int=milliseconds << 80)
+    query = "select (extract(epoch from now() - %s * interval '1 day') * 1000)::bigint"
+    return UUID(int=await scalar(conn, query, (days,)) << 80)

@@ -8,7 +8,7 @@ on them at a time; facts take no lock at all. Recipients are one row each, met i
 from __future__ import annotations
 
 from relay.store import states
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 
 COUNTS = ("sent", "tracked", "failed", "bounced", "opened", "any_opened", "opens", "any_opens")
 """What a recipient's row counts, and retention remembers in its `gone`."""
@@ -130,19 +130,16 @@ async def alone(conn: Connection, *, wait: bool = True) -> bool:
     if wait:
         await conn.execute("select pg_advisory_xact_lock(%s)", (BOOKS,))
         return True
-    row = await (await conn.execute("select pg_try_advisory_xact_lock(%s)", (BOOKS,))).fetchone()
-    return bool(row and row[0])
+    return bool(await scalar(conn, "select pg_try_advisory_xact_lock(%s)", (BOOKS,)))
 
 
 async def waiting(conn: Connection, *, most: int = 100_000) -> int:
     """How many rows of the sums are news that nobody has folded, counted up to `most`."""
-    cursor = await conn.execute(
+    query = (
         "select (select count(*) from (select from tallies where not folded limit %(most)s) t)"
-        " + (select count(*) from (select from open_tallies where not folded limit %(most)s) o)",
-        {"most": most},
+        " + (select count(*) from (select from open_tallies where not folded limit %(most)s) o)"
     )
-    (count,) = await cursor.fetchone() or (0,)
-    return int(count)
+    return int(await scalar(conn, query, {"most": most}))
 
 
 async def fold(conn: Connection, table: str, *, most: int = 2000) -> int:
@@ -150,9 +147,7 @@ async def fold(conn: Connection, table: str, *, most: int = 2000) -> int:
     async with conn.transaction():
         if not await alone(conn, wait=False):
             return 0
-        cursor = await conn.execute(_fold(table).encode(), {"most": most})
-        (folded,) = await cursor.fetchone() or (0,)
-    return int(folded)
+        return int(await scalar(conn, _fold(table), {"most": most}))
 
 
 def _fold(table: str) -> str:
@@ -176,8 +171,7 @@ def _fold(table: str) -> str:
 
 async def count_early(conn: Connection, *, most: int = 1000) -> int:
     """Counts opens that came before their delivery was known as sent, where it is by now; tells of how many."""
-    (counted,) = await (await conn.execute(EARLY, (most,))).fetchone() or (0,)
-    return int(counted)
+    return int(await scalar(conn, EARLY, (most,)))
 
 
 async def forget(conn: Connection, account: str) -> None:

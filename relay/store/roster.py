@@ -14,7 +14,7 @@ from typing import Any
 from relay.core import score
 from relay.core.errors import Refused
 from relay.store import recipients
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 from relay.store.recipients import Recipient
 
 COUNTED = 10_000  # recipients are counted up to here
@@ -122,8 +122,7 @@ async def _accounts(conn: Connection, wanted: Filter) -> int:
     """How many accounts are listed; 1 at least."""
     if wanted.account is not None:
         return 1
-    row = await (await conn.execute("select count(*) from accounts")).fetchone()
-    return max(row[0] if row else 0, 1)
+    return max(int(await scalar(conn, "select count(*) from accounts")), 1)
 
 
 class _Roster:

@@ -16,7 +16,7 @@ import psycopg
 from relay.core.errors import Refused
 from relay.core.model import DELIVERED, State
 from relay.store import states
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 
 COUNTED = 10_000  # matches are counted up to here
 WINDOW = 20_000  # rows that one call looks through for what no index knows
@@ -261,8 +261,7 @@ class _Search:
         return Mark(*rows[self._size - 1]) if len(rows) > self._size else None
 
     async def _number(self, matches: str) -> int:
-        ((number,),) = await self._rows(f"select count(*) from ({matches}) c")  # noqa: S608
-        return int(number)
+        return int(await scalar(self._conn, f"select count(*) from ({matches}) c", self._given))  # noqa: S608
 
     async def _rows(self, query: str) -> list[Any]:
         return await (await self._conn.execute(query.encode(), self._given)).fetchall()

@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 
 from relay.core.model import EventType
 from relay.store import states
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 
 NAMES = 50  # that a provider may have given one message
 LOOK = 2000  # rows that are looked at for accounts whose turn it is
@@ -127,14 +127,14 @@ async def release(conn: Connection, held: Collection[Owed]) -> None:
     await conn.execute(f"update sent_copies s set claimed_until = null {_HELD}".encode(), _keys(held))  # noqa: S608
 
 
-async def postpone(conn: Connection, held: Collection[Owed], *, least: float = 2.0, most: float = 600.0) -> None:
+async def postpone(conn: Connection, held: Collection[Owed]) -> None:
     """Gives back what still has deliveries without an outcome: looked at again after a quarter of the time so far."""
     await conn.execute(
         f"""
         update sent_copies s set claimed_until = null, due_at = now() + interval '1 second'
-            * least(%s, greatest(%s, extract(epoch from now() - s.created_at) / 4)) {_HELD}
+            * least(600, greatest(2, extract(epoch from now() - s.created_at) / 4)) {_HELD}
         """.encode(),  # noqa: S608 - the text is ours
-        (most, least, *_keys(held)),
+        _keys(held),
     )
 
 
@@ -211,9 +211,7 @@ async def rest(conn: Connection, account: str, error: str, wait: float) -> None:
 
 async def failures(conn: Connection, account: str) -> int:
     """How often in a row its mailbox could not be used."""
-    cursor = await conn.execute("select copy_failures from mailboxes where account_id = %s", (account,))
-    row = await cursor.fetchone()
-    return row[0] if row else 0
+    return await scalar(conn, "select copy_failures from mailboxes where account_id = %s", (account,)) or 0
 
 
 async def recovered(conn: Connection, account: str) -> bool:

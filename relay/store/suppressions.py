@@ -13,7 +13,7 @@ from psycopg.rows import class_row
 
 from relay.core import address as addresses
 from relay.core.model import Reason, Suppressed
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 
 STRONGER: Mapping[Reason, frozenset[Reason]] = {"bounce": frozenset({"complaint", "unsubscribe"})}
 """The first reason stays, but for these: what a person said goes before what a machine found."""
@@ -175,7 +175,9 @@ async def page(
         f"(select {COLUMNS} from suppressions where {condition} order by {order} limit %(skip)s + %(size)s)"  # noqa: S608
         for condition in _behind(wanted, after)
     )
-    total = await _count(conn, wanted) if count else 0
+    total = 0
+    if count:
+        total = await scalar(conn, f"select count(*) from suppressions where {wanted.where}", wanted.given)  # noqa: S608
     async with conn.cursor(row_factory=class_row(Suppression)) as cursor:
         await cursor.execute(
             f"select * from ({parts}) s order by {order} offset %(skip)s limit %(size)s".encode(),  # noqa: S608
@@ -194,12 +196,3 @@ def _behind(wanted: Filter, after: Mark | None) -> list[str]:
     if wanted.account is None:
         parts.append("account_id > %(whose)s")
     return [f"{wanted.where} and {part}" for part in parts]
-
-
-async def _count(conn: Connection, wanted: Filter) -> int:
-    cursor = await conn.execute(
-        f"select count(*) from suppressions where {wanted.where}".encode(),  # noqa: S608 - the text is ours
-        wanted.given,
-    )
-    row = await cursor.fetchone()
-    return row[0] if row else 0

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from psycopg.errors import ForeignKeyViolation
 from psycopg.rows import class_row
 
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 
 SCOPES = ("api", "smtp", "metrics", "*")
 NEVER = datetime.fromtimestamp(0, UTC)
@@ -93,11 +93,8 @@ async def page(
             {"account": account, "after": after, "skip": skip, "size": size},
         )
         tokens = await cursor.fetchall()
-    count = await conn.execute(
-        "select count(*) from tokens where %(account)s::text is null or account_id = %(account)s", {"account": account}
-    )
-    row = await count.fetchone()
-    return (row[0] if row else 0), tokens
+    count = "select count(*) from tokens where %(account)s::text is null or account_id = %(account)s"
+    return await scalar(conn, count, {"account": account}), tokens
 
 
 async def revoke(conn: Connection, id: int) -> bool:

@@ -6,11 +6,12 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 
 from relay.core.limits import Usage
 from relay.core.model import Priority
-from relay.store.db import Connection
+from relay.store.db import Connection, scalar
 from relay.store.leases import Lease
 
 CHANNEL = "postferry_due"
 MOST_PAYLOAD = 8000  # PostgreSQL takes less than that many bytes
+AT_ONCE = 5000  # deliveries that are marked as ready by one statement
 MOST_LEASES = 1000  # of an account, in flight: as many as connections that it may ask for
 
 
@@ -30,7 +31,7 @@ async def listen(conn: Connection) -> AsyncGenerator[list[str], None]:
         yield notice.payload.splitlines()
 
 
-async def promote(conn: Connection, *, most: int = 5000) -> set[str]:
+async def promote(conn: Connection) -> set[str]:
     """Marks deliveries whose time has come as ready; their accounts. Costs what becomes due, not what waits."""
     cursor = await conn.execute(
         """
@@ -39,21 +40,21 @@ async def promote(conn: Connection, *, most: int = 5000) -> set[str]:
             order by due_at limit %s for update skip locked))
         returning account_id
         """,
-        (most,),
+        (AT_ONCE,),
     )
     return {row[0] for row in await cursor.fetchall()}
 
 
 async def next_due(conn: Connection) -> float | None:
     """Seconds until the earliest waiting delivery is due; None when none waits."""
-    cursor = await conn.execute(
+    seconds: float | None = await scalar(
+        conn,
         """
         select extract(epoch from due_at - now())::float8 from deliveries
         where not ready and state in ('queued', 'deferred') order by due_at limit 1
-        """
+        """,
     )
-    row = await cursor.fetchone()
-    return row[0] if row else None
+    return seconds
 
 
 # Accounts that have ready deliveries, in their order: one index probe each, however much they have.

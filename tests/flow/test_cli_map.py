@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from relay import cli, commands
+from relay.commands import terminal
 from relay.core.errors import StoreAway
 from tests.flow.conftest import Postferry
 
@@ -46,6 +47,19 @@ def test_every_command_has_a_description_and_an_example(bare: Postferry, leaf: s
     assert f"usage: postferry {leaf}" in shown.out
     if leaf not in ("account", "token", "webhook", "keys", "statistics"):
         assert f"examples:\n  postferry {leaf}" in shown.out
+
+
+@pytest.mark.parametrize("leaf", ["", *LEAVES])
+def test_help_fits_into_80_columns(bare: Postferry, monkeypatch: pytest.MonkeyPatch, leaf: str) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    assert [line for line in bare(*leaf.split(), "--help").out.splitlines() if len(line) > 80] == []
+
+
+def test_an_example_is_broken_where_a_shell_goes_on() -> None:
+    long = "report *.eml | jq -r 'select(.kind | test(\"bounce\")) | .recipients[] --raw'"
+
+    assert terminal.example(long) == f"  postferry {long[:12]} \\\n      {long[13:]}"
 
 
 def test_help_command_is_the_same(bare: Postferry) -> None:

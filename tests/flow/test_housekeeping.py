@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 
 from relay.settings import Settings
-from relay.store import db, retention
+from relay.store import db, outcomes, retention
+from tests.faulty import once
 from tests.stack import until
 from workers.housekeeping import Housekeeper
 
@@ -48,6 +49,17 @@ async def housekeeping(pool: db.Pool, settings: Settings, **how: float) -> Async
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+async def test_a_fault_of_ours_puts_housekeeping_off_and_is_told_with_its_place(
+    pool: db.Pool, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = once(monkeypatch, outcomes, "forget_slots")
+    async with housekeeping(pool, settings, every=0.01):
+        await asyncio.wait_for(begun.wait(), 20)
+    (told,) = (one for one in caplog.records if one.levelname == "ERROR")
+    assert told.getMessage() == "housekeeping is put off by a fault of ours"
+    assert told.exc_info is not None
 
 
 async def test_old_mail_leaves_in_several_batches_of_one_round(pool: db.Pool, settings: Settings) -> None:

@@ -230,7 +230,7 @@ _COPY = rf"(?:original|returned|undelivered|bounced|rejected|failed|your|unsent|
 ORIGINAL = _any(
     r"below this line is a copy",
     rf"(?:this is|here is|below is|enclosed is|attached is)?[ \w]{{0,12}}a copy of (?:the|your) (?:original )?{MAIL}",
-    rf"(?:the )?{_COPY} ?(?:headers?|text|content|follows?|reads|below|attached|was|:|-|$)",
+    rf"(?:the )?{_COPY} ?(?:headers?|text|content|follows?|reads|below|attached|was(?=[ :]*$)|:|-|$)",
     r"(?:your )?(?:original )?message (?:is|was)? ?(?:as )?follows",
     r"(?:the )?(?:first|following|top)[\w ,]{0,30}(?:lines?|part|kb|bytes) of (?:the|your) (?:original )?message",
     r"message headers? follow|message (?:text|contents?|header|follows)\b",

@@ -120,6 +120,14 @@ def test_the_original_s_name_may_be_beside_the_recipient_or_in_the_header() -> N
     assert [report.read(raw).message_id for raw in (named, beside)] == ["<m1@here.example>"] * 2
 
 
+@pytest.mark.parametrize("why", ["Your message wasn't delivered", "Your message was refused"])
+def test_a_sentence_about_the_message_does_not_begin_its_copy(why: str) -> None:
+    text = f"Delivery has failed to:\n\nReader<mailto:reader@there.example>\n{why}.\n\n#550 5.7.1 RST.NotAuthorized\n"
+    assert [one.status for one in report.read(mail("Undeliverable", text)).recipients] == ["5.7.1"]
+    copied = mail("Undeliverable", "<reader@there.example>\n\nYour message was:\n550 5.7.1 is what I got\n")
+    assert [one.status for one in report.read(copied).recipients] == [""]
+
+
 @pytest.mark.parametrize(
     ("fields", "category"),
     [

@@ -44,6 +44,19 @@ def test_who_has_left_tells_whom_to_write_to(subject: str) -> None:
     assert told(mail(subject, text, NOBODY.replace("reader@", "no-reply@"))) == [("other@there.example", "failed")]
 
 
+@pytest.mark.parametrize("subject", ["Automatic reply: Delivery failed", "Réponse automatique : échec de livraison"])
+def test_who_is_away_answers_mail_of_any_subject(subject: str) -> None:
+    head = NOBODY + "Auto-Submitted: auto-replied\n"
+    assert report.read(mail(subject, RETURNED, head)).kind is Kind.AUTO_REPLY
+    assert told(mail(subject.rpartition(": ")[2], RETURNED, head))
+
+
+def test_a_postmaster_who_answers_is_a_person() -> None:
+    head = "Return-Path: <postmaster@there.example>\nFrom: <postmaster@there.example>\nTo: app@here.example\n"
+    assert report.read(mail("Re: delivery problems", RETURNED, head)).kind is Kind.NONE
+    assert told(mail("Delivery problems", "<reader@there.example>: 550 5.1.1 unknown\n", head))
+
+
 def test_a_digest_of_held_mail_is_no_bounce() -> None:
     assert report.read(mail("End user digest: 2 new messages", RETURNED, DAEMON)).kind is Kind.NONE
     assert told(mail("Undeliverable: weekly digest", RETURNED, DAEMON))

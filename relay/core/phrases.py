@@ -88,6 +88,16 @@ NO_FAILURE = _any(
 )
 """How mail is titled that servers send of other matters."""
 
+HELD = _any(
+    r"(?:await|wait|pend)\w* (?:for |by )?(?:\w+ ){0,2}(?:moderat|approv|confirm)\w*",
+    r"(?:approval|moderation|confirmation) (?:is )?(?:pending|required|needed)",
+    r"\bheld (?:for|until|because)\b",
+    r"freigabe (?:durch|wartet)|wartet auf (?:die )?(?:freigabe|genehmigung|moderation)",  # German
+    r"en attente (?:de |d')(?:modération|approbation|validation)",  # French
+    r"pendiente de (?:aprobación|moderación)|in attesa di (?:approvazione|moderazione)",  # Spanish, Italian
+)
+"""What is said of mail that somebody has yet to let through."""
+
 AWAY = _any(
     r"out of (?:the )?office",
     r"auto(?:matic|mated)?[-_ ]?(?:re(?:ply|sponse|sponder))",

@@ -123,6 +123,9 @@ def _evident(mail: Letter, text: str) -> bool:
     daemon = machine and "bounce" not in sender.lower()  # newsletters come from there as well
     if unasked and not (daemon or nobody or typed):
         return False  # a newsletter, or an application's notice, of a parcel perhaps (RFC 3834 5.1)
+    failed, said = phrases.FAILED.search(opening) or phrases.DELAYED.search(opening), prose.SAID.search(opening)
+    if not (typed or titled or failed or said) and phrases.HELD.search(f"{subject}\n{opening}"):
+        return False
     signs = sum(
         (
             2 * typed,
@@ -131,8 +134,8 @@ def _evident(mail: Letter, text: str) -> bool:
             titled,
             plainly,
             auto.startswith(("auto-replied", "auto-generated")),
-            bool(phrases.FAILED.search(opening) or phrases.DELAYED.search(opening)),
-            bool(prose.SAID.search(opening)),
+            bool(failed),
+            bool(said),
             prose.names(opening, _others(mail, Fields())),
             -2 * (not titled and bool(phrases.AWAY.search(subject))),
             -3 * (not machine and not plainly and auto.startswith("auto-")),  # somebody is away, or counts tickets

@@ -57,6 +57,21 @@ def test_a_postmaster_who_answers_is_a_person() -> None:
     assert told(mail("Delivery problems", "<reader@there.example>: 550 5.1.1 unknown\n", head))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Your message to team@there.example is waiting for approval by a moderator.",
+        "Your message to team@there.example has been held until you confirm.",
+        "Ihre Nachricht an team@there.example wartet auf Freigabe.",
+    ],
+)
+def test_mail_that_is_held_has_not_failed(text: str) -> None:
+    """By the list's own server, so that nothing else tells it from a report."""
+    head = DAEMON + "Auto-Submitted: auto-replied\n"
+    assert report.read(mail("Your message", text, head)).kind is Kind.AUTO_REPLY
+    assert told(mail("Your message", text + "\nIt was rejected.", head)) == [("team@there.example", "failed")]
+
+
 def test_a_digest_of_held_mail_is_no_bounce() -> None:
     assert report.read(mail("End user digest: 2 new messages", RETURNED, DAEMON)).kind is Kind.NONE
     assert told(mail("Undeliverable: weekly digest", RETURNED, DAEMON))

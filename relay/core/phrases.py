@@ -156,7 +156,7 @@ DELAYED = _any(
     r"attempts will continue",
     r"(?:just|only) a warning|warning (?:message )?only",
     r"not need to (?:resend|re-send|take)",
-    r"could not send mail for past",
+    r"could not send mail for past|status notification \(delay",
     r"(?:delivery|message|mail) (?:is |has been )?delayed|is delayed",
     r"delayed (?:for )?(?:more than )?\d+ (?:sec|min|hour|day)",
     r"wird (?:weiter|erneut)|versucht (?:weiter|erneut)|nur eine warnung",  # German

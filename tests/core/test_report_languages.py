@@ -72,6 +72,12 @@ def test_what_is_still_tried_is_late_in_any_language(text: str) -> None:
     assert told(mail("Status", text + WHO)) == [("reader@there.example", "delayed")]
 
 
+def test_a_title_tells_of_a_delay() -> None:
+    text = f"Entrega incompleta{WHO}"
+    assert told(mail("Delivery Status Notification (Delay)", text)) == [("reader@there.example", "delayed")]
+    assert told(mail("Delivery Status Notification (Failure)", text)) == [("reader@there.example", "failed")]
+
+
 def test_what_the_original_is_called_says_nothing_of_its_fate() -> None:
     late = ORIGINAL.replace("Subject: hello", "Subject: Your order is delayed")
     raw = dsn(FAILED.replace("Action: failed\n", "")).replace(ORIGINAL.encode(), late.encode())

@@ -200,6 +200,12 @@ NO_SUCH_USER = (
     r"unbekannt(?!er fehler)|existiert nicht|nicht im .{0,30}(?:verzeichnis|adressbuch)"
     r"|n'existe pas|(?<!erreur )inconnue?\b|destinataire invalide|no existe|(?<!error )desconocid[oa]"
     r"|non esiste|inesistente|(?<!errore )sconosciut[oa]|não existe|inexistente"
+    r"|adresse\b[^.;]{0,60}(?:nicht gefunden|introuvable)"  # of domains the same is said
+    r"|direcci[oó]n\b[^.;]{0,60}no se (?:ha )?enc|no se (?:ha )?enc[\w ]{1,30}direcci[oó]n"
+    r"|indirizzo\b[^.;]{0,60}non (?:è stato )?trovato|impossibile trovare l'indirizzo"
+    r"|endereço\b[^.;]{0,60}não (?:foi |pôde ser )?encontrado|adres\b[^.;]{0,60}niet (?:worden )?gevonden"
+    r"|adresse[nr]?\b[^.;]{0,60}ikke (?:fundet|funnet)|adressen\b[^.;]{0,60}inte hittas"
+    r"|adres\b[^.;]{0,60}nie został znaleziony|nie znaleziono adresu|adresi\b[^.;]{0,60}bulunamadı"
     r"|bestaat niet|onbekend(?!e fout)|nie istnieje"
     r"|не существует|не найден|неизвест(?!н\w{1,3} ошибк)|存在しま|見つかりません|宛先不明|不存在|无此用户"
 )

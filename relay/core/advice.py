@@ -96,7 +96,8 @@ RULES: tuple[Rule, ...] = (
         "5.7.1",
         "554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using zen.spamhaus.org",
         r"spamhaus|spamcop|sorbs|barracudacentral|block(?:ed)? (?:using|list|for abuse)|black-? ?list|deny-?list"
-        r"|\brbl\b|dnsbl|banned sending ip|part of their network is on|client host rejected",
+        r"|\brbl\b|dnsbl|banned sending ip|part of their network is on|client host rejected"
+        r"|ipcheck\.proofpoint",
     ),
     Rule(
         "reputation",
@@ -127,7 +128,7 @@ RULES: tuple[Rule, ...] = (
         "5.2.3",
         "552 5.2.3 <ann@example.com>: Recipient address rejected: Message length exceeds administrative limit",
         r"(?:message|mail|e-?mail)(?:'s)? (?:is )?(?:size|length|too (?:large|big|long))|(?<!box )size limit"
-        r"|larger than|maximum permitted|(?<!box )(?<!folder )exceed\w* .{0,40}(?:size|length)",
+        r"|larger than|maximum permitted|(?<!box )(?<!folder )exceed\w* (?:(?!box|folder).){0,40}(?:size|length)",
     ),
     Rule(
         "loop",
@@ -182,11 +183,12 @@ RULES: tuple[Rule, ...] = (
         "5.0.0",
         "550-'5.2.2 <ann@example.jp>... Mailbox Full' (delivery attempts: 0)",
         r"over ?quota|quota (?:usage )?(?:is )?exceeded|exceed\w* .{0,30}(?:quota|local limit|storage|disk space)"
-        r"|out of storage"
+        r"|exceed\w* .{0,30}box size|out of storage"
         r"|(?:box|folder) (?:size )?(?:limit )?(?:is )?exceed"
         r"|storage (?:limit|quota)|(?:mailbox|mailfolder|inbox|folder|disk|account|box) (?:is |was )?(?:full|over)"
-        r"|too much mail|postfach .{0,20}voll|bo[iî]te .{0,30}pleine|buz[oó]n .{0,20}lleno|casella .{0,20}piena"
-        r"|ящик .{0,20}переполнен|容量",
+        r"|too much mail|postfach .{0,40}voll|bo[iî]te .{0,40}pleine|buz[oó]n .{0,40}lleno"
+        r"|cas(?:ell|sett)a .{0,40}piena|caixa .{0,40}cheia|postvak .{0,40}vol\b|ящик .{0,40}переполнен"
+        r"|ボックスが.{0,20}いっぱい|邮箱.{0,10}已满|容量",
     ),
     Rule(
         "temporary",

@@ -39,7 +39,7 @@ class Judgement:
 
 def judge(look: Look) -> Judgement:
     """The judgement of the first rule that fits (core/openers.py). Never raises; costs the same whatever is sent."""
-    agent = look.agent[:LONGEST_AGENT].strip().lower()
+    agent = look.agent[:LONGEST_AGENT].strip().lower().replace("%20", " ")  # as Apple's apps spell their names
     address = plain(look.address) if look.address else None
     flood = look.burst >= FLOOD.burst
     fitting, client = ((FLOOD,), "") if flood else _read(agent)

@@ -88,6 +88,16 @@ NO_FAILURE = _any(
 )
 """How mail is titled that servers send of other matters."""
 
+HELD = _any(
+    r"(?:await|wait|pend)\w* (?:for |by )?(?:\w+ ){0,2}(?:moderat|approv|confirm)\w*",
+    r"(?:approval|moderation|confirmation) (?:is )?(?:pending|required|needed)",
+    r"\bheld (?:for|until|because)\b",
+    r"freigabe (?:durch|wartet)|wartet auf (?:die )?(?:freigabe|genehmigung|moderation)",  # German
+    r"en attente (?:de |d')(?:modération|approbation|validation)",  # French
+    r"pendiente de (?:aprobación|moderación)|in attesa di (?:approvazione|moderazione)",  # Spanish, Italian
+)
+"""What is said of mail that somebody has yet to let through."""
+
 AWAY = _any(
     r"out of (?:the )?office",
     r"auto(?:matic|mated)?[-_ ]?(?:re(?:ply|sponse|sponder))",
@@ -146,7 +156,7 @@ DELAYED = _any(
     r"attempts will continue",
     r"(?:just|only) a warning|warning (?:message )?only",
     r"not need to (?:resend|re-send|take)",
-    r"could not send mail for past",
+    r"could not send mail for past|status notification \(delay",
     r"(?:delivery|message|mail) (?:is |has been )?delayed|is delayed",
     r"delayed (?:for )?(?:more than )?\d+ (?:sec|min|hour|day)",
     r"wird (?:weiter|erneut)|versucht (?:weiter|erneut)|nur eine warnung",  # German
@@ -190,6 +200,12 @@ NO_SUCH_USER = (
     r"unbekannt(?!er fehler)|existiert nicht|nicht im .{0,30}(?:verzeichnis|adressbuch)"
     r"|n'existe pas|(?<!erreur )inconnue?\b|destinataire invalide|no existe|(?<!error )desconocid[oa]"
     r"|non esiste|inesistente|(?<!errore )sconosciut[oa]|não existe|inexistente"
+    r"|adresse\b[^.;]{0,60}(?:nicht gefunden|introuvable)"  # of domains the same is said
+    r"|direcci[oó]n\b[^.;]{0,60}no se (?:ha )?enc|no se (?:ha )?enc[\w ]{1,30}direcci[oó]n"
+    r"|indirizzo\b[^.;]{0,60}non (?:è stato )?trovato|impossibile trovare l'indirizzo"
+    r"|endereço\b[^.;]{0,60}não (?:foi |pôde ser )?encontrado|adres\b[^.;]{0,60}niet (?:worden )?gevonden"
+    r"|adresse[nr]?\b[^.;]{0,60}ikke (?:fundet|funnet)|adressen\b[^.;]{0,60}inte hittas"
+    r"|adres\b[^.;]{0,60}nie został znaleziony|nie znaleziono adresu|adresi\b[^.;]{0,60}bulunamadı"
     r"|bestaat niet|onbekend(?!e fout)|nie istnieje"
     r"|не существует|не найден|неизвест(?!н\w{1,3} ошибк)|存在しま|見つかりません|宛先不明|不存在|无此用户"
 )
@@ -230,7 +246,7 @@ _COPY = rf"(?:original|returned|undelivered|bounced|rejected|failed|your|unsent|
 ORIGINAL = _any(
     r"below this line is a copy",
     rf"(?:this is|here is|below is|enclosed is|attached is)?[ \w]{{0,12}}a copy of (?:the|your) (?:original )?{MAIL}",
-    rf"(?:the )?{_COPY} ?(?:headers?|text|content|follows?|reads|below|attached|was|:|-|$)",
+    rf"(?:the )?{_COPY} ?(?:headers?|text|content|follows?|reads|below|attached|was(?=[ :]*$)|:|-|$)",
     r"(?:your )?(?:original )?message (?:is|was)? ?(?:as )?follows",
     r"(?:the )?(?:first|following|top)[\w ,]{0,30}(?:lines?|part|kb|bytes) of (?:the|your) (?:original )?message",
     r"message headers? follow|message (?:text|contents?|header|follows)\b",

@@ -80,7 +80,9 @@ def _machine(mail: Letter) -> bool:
 
 
 def _titled(mail: Letter) -> bool:
-    return bool(phrases.FAILURE_SUBJECT.search(words.decode(mail.fields.get("subject"))))
+    """As reports are; not as the answer of somebody away is, whatever it answers."""
+    subject = words.decode(mail.fields.get("subject"))
+    return bool(phrases.FAILURE_SUBJECT.search(subject)) and not phrases.AWAY.match(subject)
 
 
 def _typed(mail: Letter) -> bool:
@@ -110,7 +112,8 @@ def _evident(mail: Letter, text: str) -> bool:
     path = fields.get("return-path").replace(" ", "").lower()
     nobody = path == "<>" or path.startswith("<mailer-daemon")
     own = bool(set(ADDRESS.findall(path)) & set(ADDRESS.findall(sender.lower())))
-    if own and not typed and not (machine and (titled or "daemon" in sender.lower())):
+    notice = titled and not prefixes.prefixed(subject)  # a postmaster may be a person, who answers
+    if own and not typed and not (machine and (notice or "daemon" in sender.lower())):
         return False  # somebody's own mail: its sender waits for bounces at the address that it writes from
     if phrases.NO_FAILURE.search(subject) and not titled:
         return False
@@ -120,6 +123,9 @@ def _evident(mail: Letter, text: str) -> bool:
     daemon = machine and "bounce" not in sender.lower()  # newsletters come from there as well
     if unasked and not (daemon or nobody or typed):
         return False  # a newsletter, or an application's notice, of a parcel perhaps (RFC 3834 5.1)
+    failed, said = phrases.FAILED.search(opening) or phrases.DELAYED.search(opening), prose.SAID.search(opening)
+    if not (typed or titled or failed or said) and phrases.HELD.search(f"{subject}\n{opening}"):
+        return False
     signs = sum(
         (
             2 * typed,
@@ -128,8 +134,8 @@ def _evident(mail: Letter, text: str) -> bool:
             titled,
             plainly,
             auto.startswith(("auto-replied", "auto-generated")),
-            bool(phrases.FAILED.search(opening) or phrases.DELAYED.search(opening)),
-            bool(prose.SAID.search(opening)),
+            bool(failed),
+            bool(said),
             prose.names(opening, _others(mail, Fields())),
             -2 * (not titled and bool(phrases.AWAY.search(subject))),
             -3 * (not machine and not plainly and auto.startswith("auto-")),  # somebody is away, or counts tickets

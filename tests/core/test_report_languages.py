@@ -72,6 +72,12 @@ def test_what_is_still_tried_is_late_in_any_language(text: str) -> None:
     assert told(mail("Status", text + WHO)) == [("reader@there.example", "delayed")]
 
 
+def test_a_title_tells_of_a_delay() -> None:
+    text = f"Entrega incompleta{WHO}"
+    assert told(mail("Delivery Status Notification (Delay)", text)) == [("reader@there.example", "delayed")]
+    assert told(mail("Delivery Status Notification (Failure)", text)) == [("reader@there.example", "failed")]
+
+
 def test_what_the_original_is_called_says_nothing_of_its_fate() -> None:
     late = ORIGINAL.replace("Subject: hello", "Subject: Your order is delayed")
     raw = dsn(FAILED.replace("Action: failed\n", "")).replace(ORIGINAL.encode(), late.encode())
@@ -230,6 +236,23 @@ def test_who_is_away_says_so_in_his_language(subject: str) -> None:
         ("552 5.2.2 Mailbox size limit exceeded", "mailbox_full"),
         ("552 message size exceeds the limit", "too_large"),
         ("No mx record found for domain=there.example", "unknown_domain"),
+        ("they would have exceeded their mailbox size limit", "mailbox_full"),
+        ("El buzón del destinatario está lleno", "mailbox_full"),
+        ("La boîte aux lettres du destinataire est pleine", "mailbox_full"),
+        ("La cassetta postale del destinatario è piena", "mailbox_full"),
+        ("A caixa de correio do destinatário está cheia", "mailbox_full"),
+        ("Het postvak van de geadresseerde is vol", "mailbox_full"),
+        ("受信者のメールボックスがいっぱいです", "mailbox_full"),
+        ("Die eingegebene E-Mail-Adresse konnte nicht gefunden werden", "unknown_user"),
+        ("L'adresse de messagerie que vous avez entrée est introuvable", "unknown_user"),
+        ("No se encontró la dirección de correo electrónico", "unknown_user"),
+        ("Impossibile trovare l'indirizzo di posta elettronica", "unknown_user"),
+        ("O endereço de email inserido não foi encontrado", "unknown_user"),
+        ("Het e-mailadres dat u hebt ingevoerd, kan niet worden gevonden", "unknown_user"),
+        ("Den angivne mailadresse blev ikke fundet", "unknown_user"),
+        ("Podany adres e-mail nie został znaleziony", "unknown_user"),
+        ("car le domaine there.example est introuvable", "refused"),
+        ("554 Blocked - see https://ipcheck.proofpoint.com/?ip=192.0.2.1", "blocklisted"),
         ("Benutzer reader nicht im Domino-Verzeichnis aufgeführt", "unknown_user"),
     ],
 )

@@ -44,6 +44,34 @@ def test_who_has_left_tells_whom_to_write_to(subject: str) -> None:
     assert told(mail(subject, text, NOBODY.replace("reader@", "no-reply@"))) == [("other@there.example", "failed")]
 
 
+@pytest.mark.parametrize("subject", ["Automatic reply: Delivery failed", "Réponse automatique : échec de livraison"])
+def test_who_is_away_answers_mail_of_any_subject(subject: str) -> None:
+    head = NOBODY + "Auto-Submitted: auto-replied\n"
+    assert report.read(mail(subject, RETURNED, head)).kind is Kind.AUTO_REPLY
+    assert told(mail(subject.rpartition(": ")[2], RETURNED, head))
+
+
+def test_a_postmaster_who_answers_is_a_person() -> None:
+    head = "Return-Path: <postmaster@there.example>\nFrom: <postmaster@there.example>\nTo: app@here.example\n"
+    assert report.read(mail("Re: delivery problems", RETURNED, head)).kind is Kind.NONE
+    assert told(mail("Delivery problems", "<reader@there.example>: 550 5.1.1 unknown\n", head))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Your message to team@there.example is waiting for approval by a moderator.",
+        "Your message to team@there.example has been held until you confirm.",
+        "Ihre Nachricht an team@there.example wartet auf Freigabe.",
+    ],
+)
+def test_mail_that_is_held_has_not_failed(text: str) -> None:
+    """By the list's own server, so that nothing else tells it from a report."""
+    head = DAEMON + "Auto-Submitted: auto-replied\n"
+    assert report.read(mail("Your message", text, head)).kind is Kind.AUTO_REPLY
+    assert told(mail("Your message", text + "\nIt was rejected.", head)) == [("team@there.example", "failed")]
+
+
 def test_a_digest_of_held_mail_is_no_bounce() -> None:
     assert report.read(mail("End user digest: 2 new messages", RETURNED, DAEMON)).kind is Kind.NONE
     assert told(mail("Undeliverable: weekly digest", RETURNED, DAEMON))
@@ -118,6 +146,14 @@ def test_the_original_s_name_may_be_beside_the_recipient_or_in_the_header() -> N
     field = b"X-Original-Message-ID: <m1@here.example>\nReporting-MTA:"
     beside = dsn(FAILED).replace(ORIGINAL.encode(), b"").replace(b"Reporting-MTA:", field)
     assert [report.read(raw).message_id for raw in (named, beside)] == ["<m1@here.example>"] * 2
+
+
+@pytest.mark.parametrize("why", ["Your message wasn't delivered", "Your message was refused"])
+def test_a_sentence_about_the_message_does_not_begin_its_copy(why: str) -> None:
+    text = f"Delivery has failed to:\n\nReader<mailto:reader@there.example>\n{why}.\n\n#550 5.7.1 RST.NotAuthorized\n"
+    assert [one.status for one in report.read(mail("Undeliverable", text)).recipients] == ["5.7.1"]
+    copied = mail("Undeliverable", "<reader@there.example>\n\nYour message was:\n550 5.7.1 is what I got\n")
+    assert [one.status for one in report.read(copied).recipients] == [""]
 
 
 @pytest.mark.parametrize(

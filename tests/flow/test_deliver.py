@@ -568,22 +568,21 @@ async def test_an_upstream_that_balked_is_told_one_thing_at_a_time(line: Line) -
     assert await line.rows() == [("sent", 1, "sent")] * 3
 
 
-async def test_a_lease_gives_back_what_its_budget_does_not_reach(pool: db.Pool, settings: Settings) -> None:
-    line = Line(pool, dataclasses.replace(settings, lease_budget=0.05))
+async def test_a_lease_gives_back_what_its_budget_does_not_reach(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Upstream() as upstream:
-        slow = asyncio.Event()
+        slow, budget, now = asyncio.Event(), line.settings.lease_budget, asyncio.get_running_loop().time
+        monkeypatch.setattr(line.deliverer._hands, "_clock", lambda: now() + budget * slow.is_set())
         upstream.when("DOT", times=1).wait(slow).say("250 ok")
         await line.account(upstream)
         for name in ("one", "two", "three"):
             await line.accept(f"{name}@x.example")
         working = await line.delivering()
         await upstream.heard("DATA")
-        asyncio.get_running_loop().call_later(0.1, slow.set)
+        slow.set()
         await working
         # The second was told of already: to go then would cost the connection
         assert (len(upstream.taken), upstream.connections, upstream.open) == (2, 1, 1)
     assert [row[:2] for row in await line.rows()] == [("sent", 1), ("sent", 1), ("queued", 0)]
-    await line.end()
 
 
 async def test_a_lease_of_a_deleted_account_ends_quietly(line: Line) -> None:

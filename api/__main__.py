@@ -45,7 +45,7 @@ _log = logging.getLogger("postferry.api")
 @asynccontextmanager
 async def housed(settings: Settings) -> AsyncIterator[House]:
     """What the calls of a process share; on the way out, what was begun is ended."""
-    pool = await db.open_pool(settings, most=CONNECTIONS)
+    pool = await db.open_pool(settings, most=CONNECTIONS, prompt=True)
     reading = await db.open_pool(settings, most=turns.CONNECTIONS, slowest=turns.SLOWEST)
     recording = await db.open_pool(settings, most=1, generic=True)  # of opens, which calls need not wait for
     vault = Vault(settings.secret_keys)

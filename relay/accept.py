@@ -100,13 +100,14 @@ class Acceptor:
         while True:
             try:
                 async with db.connection(self._pool) as conn:
-                    until = until or time.monotonic() + PATIENCE
-                    return await messages.insert(
+                    again, until = until > 0, until or time.monotonic() + PATIENCE
+                    answers = await messages.insert(
                         conn,
                         batch,
                         attempts=self._settings.delivery_attempts,
                         lifetime=self._settings.delivery_lifetime,
                     )
+                    return [_doubted(answer) for answer in answers] if again else answers
             except StoreAway as error:
                 if not until:
                     raise
@@ -118,6 +119,11 @@ class Acceptor:
 def _judged(item: Prepared, found: Mapping[Pair, Suppression]) -> Prepared:
     pairs = ((to, found.get((item.account, to))) for to in item.recipients)
     return replace(item, suppressed=tuple(one.of(to) for to, one in pairs if one))
+
+
+def _doubted(answer: Accepted | Exception) -> Accepted | Exception:
+    """What could not be stored the second time may have been the first."""
+    return Doubtful(str(answer)) if isinstance(answer, StoreAway) else answer
 
 
 def new_id() -> UUID:

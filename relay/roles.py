@@ -120,14 +120,14 @@ def role_child(role: Role, folder: DataFolder, environ: Mapping[str, str]) -> Ch
 
 
 def server_child(server: local.Server, folder: DataFolder) -> Child:
-    """The server as a child to keep. After an unclean end PostgreSQL may take its time to recover."""
+    """The server as a child to keep."""
 
     def spawn() -> subprocess.Popen[bytes]:
         server.prepare()
         with open_log(log_of(folder, server.name)) as log:
             return server.start(log.fileno())
 
-    return Child(server.name, spawn, server.ready, SERVER_STAGE, server.signal, grace=20, patience=300)
+    return Child(server.name, spawn, server.ready, SERVER_STAGE, server.signal, grace=20)
 
 
 def log_of(folder: DataFolder, name: str) -> Path:

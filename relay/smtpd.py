@@ -23,7 +23,7 @@ _log = logging.getLogger("postferry.smtp")
 
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """One process: takes mail until `stopping`, then finishes what is being taken."""
-    async with db.pooled(settings, most=CONNECTIONS, generic=True) as pool:
+    async with db.pooled(settings, most=CONNECTIONS, generic=True, prompt=True) as pool:
         acceptor = Acceptor(pool, settings)
         door = Door(settings, Directory(pool), acceptor)
         plain, implicit_tls = sockets(settings)

@@ -15,6 +15,7 @@ from relay.guardian import Guardian, Ward, stop
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 STEADY = 60.0  # seconds a process has to run before its next death counts as its first
+SLOW = 10.0  # seconds after which it is told that a process is waited for
 POLL = 0.01
 
 
@@ -28,7 +29,7 @@ class Child:
     stage: int = 0
     signal: signal.Signals = signal.SIGTERM
     grace: float = 10.0
-    patience: float = 30.0  # seconds it may take to become ready
+    patience: float = 300.0  # seconds it may take to become ready: after an unclean end, or on a busy machine
 
 
 class NotReady(Exception):
@@ -118,12 +119,16 @@ class Supervisor:
         return process
 
     async def _until_ready(self, child: Child, process: subprocess.Popen[bytes]) -> None:
-        until = time.monotonic() + child.patience
+        began, told = time.monotonic(), False
         while not child.ready():
             if process.returncode is not None:
                 raise NotReady(child, f"{_how(process.returncode)} while it was starting", process.returncode)
-            if time.monotonic() > until:
+            waited = time.monotonic() - began
+            if waited > child.patience:
                 raise NotReady(child, f"was not ready within {child.patience:g} seconds")
+            if waited > SLOW and not told:
+                self._tell(f"{child.name} is still starting; it is waited for, up to {child.patience:g} s")
+                told = True
             await asyncio.sleep(POLL)
 
     async def _ended(self, process: subprocess.Popen[bytes]) -> int:

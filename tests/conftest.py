@@ -9,7 +9,6 @@ import random
 import shutil
 import socket
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from itertools import count
@@ -21,11 +20,12 @@ import pytest
 import redis
 
 from relay import local
-from relay.guardian import Guardian, Ward, stop
+from relay.guardian import Ward, stop
 from relay.settings import Settings, read
 from relay.store import db
 from tests.dovecot import Dovecot
 from tests.fakes.upstream import Upstream
+from tests.keeping import Keeper
 from tests.stack import ALL, FLEETING, Stack, wait_ready
 from tests.tenant import Tenant, living
 
@@ -56,8 +56,8 @@ class Servers:
     """One PostgreSQL and one Valkey for the whole run, in a folder that ends with it."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="postferry-test-", dir=_place()))
-        self.guardian = Guardian()
+        self.guardian = Keeper("postferry-test-", _place())
+        self.folder = self.guardian.folder
         self.running: list[tuple[Ward, subprocess.Popen[bytes]]] = []
 
     def start(self) -> dict[str, str]:
@@ -76,7 +76,6 @@ class Servers:
             process.wait()
             self.guardian.forget(ward.pid)
         self.guardian.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run(self, server: local.Server) -> None:
         server.prepare()

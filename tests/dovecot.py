@@ -14,14 +14,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from relay.core.tenant import Imap, Tls
-from relay.guardian import Guardian, Ward, stop
+from relay.guardian import Ward, stop
 from tests.fakes.upstream import certificate
+from tests.keeping import Keeper
 
 PROGRAM = shutil.which("dovecot", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 PASSWORDS = {"ann": "secret", "bob": "secret", "zoë": 'a "b\\c', "uml": "pässwörd-€"}
@@ -126,8 +125,8 @@ class Dovecot:
 
     def __init__(self, port: int, tls_port: int) -> None:
         self.port, self.tls_port = port, tls_port
-        self.folder = Path(tempfile.mkdtemp(prefix="postferry-dovecot-"))
-        self._guardian = Guardian()
+        self._guardian = Keeper("postferry-dovecot-")
+        self.folder = self._guardian.folder
         self._write()
         assert PROGRAM is not None
         command = [PROGRAM, "-F", "-c", str(self.folder / "dovecot.conf")]
@@ -158,7 +157,6 @@ class Dovecot:
         self._process.wait()
         self._guardian.forget(self._process.pid)
         self._guardian.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write(self) -> None:
         """As root, mail is nobody's: Dovecot gives root none."""

@@ -39,6 +39,9 @@ PLANS = {"plan_cache_mode": "force_generic_plan"} | dict.fromkeys(
 )
 """A plan that is kept must not come from a moment when the tables were small: such roles look rows up, by id."""
 
+PROMPT = {"lock_timeout": "5s"}
+"""Whoever waits at a door is told, in place of waiting for somebody who has locked a table; what waited is undone."""
+
 AWAY = (
     *(PoolTimeout, PoolClosed, psycopg.OperationalError, psycopg.InterfaceError),
     psycopg.errors.IdleInTransactionSessionTimeout,  # we stood still: the server has let go of us
@@ -72,14 +75,22 @@ def check_address(database_url: str) -> None:
         )
 
 
-async def open_pool(settings: Settings, *, most: int, generic: bool = False, slowest: float | None = None) -> Pool:
+async def open_pool(
+    settings: Settings,
+    *,
+    most: int,
+    generic: bool = False,
+    prompt: bool = False,
+    slowest: float | None = None,
+) -> Pool:
     """A pool of autocommit connections. It opens even while PostgreSQL is away: they are made when they can be.
 
     `generic`: plans are made once and kept, for roles whose statements are few, large and the same all day.
+    `prompt`: clients wait, so what somebody else has locked is not waited out.
     `slowest`: seconds after which a statement is ended.
     """
 
-    wanted = VANISHED | IN_ORDER | (PLANS if generic else {})
+    wanted = VANISHED | IN_ORDER | (PLANS if generic else {}) | (PROMPT if prompt else {})
     if slowest is not None:
         wanted |= {"statement_timeout": f"{slowest}s"}
 
@@ -111,9 +122,9 @@ async def scalar(conn: Connection, query: str, given: Sequence[Any] | Mapping[st
 
 
 @asynccontextmanager
-async def pooled(settings: Settings, *, most: int, generic: bool = False) -> AsyncIterator[Pool]:
+async def pooled(settings: Settings, *, most: int, generic: bool = False, prompt: bool = False) -> AsyncIterator[Pool]:
     """The same for a block; closed whatever ends it. One that nobody closes keeps its process from ending."""
-    pool = await open_pool(settings, most=most, generic=generic)
+    pool = await open_pool(settings, most=most, generic=generic, prompt=prompt)
     try:
         yield pool
     finally:

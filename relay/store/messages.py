@@ -12,7 +12,7 @@ from uuid import UUID
 import psycopg
 
 from relay.core import packing, splice
-from relay.core.errors import Conflict, Refused
+from relay.core.errors import Conflict, Refused, StoreAway
 from relay.core.model import Accepted, Prepared
 from relay.core.suppression import AllSuppressed
 from relay.store import skipped
@@ -67,8 +67,9 @@ async def insert(
 ) -> list[Accepted | Exception]:
     """Stores a group of messages in one commit; one answer each. `attempts` and `lifetime` (s) are the defaults.
 
-    A row that PostgreSQL cannot hold costs its own sender alone: the group is then stored one by one. A group whose
-    answer was lost may be given again: it is stored once.
+    A row that PostgreSQL cannot hold costs its own sender alone: the group is then stored one by one. What somebody's
+    lock kept out for too long is undone, and answered with StoreAway. A group whose answer was lost may be given again:
+    it is stored once.
     """
     try:
         return await _insert(conn, batch, attempts, lifetime)
@@ -80,6 +81,8 @@ async def insert(
     except (psycopg.DataError, UnicodeError) as error:
         if len(batch) == 1:
             return [Refused(f"The message cannot be stored: {_why(error)}", smtp="554 5.6.0")]
+    except psycopg.errors.LockNotAvailable as error:
+        return [StoreAway(str(error)) for _ in batch]
     return [(await insert(conn, [item], attempts=attempts, lifetime=lifetime))[0] for item in batch]
 
 

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from relay.settings import Settings
+from tests.keeping import kept
 
 
 @asynccontextmanager
@@ -21,7 +22,8 @@ async def role(environ: dict[str, str], **more: str) -> AsyncIterator[asyncio.su
         sys.executable, "-m", "api", env=environ | more, stderr=asyncio.subprocess.PIPE
     )
     try:
-        yield process
+        with kept(process.pid):
+            yield process
     finally:
         if process.returncode is None:
             process.kill()

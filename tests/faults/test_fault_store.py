@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 
+from relay.store import db
 from tests.load import Load
 from tests.stack import ALL, Machine, Stack
 from tests.tenant import Tenant, people
@@ -48,3 +49,16 @@ async def test_roles_start_while_postgresql_is_gone(postgres: Machine, own: Stac
     await asyncio.to_thread(postgres.start)
     await client.all_sent_once(people(3))
     assert all(own.runs(name) for name in ALL)
+
+
+async def test_who_is_kept_out_by_a_lock_is_told_and_nothing_of_it_is_sent(own: Stack, client: Tenant) -> None:
+    async with Load(client, applications=6) as load:
+        await load.more()
+        async with db.connection(client.pool) as conn, conn.transaction():
+            await conn.execute("set local idle_in_transaction_session_timeout = 0")
+            await conn.execute("lock table messages in access exclusive mode")
+            await load.refused(451, 503)
+        await load.more()
+    assert set(load.answers) == {200, 250, 451, 503}
+    await load.all_arrived()
+    assert set(client.received()) == set(load.acknowledged)

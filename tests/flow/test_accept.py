@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from psycopg.errors import DivisionByZero
 
 from relay import accept, enrol
 from relay.accept import Acceptor
 from relay.core import mime
 from relay.core.errors import Conflict, Doubtful, Refused, StoreAway
-from relay.core.model import Options, Submission
+from relay.core.model import Accepted, Options, Submission
 from relay.core.tenant import Account, AccountState, Limits, Smtp
 from relay.core.vault import Vault
 from relay.settings import Settings
@@ -98,6 +100,78 @@ async def test_whoever_stops_does_not_wait_out_a_doubt(acceptor: Acceptor, monke
     acceptor.stop()
     with pytest.raises(Doubtful):
         await accepting
+
+
+@pytest.fixture
+async def hasty(settings: Settings, pool: db.Pool, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Acceptor]:
+    """One that a lock keeps out for a moment."""
+    monkeypatch.setitem(db.PROMPT, "lock_timeout", "50ms")
+    async with db.pooled(settings, most=2, prompt=True) as prompt, db.connection(pool) as conn:
+        await account(conn)
+        acceptor = Acceptor(prompt, settings)
+        yield acceptor
+        await acceptor.close()
+
+
+@asynccontextmanager
+async def locked(pool: db.Pool) -> AsyncIterator[None]:
+    async with db.connection(pool) as conn, conn.transaction():
+        await conn.execute("lock table messages")
+        yield
+
+
+@pytest.mark.parametrize("options", [{}, {"idempotency_key": "k"}])
+async def test_what_a_lock_kept_out_is_refused_without_doubt_and_may_come_again(
+    hasty: Acceptor, pool: db.Pool, options: dict[str, Any]
+) -> None:
+    async with locked(pool):
+        with pytest.raises(StoreAway) as away:
+            await hasty.accept(submission(**options))
+    assert not isinstance(away.value, Doubtful)
+    assert await stored(pool) == 0
+    assert not (await hasty.accept(submission(**options))).duplicate
+    assert await stored(pool) == 1
+
+
+async def test_a_lock_that_comes_while_a_group_is_stored_one_by_one_refuses_what_is_not_stored_alone(
+    hasty: Acceptor, pool: db.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, lock, group = messages._write, locked(pool), 0
+
+    async def meets_a_lock(conn: db.Connection, batch: Any, *given: Any) -> Any:
+        nonlocal group
+        group = max(group, len(batch))
+        if len(batch) > 1:
+            raise DivisionByZero
+        answer = await write(conn, batch, *given)
+        await lock.__aenter__()
+        return answer
+
+    monkeypatch.setattr(messages, "_write", meets_a_lock)
+    first, second = await asyncio.gather(hasty.accept(submission()), hasty.accept(submission()), return_exceptions=True)
+    await lock.__aexit__(None, None, None)
+    assert group == 2
+    assert isinstance(first, Accepted)
+    assert type(second) is StoreAway
+    assert await stored(pool) == 1
+
+
+async def test_what_a_lock_keeps_out_after_a_lost_answer_is_doubtful(
+    hasty: Acceptor, pool: db.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert, lost = messages.insert, False
+
+    async def loses_one_answer(*given: Any, **more: Any) -> Any:
+        nonlocal lost
+        if not lost:
+            lost = True
+            raise StoreAway("gone")
+        return await insert(*given, **more)
+
+    monkeypatch.setattr(messages, "insert", loses_one_answer)
+    async with locked(pool):
+        with pytest.raises(Doubtful):
+            await hasty.accept(submission())
 
 
 async def test_a_key_stays_in_flight_when_whoever_asked_leaves(

@@ -15,6 +15,7 @@ import pytest
 
 from tests.fakes.upstream import Upstream
 from tests.flow.conftest import Postferry, Result
+from tests.keeping import kept
 
 CONTENT = b"From: shop@example.com\nSubject: hi\nContent-Type: text/html\n\n<p>Hello</p>\n"
 
@@ -27,10 +28,11 @@ def roles(environ: dict[str, str], tmp_path: Path) -> Iterator[None]:
         subprocess.Popen([sys.executable, "-P", "-m", "relay", role], env={**os.environ, **environ}, stderr=log)
         for role in ("worker", "scheduler")
     ]
-    yield
-    for one in running:
-        one.send_signal(signal.SIGTERM)
-    assert [one.wait(20) for one in running] == [0, 0], (tmp_path / "roles.log").read_text()
+    with kept(running[0].pid), kept(running[1].pid):
+        yield
+        for one in running:
+            one.send_signal(signal.SIGTERM)
+        assert [one.wait(20) for one in running] == [0, 0], (tmp_path / "roles.log").read_text()
     log.close()
 
 

@@ -14,6 +14,7 @@ import pytest
 from relay.core.tenant import Smtp, Tls
 from relay.net.envelope import Envelope
 from relay.net.smtp import Connection, Result, Timeouts, connect
+from tests.keeping import kept
 
 TIMEOUTS = Timeouts(connect=10, command=10, data=10)
 
@@ -39,7 +40,8 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
     process = await start(tmp_path / "mail")
     assert process.stdout is not None
     said = (await process.stdout.readline()).decode()
-    yield Sandbox(process, int(said.partition(",")[0].rpartition(":")[2]), tmp_path / "mail")
+    with kept(process.pid):
+        yield Sandbox(process, int(said.partition(",")[0].rpartition(":")[2]), tmp_path / "mail")
     if process.returncode is None:
         process.terminate()
     await process.communicate()

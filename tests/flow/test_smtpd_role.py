@@ -19,6 +19,7 @@ from relay.core.vault import Vault
 from relay.settings import Settings
 from relay.store import db
 from tests.fakes.ingress import certificate, trusting
+from tests.keeping import kept
 
 MESSAGE = "From: a@one.example\r\nTo: b@two.example\r\nSubject: hello\r\nX-Account: a1\r\n\r\nbody\r\n"
 
@@ -33,7 +34,8 @@ async def running(environ: dict[str, str]) -> AsyncIterator[asyncio.subprocess.P
         start_new_session=True,
     )
     try:
-        yield process
+        with kept(process.pid):
+            yield process
     finally:
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)

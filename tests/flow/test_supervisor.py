@@ -101,6 +101,15 @@ async def test_a_child_that_never_says_so_is_given_up(supervisor: Supervisor, ro
         await supervisor.start(role("worker", "silent", patience=0.2))
 
 
+async def test_a_child_that_is_slow_is_told_of_and_waited_for(
+    supervisor: Supervisor, role: Callable[..., Child], told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SLOW", 0)
+    slow = role("worker", "silent")
+    await supervisor.start(Child("worker", slow.spawn, lambda: told != [], patience=5))
+    assert told == ["worker is still starting; it is waited for, up to 5 s"]
+
+
 async def test_a_child_that_dies_is_started_again(
     supervisor: Supervisor, role: Callable[..., Child], told: Told
 ) -> None:

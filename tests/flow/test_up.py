@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from relay.guardian import Ward
 from relay.ready import Notice
+from tests.keeping import Keeper, kept
 
 ROOT = Path(__file__).parent.parent.parent
 SECONDS = 60.0
@@ -110,7 +111,8 @@ def parent(pid: int) -> int:
 @contextmanager
 def home_folder(free_port: Callable[[], int]) -> Iterator[Callable[..., Run]]:
     """A folder to run in, and a function that starts a run there; whatever still runs at the end is killed."""
-    home = Path(tempfile.mkdtemp(prefix="postferry-up-"))
+    keeper = Keeper("postferry-up-")
+    home = keeper.folder
     environ = {
         name: value for name, value in os.environ.items() if not name.startswith(("POSTFERRY_", "DATABASE_", "REDIS_"))
     }
@@ -125,6 +127,7 @@ def home_folder(free_port: Callable[[], int]) -> Iterator[Callable[..., Run]]:
 
     def start(**more: str) -> Run:
         runs.append(Run(home, {**environ, **more}))
+        keeper.watch(Ward(0, runs[-1].process.pid, signal.SIGINT, 30))
         return runs[-1]
 
     try:
@@ -134,8 +137,9 @@ def home_folder(free_port: Callable[[], int]) -> Iterator[Callable[..., Run]]:
             if run.process.poll() is None:
                 run.process.kill()
             run.process.wait()
+            keeper.forget(run.process.pid)
         until(lambda: not family(home))
-        shutil.rmtree(home)
+        keeper.close()
 
 
 @pytest.fixture
@@ -166,9 +170,9 @@ def test_the_smtp_line_works(up: Run) -> None:
 
 
 def test_the_first_start_shows_the_token_it_keeps(up: Run) -> None:
-    kept = up.home / "data/admin.token"
-    assert kept.read_text().strip() in up.said()
-    assert kept.stat().st_mode & 0o777 == 0o600
+    token = up.home / "data/admin.token"
+    assert token.read_text().strip() in up.said()
+    assert token.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("name", ["secret.keys", "env", "admin.token"])
@@ -193,16 +197,17 @@ def test_one_more_worker_beside_it_needs_no_setting(up: Run) -> None:
     (up.home / ".postferry").symlink_to("data")
     notice = Notice(up.home / "notice")
     role = [sys.executable, "-m", "relay", "worker"]
-    kept = {name: text for name, text in up.environ.items() if not name.startswith("POSTFERRY_")}
-    worker = subprocess.Popen(role, cwd=up.home, env={**kept, "NOTIFY_SOCKET": str(notice.path)})
-    try:
-        until(lambda: notice.heard() or worker.poll() is not None)
-        worker.terminate()
-        assert worker.wait(SECONDS) == 0
-    finally:
-        worker.kill()
-        worker.wait()
-        notice.close()
+    given = {name: text for name, text in up.environ.items() if not name.startswith("POSTFERRY_")}
+    worker = subprocess.Popen(role, cwd=up.home, env={**given, "NOTIFY_SOCKET": str(notice.path)})
+    with kept(worker.pid):
+        try:
+            until(lambda: notice.heard() or worker.poll() is not None)
+            worker.terminate()
+            assert worker.wait(SECONDS) == 0
+        finally:
+            worker.kill()
+            worker.wait()
+            notice.close()
 
 
 def test_postgres_that_dies_is_started_again(up: Run) -> None:

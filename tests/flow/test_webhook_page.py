@@ -19,6 +19,7 @@ from relay.core import webhook
 from relay.core.model import EventType
 from relay.settings import Settings
 from relay.store import db
+from tests.keeping import kept
 from tests.notifying import Told
 from tests.stack import until
 from tests.store.posting import SECRET
@@ -53,8 +54,9 @@ async def receiving(folder: Path, port: int, secret: str) -> AsyncIterator[Path]
             stderr=asyncio.subprocess.DEVNULL,
         )
     try:
-        await until(lambda: _listens(port))
-        yield printed
+        with kept(process.pid):
+            await until(lambda: _listens(port))
+            yield printed
     finally:
         process.kill()
         await process.wait()

@@ -403,10 +403,10 @@ async def test_another_accounts_mail_is_out_of_reach(pool: db.Pool) -> None:
 
 
 @pytest.mark.parametrize("message_id", ["<m@x.example>", "<forged@x.example>", ""])
-async def test_a_forged_report_about_ten_thousand_suppresses_nobody_whom_it_does_not_know(
+async def test_a_forged_report_about_two_thousand_suppresses_nobody_whom_it_does_not_know(
     pool: db.Pool, message_id: str
 ) -> None:
-    everybody = tuple(told(f"r{number}@there.example") for number in range(10_000))
+    everybody = tuple(told(f"r{number}@there.example") for number in range(2000))
     async with db.connection(pool) as conn:
         await account(conn)
         await sent(conn, "ann@there.example", "bob@there.example", header="<m@x.example>")

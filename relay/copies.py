@@ -57,11 +57,7 @@ class Copier:
             while not stopping.is_set():
                 await until(stopping, await self._round())
         finally:
-            tasks = list(self._running.values())
-            for task in tasks:
-                task.cancel()
-            await end([renewing])
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end([renewing, *self._running.values()])
             with suppress(StoreAway):
                 async with db.connection(self._pool) as conn:
                     await sentcopies.release(conn, self._held)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from contextlib import suppress
+from typing import Any
 
 AGAIN = 2.0  # s
 
@@ -16,11 +17,11 @@ async def until(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
 
 
-async def end(tasks: Collection[asyncio.Task[None]]) -> None:
+async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Cancels these until they have ended; what they raise is nobody's any more.
 
-    Once is not enough: before Python 3.12 a cancel is lost that comes in the moment in which `asyncio.wait_for` gets
-    what it waited for, as where a pool hands out a connection.
+    Once is not enough: before Python 3.12 a cancel is lost that comes in the moment in which a library's
+    `asyncio.wait_for` gets what it waited for.
     """
     while running := [task for task in tasks if not task.done()]:
         for task in running:

@@ -21,7 +21,7 @@ from relay.core import webhook
 from relay.core.errors import StoreAway
 from relay.core.masking import masked
 from relay.core.vault import Vault
-from relay.ending import until
+from relay.ending import end, until
 from relay.net import http
 from relay.settings import Settings
 from relay.store import db, endpoints, postings, schema
@@ -223,9 +223,7 @@ class Notifier:
         if self._posting:
             await asyncio.wait(list(self._posting), timeout=GRACE)
         late = dict(self._posting)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        await end(late)
         await self._batcher.drain()
         await self._give_back(list(late.values()))
         await self._poster.close()

@@ -12,7 +12,7 @@ from relay.core.errors import StoreAway
 from relay.core.tenant import Account
 from relay.core.vault import Vault, VaultError
 from relay.core.verification import Result
-from relay.ending import until
+from relay.ending import end, until
 from relay.settings import Settings
 from relay.store import accounts, db, verifications
 from relay.store.verifications import Due, Found
@@ -42,9 +42,7 @@ class Verifier:
             while not stopping.is_set():
                 await self._round(stopping)
         finally:
-            for task in self._running:
-                task.cancel()
-            await asyncio.gather(*self._running, return_exceptions=True)
+            await end(list(self._running))
             await self._tokens.close()
 
     async def _round(self, stopping: asyncio.Event) -> None:

@@ -28,6 +28,7 @@ from relay.core.issuers import CUSTOM
 from relay.core.oauth import Denied
 from relay.core.tenant import Account, OAuth2
 from relay.core.vault import Vault, VaultError
+from relay.ending import end
 from relay.issuing import Issuing
 from relay.settings import Settings
 from relay.store import db, grants, health
@@ -136,9 +137,7 @@ class Tokens:
         """A refresh under way is ended: what an issuer has given once it may not give again."""
         if self._running:
             _, late = await asyncio.wait(self._running.values(), timeout=GRACE)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            await end(late)
         await self.issuing.close()
 
     # -- one at a time -----------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from relay.core import watching
 from relay.core.errors import StoreAway
 from relay.core.tenant import Account
 from relay.core.vault import Vault, VaultError
-from relay.ending import until
+from relay.ending import end, until
 from relay.legible import Legible
 from relay.look import Look, Lost, Reader
 from relay.mailboxes import Mailboxes
@@ -113,9 +113,7 @@ class Watcher:
     async def _stop(self) -> None:
         """Everything is given back, so that another need not wait for the claims to end."""
         held = dict(self._running)
-        for task in held:
-            task.cancel()
-        await asyncio.gather(*held, return_exceptions=True)
+        await end(held)
         self._reader.close()
         with suppress(StoreAway):
             async with db.connection(self._pool) as conn:

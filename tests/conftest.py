@@ -29,6 +29,7 @@ from tests.keeping import Keeper
 from tests.stack import ALL, FLEETING, Stack, wait_ready
 from tests.tenant import Tenant, living
 
+pytest_plugins = ["tests.hanging"]
 CI = os.environ.get("CI") == "true"
 TEMPLATE = "postferry_template"
 ROOM = 1 << 30  # bytes wanted in /dev/shm, which containers often keep small

@@ -221,10 +221,8 @@ class Scheduler:
             await asyncio.sleep(GATHER)
         if busy and (self._due or self._look):
             return
-        try:
-            await asyncio.wait_for(self._woken.wait(), await self._until_next())
-        except TimeoutError:
-            self._look = True
+        await ending.until(self._woken, await self._until_next())
+        self._look = self._look or not self._woken.is_set()
         self._woken.clear()
 
     async def _until_next(self) -> float:

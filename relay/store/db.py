@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -144,9 +145,18 @@ async def _check(conn: Connection) -> None:
 
 @asynccontextmanager
 async def connection(pool: Pool) -> AsyncIterator[Connection]:
-    """A connection of the pool; PostgreSQL being away, now or in the middle, is StoreAway."""
+    """A connection of the pool; PostgreSQL being away, now or in the middle, is StoreAway.
+
+    Before Python 3.12 `asyncio.wait_for`, with which the pool waits, loses a cancel that comes as a connection is
+    handed out. It is made up for here: else the task goes on, and who waits for its end may wait for ever.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    cancelled = task.cancelling()
     with away_is_said():
         async with pool.connection() as conn:
+            if task.cancelling() > cancelled:
+                raise asyncio.CancelledError
             yield conn
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
+from relay.ending import end
 from relay.settings import Settings
 from relay.store import db, outcomes, retention
 from tests.faulty import once
@@ -46,9 +47,8 @@ async def housekeeping(pool: db.Pool, settings: Settings, **how: float) -> Async
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await end([task])
+        assert task.cancelled()
 
 
 async def test_a_fault_of_ours_puts_housekeeping_off_and_is_told_with_its_place(

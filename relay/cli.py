@@ -11,6 +11,8 @@ from relay import commands
 from relay.commands.terminal import (
     CONFIG,
     DATA,
+    DEFAULT_DATA,
+    FOLDER,
     NOPERM,
     SOFTWARE,
     UNAVAILABLE,
@@ -69,6 +71,7 @@ def _run(given: list[str]) -> int:
     parser = Parser(prog=f"postferry {name}")
     import_module(f"relay.commands.{command.module}").configure(parser)
     args = parser.parse_args(given[1:])
+    FOLDER.set(getattr(args, "data", DEFAULT_DATA))
     code: int = args.run(args)
     return code
 

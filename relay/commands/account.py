@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from relay.commands import enrolment
 from relay.commands.installation import asynchronous, opened
-from relay.commands.terminal import DATA, UNAVAILABLE, Stop, choose, clean, describe, mark, paint, table
+from relay.commands.terminal import DATA, UNAVAILABLE, Stop, choose, clean, describe, mark, paint, paste, table
 
 if TYPE_CHECKING:
     from relay.commands.installation import Installation
@@ -97,7 +97,7 @@ async def _verify(args: argparse.Namespace) -> int:
         if upstream is None and account.imap is None:
             raise Stop(
                 f"account {account.id} has no upstream yet",
-                f"set one: postferry account add {account.id} --update --smtp-host HOST",
+                f"set one: {paste(f'account add {account.id} --update --smtp-host HOST')}",
             )
         report = await _tried(account, here)
     for server, result in ((upstream, report.smtp), (account.imap, report.imap)):
@@ -139,7 +139,7 @@ async def _pause(args: argparse.Namespace) -> int:
     from relay.core.tenant import AccountState
 
     await _move(args, AccountState.PAUSED, args.reason)
-    print(f"account {args.account} is paused; its mail waits until: postferry account resume {args.account}")
+    print(f"account {args.account} is paused; its mail waits until: {paste(f'account resume {args.account}')}")
     return 0
 
 
@@ -166,7 +166,7 @@ async def found(conn: Connection, id: str) -> Row:
 
     row = await accounts.find(conn, id)
     if row is None:
-        raise Stop(f"there is no account {id!r}", "see: postferry account list", DATA)
+        raise Stop(f"there is no account {id!r}", f"see: {paste('account list')}", DATA)
     return row
 
 

@@ -6,13 +6,14 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relay import settings
 from relay.commands.installation import environment
-from relay.commands.terminal import CONFIG, UNAVAILABLE, clean, describe, mark, paint
+from relay.commands.terminal import CONFIG, UNAVAILABLE, clean, describe, mark, paint, paste
 
 if TYPE_CHECKING:
     from relay.core.finding import Check
@@ -88,7 +89,8 @@ def _show(check: Check) -> None:
     print(f"{mark(check.finding)} {check.name:<12} {clean(check.detail)}", flush=True)
     if check.advice:
         colour = "dim" if check.finding == "skipped" else "yellow"
-        print(paint(f"  {'':<12} {check.advice}", colour), flush=True)
+        advice = re.sub(r"(?<=: )postferry (.+)$", lambda found: paste(found[1]), check.advice)
+        print(paint(f"  {'':<12} {advice}", colour), flush=True)
 
 
 def _settings(given: Mapping[str, str]) -> list[dict[str, str | bool]]:

@@ -128,17 +128,17 @@ def _next(args: argparse.Namespace, row: Row) -> Iterator[str]:
             ways = f"--{server}-password-file FILE, or {server.upper()}_PASSWORD in the environment"
             yield f"{sign} its {name} has a user and no password; give it one with --update and {ways}"
     if account.upstream is None:
-        add = paste(args, f"account add {row.id} --update --smtp-host HOST")
+        add = paste(f"account add {row.id} --update --smtp-host HOST")
         yield f"{sign} it has no upstream to send through yet: {add}"
     if account.upstream or account.imap:
-        yield f"try its servers:   {paste(args, f'account verify {row.id}')}"
+        yield f"try its servers:   {paste(f'account verify {row.id}')}"
     if account.upstream:
-        yield f"send through it:   {paste(args, f'send {row.id} --to you@example.com')}"
+        yield f"send through it:   {paste(f'send {row.id} --to you@example.com')}"
 
 
 def _wrong(account: str, there: bool) -> Stop:
     if there:
-        advice = f"to change it: postferry account add {account} --update ..."
+        advice = f"to change it: {paste(f'account add {account} --update')} ..."
         return Stop(f"there is an account {account!r} already", advice)
     return Stop(f"there is no account {account!r} to update", "to make it, leave --update out")
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from relay.commands.installation import asynchronous, opened
-from relay.commands.terminal import Stop, describe, span, table
+from relay.commands.terminal import Stop, describe, paste, span, table
 
 if TYPE_CHECKING:
     from relay.store.overview import Waiting
@@ -42,7 +42,7 @@ async def _queue(args: argparse.Namespace) -> int:
     async with opened(args) as here:
         found = await overview.queue(here.conn, args.account)
     if args.account and not found:
-        raise Stop(f"there is no account {args.account!r}", "see: postferry account list")
+        raise Stop(f"there is no account {args.account!r}", f"see: {paste('account list')}")
     shown = found if args.all or args.account else [one for one in found if _busy(one)]
     if args.json:
         print(json.dumps([_facts(one) for one in shown], indent=2))

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from relay.commands.installation import Installation, asynchronous, opened
-from relay.commands.terminal import Stop, choose, clean, describe, note
+from relay.commands.terminal import Stop, choose, clean, describe, note, paste
 
 if TYPE_CHECKING:
     from relay.store.audit import Difference
@@ -52,7 +52,7 @@ async def _verify(args: argparse.Namespace) -> int:
     async with opened(args) as here:
         found, accounts = await _examine(here, args, rebuild=False)
     if found:
-        note(f"{_differences(found)}; mend them: postferry statistics rebuild")
+        note(f"{_differences(found)}; mend them: {paste('statistics rebuild')}")
     elif not args.json:
         print(f"the sums of {_accounts(accounts)} are what the rows say")
     return DIFFERENT if found else 0
@@ -73,7 +73,7 @@ async def _examine(here: Installation, args: argparse.Namespace, *, rebuild: boo
     from relay.store import audit
 
     if args.account and args.account not in await audit.accounts(here.conn):
-        raise Stop(f"there is no account {args.account!r}", "see: postferry account list")
+        raise Stop(f"there is no account {args.account!r}", f"see: {paste('account list')}")
     found, accounts, told = 0, 0, time.monotonic()
     async for one in books.examine(here.conn, args.account, rebuild=rebuild):
         for difference in one.differences:

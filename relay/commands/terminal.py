@@ -11,10 +11,13 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Collection, Sequence
+from contextvars import ContextVar
 from typing import Any, NoReturn, TextIO
 
 USAGE, DATA, UNAVAILABLE, SOFTWARE, TEMPFAIL, NOPERM, CONFIG = 64, 65, 69, 70, 75, 77, 78  # sysexits.h
 DEFAULT_DATA = ".postferry"
+FOLDER = ContextVar("FOLDER", default=DEFAULT_DATA)
+"""The data folder that the command runs over."""
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "36"}
 
 
@@ -88,10 +91,10 @@ def complain(message: str, advice: str = "") -> None:
         print(f"  {line}", file=sys.stderr)
 
 
-def paste(args: argparse.Namespace, command: str) -> str:
+def paste(command: str) -> str:
     """A command to paste, over the same data folder as the one that tells it."""
-    folder = "" if args.data == DEFAULT_DATA else f" --data {shlex.quote(args.data)}"
-    return f"postferry {command}{folder}"
+    folder = FOLDER.get()
+    return f"postferry {command}" + ("" if folder == DEFAULT_DATA else f" --data {shlex.quote(folder)}")
 
 
 def nearest(word: str, words: Collection[str]) -> str:

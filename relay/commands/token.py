@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from relay.commands.installation import asynchronous, opened
-from relay.commands.terminal import DATA, Stop, choose, describe, note, table
+from relay.commands.terminal import DATA, Stop, choose, describe, note, paste, table
 from relay.core.options import spelled
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ async def _create(args: argparse.Namespace) -> int:
     async with opened(args) as here:
         made = await tokens.add(here.conn, args.scope, args.account, args.description)
     if made is None:
-        raise Stop(f"there is no account {args.account!r}", "see: postferry account list", DATA)
+        raise Stop(f"there is no account {args.account!r}", f"see: {paste('account list')}", DATA)
     token, text = made
     print(text)
     whom = f"account {args.account}" if args.account else "all accounts"
@@ -84,7 +84,7 @@ async def _list(args: argparse.Namespace) -> int:
     elif found:
         print(table(("id", "scopes", "account", "created", "description"), [_row(token) for token in found]))
     else:
-        print("no tokens yet; make one: postferry token create --scope api")
+        print(f"no tokens yet; make one: {paste('token create --scope api')}")
     return 0
 
 
@@ -105,6 +105,6 @@ async def _revoke(args: argparse.Namespace) -> int:
 
     async with opened(args) as here:
         if not await tokens.revoke(here.conn, args.id):
-            raise Stop(f"there is no token {args.id}", "see: postferry token list", DATA)
+            raise Stop(f"there is no token {args.id}", f"see: {paste('token list')}", DATA)
     print(f"token {args.id} is revoked")
     return 0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from relay.commands.terminal import TEMPFAIL, UNAVAILABLE, clean, complain, mark, note, paint, span
+from relay.commands.terminal import TEMPFAIL, UNAVAILABLE, clean, complain, mark, note, paint, paste, span
 
 if TYPE_CHECKING:
     from relay.store.db import Connection
@@ -66,14 +66,16 @@ def judge(last: Sequence[Progress], account: str, queue_id: str, seconds: float)
     for reason, advice in dict.fromkeys(_explain(one, account, seconds) for one in late):
         complain(reason, advice)
     if any(one.state in ("queued", "leased", "deferred") for one in late):
-        note(f"  what waits stays queued as {queue_id}, and goes by itself when it can; see: postferry queue {account}")
+        note(
+            f"  what waits stays queued as {queue_id}, and goes by itself when it can; see: {paste(f'queue {account}')}"
+        )
         return TEMPFAIL
     return UNAVAILABLE
 
 
 def _explain(one: Progress, account: str, seconds: float) -> tuple[str, str]:
     """What is wrong, and what to do about it."""
-    verify = f"try its upstream step by step: postferry account verify {account}"
+    verify = f"try its upstream step by step: {paste(f'account verify {account}')}"
     again = f"it is tried again in {span(max(one.resting, one.due_in, 0))}"
     match one.state:
         case "failed" if one.category == "suppressed":
@@ -86,7 +88,7 @@ def _explain(one: Progress, account: str, seconds: float) -> tuple[str, str]:
         case _ if one.account_state == "paused":
             return (
                 f"account {account} is paused: {clean(one.reason)}",
-                f"let it send: postferry account resume {account}",
+                f"let it send: {paste(f'account resume {account}')}",
             )
         case _ if one.account_state == "refused":
             return f"upstream refuses the login of account {account}: {clean(one.reason)}", verify
@@ -99,7 +101,7 @@ def _explain(one: Progress, account: str, seconds: float) -> tuple[str, str]:
         case _:
             return (
                 f"nobody took it within {span(seconds)}",
-                "are a scheduler and a worker running? see: postferry doctor",
+                f"are a scheduler and a worker running? see: {paste('doctor')}",
             )
 
 

@@ -82,7 +82,7 @@ async def _list(args: argparse.Namespace) -> int:
     elif found:
         print(table(("id", "account", "state", "events", "url", "reason"), [_row(one) for one in found]))
     else:
-        print("no webhooks yet; make one: postferry webhook add https://...")
+        print(f"no webhooks yet; make one: {paste('webhook add https://...')}")
     return 0
 
 
@@ -103,7 +103,7 @@ async def _add(args: argparse.Namespace) -> int:
     print(one.secret)
     whom = f"account {one.account}" if one.account else "all accounts"
     note(f"webhook {one.id} ({whom}): keep its secret now, it is not shown again")
-    note(f"  try it:  {paste(args, f'webhook test {one.id}')}")
+    note(f"  try it:  {paste(f'webhook test {one.id}')}")
     return 0
 
 

@@ -22,6 +22,7 @@ from relay.commands.terminal import (
     describe,
     mark,
     note,
+    paste,
     seconds,
     span,
     table,
@@ -65,7 +66,7 @@ def told() -> Iterator[None]:
         faults = "\n".join(f"{key} {message}" for key, message in faulty.faults)
         raise Stop(f"{faulty.what.lower()} cannot be used:", faults, DATA) from None
     except Refused as refused:
-        raise Stop(refused.message, "see: postferry webhook list", DATA) from None
+        raise Stop(refused.message, f"see: {paste('webhook list')}", DATA) from None
 
 
 def _log_arguments(parser: argparse.ArgumentParser) -> None:
@@ -138,7 +139,9 @@ async def _posting(here: Installation, args: argparse.Namespace) -> int:
 
     found = await postlog.show(here.conn, args.id, args.posting)
     if found is None:
-        raise Stop(f"there is no posting {args.posting} of webhook {args.id}", f"see: postferry webhook log {args.id}")
+        raise Stop(
+            f"there is no posting {args.posting} of webhook {args.id}", f"see: {paste(f'webhook log {args.id}')}"
+        )
     one, data, tries = found
     body = webhook.body(here.settings.public_url, one.account, one.event_at, one.type, data).decode()
     if args.json:
@@ -194,7 +197,7 @@ def _absent(id: int, events: Sequence[int]) -> Stop:
     return Stop(
         f"there is no {names} for webhook {id}",
         "an event may be gone, another account's, or of a kind that it is not subscribed to; what was posted: "
-        f"postferry webhook log {id}",
+        + paste(f"webhook log {id}"),
     )
 
 
@@ -223,7 +226,7 @@ async def _test(args: argparse.Namespace) -> int:
     answer = f"{last.status} in {span(last.seconds)}" if last.status else span(last.seconds)
     print(f"{mark('failed' if last.error else 'ok')} {answer}{': ' if last.error else ''}{clean(last.error)}")
     if last.error:
-        note(f"  what was posted and answered:  postferry webhook log {args.id} --posting {posting}")
+        note(f"  what was posted and answered:  {paste(f'webhook log {args.id} --posting {posting}')}")
     return UNAVAILABLE if last.error else 0
 
 

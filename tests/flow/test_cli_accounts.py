@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -74,6 +75,30 @@ def test_what_may_be_done_next_is_over_the_same_data_folder(postferry: Postferry
 
     assert "postferry account verify here\n" in here.err
     assert "postferry account verify there --data 'my mail'\n" in there.err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("account", "verify", "nobody"),
+        ("queue", "nobody"),
+        ("statistics", "verify", "--account", "nobody"),
+        ("token", "create", "--scope", "api", "--account", "nobody"),
+        ("token", "list"),
+        ("token", "revoke", "99"),
+        ("webhook", "list"),
+        ("webhook", "log", "99"),
+    ],
+)
+def test_what_is_told_to_paste_is_over_the_same_data(
+    postferry: Postferry, tmp_path: Path, argv: tuple[str, ...]
+) -> None:
+    folder = str(tmp_path / "else where")
+
+    shown = postferry(*argv, "--data", folder)
+
+    (line,) = re.findall(r": postferry .*", shown.out + shown.err)
+    assert line.endswith(f" --data '{folder}'")
 
 
 def test_the_password_may_come_from_the_environment(

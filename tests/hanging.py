@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-PATIENCE = 300.0  # s for one phase of a test; the longest takes a tenth of that on a slow machine
+PATIENCE = 300.0  # s for a test with what it sets up; the longest takes a tenth of that on a slow machine
+AGAIN = 20.0  # s: where it was swallowed, as by a thread that is joined
 
 
 class Hung(Exception):
@@ -18,23 +19,8 @@ class Hung(Exception):
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup() -> Generator[None, Any, Any]:
-    return (yield from _watched())
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call() -> Generator[None, Any, Any]:
-    return (yield from _watched())
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown() -> Generator[None, Any, Any]:
-    return (yield from _watched())
-
-
-def _watched() -> Generator[None, Any, Any]:
-    signal.signal(signal.SIGALRM, _hung)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+def pytest_runtest_protocol() -> Generator[None, Any, Any]:
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE, AGAIN)
     try:
         return (yield)
     finally:
@@ -53,3 +39,6 @@ def _places(awaited: Any) -> Iterator[str]:
     while (frame := getattr(awaited, "cr_frame", None)) is not None:
         yield f'  File "{frame.f_code.co_filename}", line {frame.f_lineno}, in {frame.f_code.co_qualname}'
         awaited = awaited.cr_await
+
+
+signal.signal(signal.SIGALRM, _hung)

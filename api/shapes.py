@@ -47,10 +47,13 @@ MAIL = "WzE3OTUxOTQwNjAsMSwiSU5CT1giXQ"  # an id of a message in a mailbox, for 
 Instant = Annotated[datetime, PlainSerializer(spelled, return_type=str), Field(examples=["2026-11-20T09:30:00.000Z"])]
 
 
+_SHAPE = ConfigDict(alias_generator=public, extra="forbid", defer_build=True)  # a third of the role's start otherwise
+
+
 class Body(BaseModel):
     """What a client sends as JSON: types are taken as they are (no "1" for 1), unknown fields are refused."""
 
-    model_config = ConfigDict(alias_generator=public, extra="forbid", strict=True)
+    model_config = _SHAPE | ConfigDict(strict=True)
     later: ClassVar[Mapping[str, str]] = {}
     """Fields that are known and not there yet, with what to say about each."""
 
@@ -63,7 +66,7 @@ class Body(BaseModel):
 class Query(BaseModel):
     """What a client sends behind the question mark: text, read as the type that is wanted."""
 
-    model_config = ConfigDict(alias_generator=public, extra="forbid")
+    model_config = _SHAPE
     later: ClassVar[Mapping[str, str]] = {}
     sized: ClassVar[str] = "page_size"
     """The field that says how many items a page has, where it is a list's."""
@@ -72,7 +75,7 @@ class Query(BaseModel):
 class Answer(BaseModel):
     """What a client gets. With a `sheet`, which is its file's name, CSV is to be had too: by default one line."""
 
-    model_config = ConfigDict(alias_generator=public, validate_by_name=True, serialize_by_alias=True, extra="forbid")
+    model_config = _SHAPE | ConfigDict(validate_by_name=True, serialize_by_alias=True)
     sheet: ClassVar[str] = ""
     most_lines: ClassVar[int | None] = None
     """Of one file; None: as many as of most kinds."""

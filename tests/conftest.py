@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -288,9 +288,18 @@ def environment(database_url: str, redis_url: str, free_port: Callable[[], int])
 @contextmanager
 def _fresh(postgres: str, name: str) -> Iterator[str]:
     with psycopg.connect(postgres, autocommit=True) as conn:
-        conn.execute(f"create database {name} template {TEMPLATE} strategy file_copy")
+        _patiently(conn, f"create database {name} template {TEMPLATE} strategy file_copy")
         yield _database(postgres, name)
-        conn.execute(f"drop database {name} with (force)")
+        _patiently(conn, f"drop database {name} with (force)")
+
+
+def _patiently(conn: psycopg.Connection, statement: str) -> None:
+    """PostgreSQL gives whoever is still in a database 5 s to leave, which is little on a busy machine."""
+    for _ in range(12):
+        with suppress(psycopg.errors.ObjectInUse):
+            conn.execute(statement)
+            return
+    conn.execute(statement)
 
 
 def _number(worker: str) -> int:

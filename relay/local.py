@@ -209,15 +209,22 @@ def _identity() -> Identity:
     if os.geteuid() != 0:
         return Identity()
     try:
+        _unshare()
         subprocess.run(["true"], check=True, preexec_fn=_enter_namespace)
-    except (subprocess.SubprocessError, OSError):
+    except (AttributeError, subprocess.SubprocessError, OSError):
         return Demoted()
     return Namespaced()
 
 
+@cache
+def _unshare() -> Any:
+    """Looked up before any fork: the loader's lock, which a thread may hold just then, would be held for ever after."""
+    return ctypes.CDLL(None, use_errno=True).unshare  # os.unshare came with Python 3.12
+
+
 def _enter_namespace() -> None:
-    """Runs between fork and exec, so it opens two files and calls one function, no more."""
-    if ctypes.CDLL(None, use_errno=True).unshare(0x10000000):  # CLONE_NEWUSER; os.unshare came with Python 3.12
+    """Runs between fork and exec, so it calls one function and writes three files, no more."""
+    if _unshare()(0x10000000):  # CLONE_NEWUSER
         raise OSError(ctypes.get_errno(), "unshare")
     for name, text in (("uid_map", f"{NOBODY} 0 1"), ("setgroups", "deny"), ("gid_map", f"{NOBODY} 0 1")):
         Path("/proc/self", name).write_text(text)

@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -173,9 +173,14 @@ def worker(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def free_port(worker: str) -> Callable[[], int]:
-    """A function that finds a loopback port nobody uses, below those the system gives to outgoing connections."""
-    first = random.randrange(12_000)  # each pytest process somewhere else
-    ports = (20_000 + (first + step) % 12_000 for step in count())
+    """A function that finds a loopback port nobody uses, below those the system gives to outgoing connections.
+
+    Each pytest process has ports of its own: one that is free is taken only a moment later.
+    """
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    mine = range(20_000 + max(0, _number(worker) - 1), 32_000, processes)
+    first = random.randrange(len(mine))  # another run on this machine begins somewhere else
+    ports = (mine[(first + step) % len(mine)] for step in count())
     return lambda: next(port for port in ports if _free(port))
 
 
@@ -284,9 +289,18 @@ def environment(database_url: str, redis_url: str, free_port: Callable[[], int])
 @contextmanager
 def _fresh(postgres: str, name: str) -> Iterator[str]:
     with psycopg.connect(postgres, autocommit=True) as conn:
-        conn.execute(f"create database {name} template {TEMPLATE} strategy file_copy")
+        _patiently(conn, f"create database {name} template {TEMPLATE} strategy file_copy")
         yield _database(postgres, name)
-        conn.execute(f"drop database {name} with (force)")
+        _patiently(conn, f"drop database {name} with (force)")
+
+
+def _patiently(conn: psycopg.Connection, statement: str) -> None:
+    """PostgreSQL gives whoever is still in a database 5 s to leave, which is little on a busy machine."""
+    for _ in range(12):
+        with suppress(psycopg.errors.ObjectInUse):
+            conn.execute(statement)
+            return
+    conn.execute(statement)
 
 
 def _number(worker: str) -> int:

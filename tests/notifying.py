@@ -16,7 +16,7 @@ from tests.stack import until
 from tests.store.mail import account
 from tests.store.posting import SECRET, endpoint, event
 
-HASTY = {"webhook_timeout": 1.0, "webhook_retries": (0.05, 0.05, 0.05)}
+HASTY = {"webhook_timeout": 10.0, "webhook_retries": (0.05, 0.05, 0.05)}
 
 
 class Told:
@@ -57,7 +57,7 @@ class Told:
         """How many postings are in each state."""
         return dict(await self.rows("select state::text, count(*) from postings group by 1"))
 
-    async def become(self, seconds: float = 10, **states: int) -> None:
+    async def become(self, seconds: float = 30, **states: int) -> None:
         """Waits until the postings are in just these states."""
 
         async def so() -> bool:

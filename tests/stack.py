@@ -25,7 +25,7 @@ MODULES = {
     "mailbox": "workers.mailbox",
 }
 ALL = tuple(MODULES)
-PATIENCE = 20.0  # s for a role to be ready, or to end
+PATIENCE = 60.0  # s for a role to be ready, or to end
 SERVER_PATIENCE = 60.0  # s for a PostgreSQL or Valkey to answer
 LOOK = 0.01  # s between two looks at what has no event to wait for
 FLEETING: Mapping[str, str] = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}

@@ -20,7 +20,7 @@ from tests.fakes.upstream import Upstream
 from tests.stack import Stack, until
 
 HTML = "<html><body><p>Hello</p></body></html>"
-SECONDS = 20.0  # for what should take one
+SECONDS = 30.0  # for what should take one
 
 
 @dataclass(frozen=True)

@@ -241,7 +241,7 @@ async def test_a_deleted_account_leaves_neither_tokens_nor_mail(
     admin: Client, shop: str, login: Login, pool: db.Pool
 ) -> None:
     tenant = await login("api", account="shop")
-    message = {"to": {"address": "ada@example.com"}, "text": "x", "sendAt": "2027-01-01T00:00:00Z"}
+    message = {"to": {"address": "ada@example.com"}, "text": "x", "sendAt": "2030-01-01T00:00:00Z"}
     queue_id = (await admin.ok("POST", "/v1/account/shop/submit", message))["queueId"]
     assert await admin.ok("DELETE", "/v1/account/shop") == {"account": "shop", "deleted": True}
     assert (await admin.ask("GET", f"/v1/outbox/{queue_id}"))[0] == 404

@@ -61,7 +61,7 @@ async def test_a_dead_letter_tells_why(admin: Client, dead: list[int]) -> None:
         ("reason=full", 0),
         ("from=2026-01-01T00:02:00Z&to=2026-01-01T00:03:00Z", 1),
         ("from=2026-01-01T02:02:00+02:00&to=2026-01-01T00:03:00.000+0000", 1),
-        ("from=2027-01-01", 0),
+        ("from=2030-01-01", 0),
         ("to=2025-01-01T00:00:00Z", 0),
     ],
 )

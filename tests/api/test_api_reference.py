@@ -19,7 +19,7 @@ from tests.api.test_api_messages import LETTER, mailbox, put, server
 from tests.fakes.mailbox import MailboxServer
 
 __all__ = ["mailbox", "server"]  # fixtures
-LATER = "2027-01-01T00:00:00Z"
+LATER = "2030-01-01T00:00:00Z"
 NOBODY = "AAAADQAABl0"
 
 

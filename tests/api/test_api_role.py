@@ -32,7 +32,7 @@ async def role(environ: dict[str, str], **more: str) -> AsyncIterator[asyncio.su
 
 async def listening(process: asyncio.subprocess.Process, times: int = 1) -> None:
     assert process.stderr is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while times:
             line = await process.stderr.readline()
             assert line, "ended before it listened"
@@ -54,7 +54,7 @@ async def test_it_serves_until_it_is_told_to_stop(
         await listening(process, processes)
         assert await healthy(settings)
         process.send_signal(stop)
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(60):
             assert await process.wait() == 0
 
 

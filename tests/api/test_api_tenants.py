@@ -64,7 +64,7 @@ QUERIES: Mapping[str, Callable[[Life], object] | None] = {
 
 BODIES: Mapping[str, Callable[[Life], Any]] = {
     "submit.submit": lambda life: {"to": {"address": life.recipient}, "text": "x"},
-    "outbox.move": lambda life: {"sendAt": "2027-01-01T00:00:00Z"},
+    "outbox.move": lambda life: {"sendAt": "2030-01-01T00:00:00Z"},
     "deadletters.replay": lambda life: {"ids": [life.dead]},
     "queue.pause": lambda life: {"paused": True},
     "accounts.create": lambda life: {"account": life.word, "name": "mine"},

@@ -15,6 +15,13 @@ from tests.api.client import SHOP, Client, Login
 from tests.stack import until
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for the lock here is not sent away for it, however long a busy machine takes over the rest."""
+    monkeypatch.setitem(db.PROMPT, "lock_timeout", "60s")
+    monkeypatch.setattr(turns, "PATIENCE", 60.0)
+
+
 @pytest.fixture
 async def tenant(shop: str, login: Login) -> Client:
     return await login("api", account=shop)
@@ -30,7 +37,8 @@ async def asking(house: House, pool: db.Pool, client: Client, calls: int) -> Asy
     async with pool.connection() as conn, conn.transaction():
         await conn.execute("lock table tallies")
         tasks = [asyncio.create_task(ask()) for _ in range(calls)]
-        await until(lambda: sum(house.turns._calls.values()) == min(calls, turns.MOST))
+        begun = min(calls, turns.MOST)
+        await until(lambda: sum(house.turns._calls.values()) == begun or all(one.done() for one in tasks))
         yield tasks
     await asyncio.gather(*tasks)
 
@@ -40,7 +48,7 @@ async def test_mail_is_taken_and_probes_are_answered_meanwhile(
 ) -> None:
     async with asking(house, pool, tenant, 40) as asked:
         mail = {"to": [{"address": "ann@example.com"}], "subject": "Hello", "text": "Hello"}
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             await tenant.ok("POST", "/v1/account/shop/submit", mail)
             await nobody.ok("GET", "/health")
     assert {one.result() for one in asked} == {200}
@@ -51,7 +59,7 @@ async def test_another_tenant_need_not_wait(
 ) -> None:
     await admin.ok("POST", "/v1/account", {**SHOP, "account": "other", "email": "other@example.com"})
     other = await login("api", account="other")
-    async with asking(house, pool, tenant, 10), asyncio.timeout(2):
+    async with asking(house, pool, tenant, 10), asyncio.timeout(20):
         await other.ok("GET", "/v1/account/other/tracking")
         await admin.ok("GET", "/v1/webhooks")
 
@@ -79,7 +87,7 @@ async def test_who_waits_too_long_is_told_so(
 
 async def test_what_takes_too_long_is_ended(house: House, pool: db.Pool, tenant: Client) -> None:
     async with house.turns.of("shop") as conn:  # the one connection that there is by now
-        await conn.execute("set statement_timeout = 50")
+        await conn.execute("set statement_timeout = 500")
     async with asking(house, pool, tenant, 1) as asked:
         await asyncio.wait(asked)
     assert [one.result() for one in asked] == [503]

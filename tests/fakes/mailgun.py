@@ -2,7 +2,7 @@
 
     async with MailgunServer() as mailgun:                  # takes mail for mg.example.com with the key `key-good`
         ... mailgun.url, mailgun.settings ...               # base URL; an account's `mailgun` settings for it
-        [taken] = await mailgun.wait(1)                     # until 1 mail was taken, at most 10 s
+        [taken] = await mailgun.wait(1)                     # until 1 mail was taken, at most 30 s
         taken.to, taken.content, taken.fields, taken.connection
 
     MailgunServer(tls=True)                                 # self-signed certificate for localhost and 127.0.0.1
@@ -77,7 +77,7 @@ class MailgunServer(Webserver):
         super().usual()
         self._unread = None
 
-    async def wait(self, number: int, seconds: float = 10) -> list[Taken]:
+    async def wait(self, number: int, seconds: float = 30) -> list[Taken]:
         """The mail that was taken, once there is so much."""
         try:
             await until(lambda: len(self.taken) >= number, seconds)

@@ -66,7 +66,7 @@ def process(tmp_path: Path) -> Postferry:
             capture_output=True,
             cwd=tmp_path,
             env={**kept, **given},
-            timeout=30,
+            timeout=120,
         )
         return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 

@@ -307,15 +307,15 @@ async def test_postgresql_may_be_away(bench: Bench, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(alerts.notices, "claim", absent)
     stopping = asyncio.Event()
     running = asyncio.create_task(bench.alerts.run(stopping))
-    await asyncio.wait_for(away.wait(), 5)
+    await asyncio.wait_for(away.wait(), 20)
     monkeypatch.setattr(alerts.notices, "claim", claim)
 
     async def settled() -> bool:
         return await bench.waiting() == []
 
-    await until(settled, 10)
+    await until(settled)
     stopping.set()
-    await asyncio.wait_for(running, 2)
+    await asyncio.wait_for(running, 20)
     assert len(await bench.queued()) == 1
 
 
@@ -324,7 +324,7 @@ async def test_it_ends_promptly(pool: db.Pool, settings: Settings) -> None:
     running = asyncio.create_task(Alerts(pool, settings, look=60, remind=60).run(stopping))
     await asyncio.sleep(0)
     stopping.set()
-    await asyncio.wait_for(running, 2)
+    await asyncio.wait_for(running, 20)
 
 
 # -- In life -----------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ async def test_news_become_one_row_while_the_room_runs(pool: db.Pool, settings: 
             ("a", 5, True),
         ]
     stopping.set()
-    await asyncio.wait_for(running, 2)
+    await asyncio.wait_for(running, 20)
 
 
 async def test_a_fault_of_ours_puts_the_books_off_and_no_more(

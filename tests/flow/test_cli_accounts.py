@@ -7,10 +7,13 @@ import base64
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -230,33 +233,48 @@ def _waits(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith(("S", "Z"))
 
 
+# Runs a Python program at a terminal of its own; tests in the background ignore SIGINT, which it must not.
+AT_A_TERMINAL = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+screen = os.open(sys.argv[1], os.O_RDWR)
+for stream in range(3):
+    os.dup2(screen, stream)
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
+
 def at_a_terminal(environ: dict[str, str], tmp_path: Path, key: bytes) -> tuple[int, str]:
-    """The command at a terminal of its own, where somebody presses this key when the password is asked for."""
+    """The command at a terminal, where somebody presses this key when the password is asked for; what it says then."""
     keyboard, screen = os.openpty()
-    shell = ("sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1', os.ttyname(screen))
-    argv = (sys.executable, "-P", "-m", "relay", "account", "add", "shop", *HOST, "--smtp-user", "shop")
+    argv = ("-P", "-m", "relay", "account", "add", "shop", *HOST, "--smtp-user", "shop")
     command = subprocess.Popen(
-        [*shell, *argv],
+        [sys.executable, "-c", AT_A_TERMINAL, os.ttyname(screen), *argv],
         cwd=tmp_path,
         env={**os.environ, **environ},
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
     )
-    shown = b""
     try:
-        while b"(empty for none): " not in shown:
-            shown += os.read(keyboard, 1000)
+        try:
+            shown = b""
+            while b"(empty for none): " not in shown:
+                assert select.select([keyboard], [], [], 60)[0], shown
+                shown += os.read(keyboard, 1000)
+        finally:
+            os.close(screen)  # the command alone has it now: what is read ends with it
         while not _waits(command.pid):  # a signal in the instant before Python's read is not heard until the next
-            pass
+            time.sleep(0.01)
         os.write(keyboard, key)
-        code = command.wait(10)
-        os.set_blocking(keyboard, False)
-        return code, os.read(keyboard, 1000).decode()
+        code = command.wait(60)
+        said = b""
+        with suppress(OSError):  # EIO, at the end
+            while more := os.read(keyboard, 1000):
+                said += more
+        return code, said.decode()
     finally:
         command.kill()
         command.wait()
         os.close(keyboard)
-        os.close(screen)
 
 
 def test_ctrl_c_at_the_password_ends_at_once(environ: dict[str, str], tmp_path: Path) -> None:

@@ -210,6 +210,7 @@ def test_clocks(ahead: float, finding: str, words: str) -> None:
 def program(says: bytes) -> Iterator[int]:
     """Another program on a port: it says something and hangs up."""
     with socket.create_server(("127.0.0.1", 0)) as door:
+        door.settimeout(20)  # a thread that waits for ever would keep the whole run
 
         def serve() -> None:
             line, _ = door.accept()

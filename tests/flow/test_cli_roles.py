@@ -32,7 +32,7 @@ def roles(environ: dict[str, str], tmp_path: Path) -> Iterator[None]:
         yield
         for one in running:
             one.send_signal(signal.SIGTERM)
-        assert [one.wait(20) for one in running] == [0, 0], (tmp_path / "roles.log").read_text()
+        assert [one.wait(60) for one in running] == [0, 0], (tmp_path / "roles.log").read_text()
     log.close()
 
 

@@ -69,7 +69,7 @@ async def test_what_fails_is_deferred_or_is_in_doubt_is_counted_apart(tenant: Te
 async def test_queues_are_measured_by_account_and_state_and_what_is_held_shows(tenant: Tenant) -> None:
     await tenant.ask("PUT", f"/v1/account/{tenant.id}/queue", {"paused": True})
     await tenant.submit(SUBMITTED)
-    await tenant.submit(SUBMITTED, sendAt="2027-01-01T00:00:00Z")
+    await tenant.submit(SUBMITTED, sendAt="2030-01-01T00:00:00Z")
 
     async def measured() -> bool:
         shown = await tenant.metrics()
@@ -174,7 +174,7 @@ async def test_processes_of_a_role_answer_for_each_other(environ: dict[str, str]
         await until(both)
         await until(both)  # another connection may reach the other one
         worker.terminate()
-        assert await asyncio.wait_for(worker.wait(), 15) == 0
+        assert await asyncio.wait_for(worker.wait(), 30) == 0
     finally:
         if worker.returncode is None:
             os.killpg(worker.pid, signal.SIGKILL)

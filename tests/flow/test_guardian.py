@@ -41,7 +41,7 @@ guardian = Guardian([int(fd) for fd in keep])
 for stage, name in ((1, "late"), (0, "early")):
     child = subprocess.Popen([sys.executable, "-c", program, name, out], stdout=subprocess.PIPE, start_new_session=True)
     child.stdout.readline()
-    guardian.watch(Ward(stage, child.pid, 15, 5))
+    guardian.watch(Ward(stage, child.pid, 15, 30))
     print(child.pid, flush=True)
 time.sleep(60)
 """
@@ -55,7 +55,7 @@ def sleeper(tmp_path: Path, name: str, *how: str) -> tuple[subprocess.Popen[str]
     return process, [int(process.stdout.readline()) for _ in range(2 if how else 1)]
 
 
-def wait_gone(pid: int, seconds: float = 10) -> bool:
+def wait_gone(pid: int, seconds: float = 60) -> bool:
     """Whether the process ends in time; it may be nobody's child."""
     try:
         handle = os.pidfd_open(pid)
@@ -111,7 +111,7 @@ def test_the_lock_is_held_until_the_last_child_is_gone(tmp_path: Path) -> None:
 def test_what_was_forgotten_lives_on(tmp_path: Path) -> None:
     process, _ = sleeper(tmp_path, "free")
     guardian = Guardian()
-    guardian.watch(Ward(0, process.pid, signal.SIGTERM, 5))
+    guardian.watch(Ward(0, process.pid, signal.SIGTERM, 30))
     guardian.forget(process.pid)
     guardian.close()
     assert process.poll() is None
@@ -130,7 +130,7 @@ def test_the_deaf_are_killed_with_their_children(tmp_path: Path) -> None:
 def test_the_guardian_does_not_heed_ctrl_c(tmp_path: Path) -> None:
     process, _ = sleeper(tmp_path, "kept")
     guardian = Guardian()
-    guardian.watch(Ward(0, process.pid, signal.SIGTERM, 5))
+    guardian.watch(Ward(0, process.pid, signal.SIGTERM, 30))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(guardian.pid, number)
     assert not guardian.dead()

@@ -146,6 +146,13 @@ def test_root_becomes_nobody_where_namespaces_are_forbidden(log: Path, monkeypat
             assert postgres.folder.stat().st_uid == (local.NOBODY if os.geteuid() == 0 else os.geteuid())
 
 
+def test_nothing_is_loaded_between_fork_and_exec(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread may hold the loader's lock at the fork: it would be held in the child for ever, and the start hang."""
+    identity = local._identity()
+    monkeypatch.setattr(local.ctypes, "CDLL", None)
+    subprocess.run(["true"], check=True, timeout=60, **identity.become)
+
+
 def reachable_by_nobody(postgres: local.Postgres) -> bool:
     program = local._postgres_program("postgres")
     return all(folder.stat().st_mode & stat.S_IXOTH for folder in [program, *program.parents])

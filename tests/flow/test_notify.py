@@ -259,7 +259,7 @@ async def test_a_process_that_stood_still_posts_nothing_of_old(
     notifier = Notifier(told.pool, told.settings, told.vault)
     async with db.connection(told.pool) as conn:
         (posting,) = (await postings.claim(conn, after=0, most=1, each=1, share=1, busy={}, seconds=3)).postings
-    await notifier._deliver(posting, None, notifier._clock() - 2.5)
+    await notifier._deliver(posting, None, notifier._clock() - notifier._lease)
     await notifier._poster.close()
     assert not await told.rows("select * from posts")
 
@@ -273,7 +273,7 @@ async def test_a_hundred_thousand_waiting_delay_nobody_else(told: Told, receiver
     await told.account("b")
     await told.endpoint("http://127.0.0.1:9/ill" if ailing == "is dead" else receiver.url("/ill"))
     await told.endpoint(receiver.url("/well"), "b")
-    async with told.running(webhook_timeout=10.0 if ailing == "hangs" else 1.0, webhook_retries=(300.0,) * 7):
+    async with told.running(webhook_retries=(300.0,) * 7):
         await told.event("b")
         await receiver.wait(1, "/well")
         async with db.connection(told.pool) as conn:
@@ -306,7 +306,7 @@ async def test_where_slots_are_scarce_there_is_one_for_whoever_has_none(told: To
     await told.endpoint(receiver.url("/well"), "b")
     async with db.connection(told.pool) as conn:
         await events(conn, 100)
-    async with told.running(webhook_connections=20, webhook_timeout=10.0):
+    async with told.running(webhook_connections=20):
         await receiver.wait(15, "/ill")
         await told.event("b")
         await receiver.wait(1, "/well")

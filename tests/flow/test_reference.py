@@ -42,8 +42,8 @@ async def server() -> AsyncIterator[MailboxServer]:
         yield server
 
 
-async def at(server: MailboxServer, settings: Settings) -> Mailbox:
-    return await connect(server.imap(), allowed=settings.allow_networks, seconds=0.5)
+async def at(server: MailboxServer, settings: Settings, seconds: float = 20.0) -> Mailbox:
+    return await connect(server.imap(), allowed=settings.allow_networks, seconds=seconds)
 
 
 async def stored(mailbox: Mailbox, path: str, content: bytes = LETTER) -> str:
@@ -175,7 +175,7 @@ async def test_a_server_that_is_away_says_nothing_of_the_mail(
 ) -> None:
     """Then it is not gone: whoever flags tries again."""
     put(server, "Sent")
-    mailbox = await at(server, settings)
+    mailbox = await at(server, settings, 0.5)
     getattr(server.when(verb), how)()
     with pytest.raises(MailboxError):
         await answered.flag(mailbox, Answered("", ANSWERED, ID))

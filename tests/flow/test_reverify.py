@@ -28,7 +28,7 @@ class Bench:
 
     def __init__(self, pool: db.Pool, settings: Settings, upstream: Upstream, server: Mailserver) -> None:
         self.pool = pool
-        self.settings = replace(settings, verify_accounts=4, verify_retries=(0.2,), connect_timeout=1.0)
+        self.settings = replace(settings, verify_accounts=4, verify_retries=(0.2,), connect_timeout=20.0)
         self.upstream, self.server = upstream, server
 
     def imap(self, **more: Any) -> dict[str, Any]:
@@ -144,7 +144,7 @@ async def test_a_crash_loses_nothing(bench: Bench) -> None:
     # Given a process that ends while it verifies
     bench.server.when("LIST", times=1).hang()
     await bench.begin()
-    async with bench.running(connect_timeout=5.0):
+    async with bench.running():
         await until(lambda: bench.server.said("LIST") != [])
     assert (await bench.found()).pending
     # When its claim has ended
@@ -160,7 +160,7 @@ async def test_only_so_many_are_verified_at_once(bench: Bench) -> None:
     bench.server.when("CONNECT").wait(gate).say("* OK ready")
     for number in range(5):
         await bench.save(f"a{number}", imap=bench.imap())
-    async with bench.running(verify_accounts=2, connect_timeout=5.0):
+    async with bench.running(verify_accounts=2):
         await until(lambda: bench.server.connections == 2)
         await asyncio.sleep(0.1)
         assert bench.server.connections == 2
@@ -198,7 +198,7 @@ async def test_an_account_that_goes_meanwhile_is_no_fault(bench: Bench, told: An
     gate = asyncio.Event()
     bench.server.when("CONNECT").wait(gate).say("* OK ready")
     await bench.begin()
-    async with bench.running(connect_timeout=5.0) as verifier:
+    async with bench.running() as verifier:
         await until(lambda: bench.server.connections == 1)
         await enrol.delete(bench.pool, "a")
         gate.set()

@@ -108,7 +108,7 @@ sys.exit(role.run("worker", serve, count=lambda settings: settings.worker_proces
 def test_a_schema_that_is_missing_later_is_told_too(environ: dict[str, str], processes: str) -> None:
     given = os.environ | environ | {"POSTFERRY_WORKER_PROCESSES": processes, "POSTFERRY_LOG_FORMAT": "text"}
 
-    done = subprocess.run([sys.executable, "-c", LATE], env=given, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", LATE], env=given, capture_output=True, text=True, timeout=120)
 
     assert done.returncode == 78
     assert "has no Postferry schema; run: postferry migrate" in done.stderr
@@ -120,7 +120,7 @@ def test_a_schema_that_may_not_be_looked_at_stops_nobody(environ: dict[str, str]
     calm = LATE.replace("drop table if exists migrations", "select 1").replace("select * from migrations", "select 2")
     given = os.environ | environ | {"DATABASE_URL": environ["DATABASE_URL"] + "&options=-crole%3Dpg_monitor"}
 
-    done = subprocess.run([sys.executable, "-c", calm], env=given, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", calm], env=given, capture_output=True, text=True, timeout=120)
 
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -146,6 +146,6 @@ role.run("notify", serve, keys=False)
 def test_a_role_may_have_as_many_sockets_as_the_system_lets_it(environ: dict[str, str]) -> None:
     """Given a shell's small limit, then a role raises it: kept connections to receivers alone may be thousands."""
     command = [sys.executable, "-c", FRUGAL]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=os.environ | environ)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | environ)
 
     assert done.stdout == "True\n", done.stderr

@@ -67,7 +67,7 @@ async def talk(port: int, data: bytes) -> bytes:
     """Everything that is answered to this, until the sandbox or the QUIT in it ends the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         answer = await reader.read(-1)
     writer.close()
     await writer.wait_closed()

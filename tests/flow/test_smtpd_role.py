@@ -45,7 +45,7 @@ async def running(environ: dict[str, str]) -> AsyncIterator[asyncio.subprocess.P
 async def heard(process: asyncio.subprocess.Process, text: str, times: int = 1) -> str:
     """Reads the log until the text was there so many times; returns the last such line."""
     assert process.stderr is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while line := (await process.stderr.readline()).decode():
             times -= text in line
             if not times:
@@ -89,7 +89,7 @@ async def test_mail_that_was_acknowledged_is_in_the_store(
         await heard(process, "listening", 2)
         await asyncio.to_thread(send_both)
         process.terminate()
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
     async with db.connection(pool) as conn:
         rows = await conn.execute("select recipient from deliveries order by id")
         assert [row[0] for row in await rows.fetchall()] == ["b@two.example", "c@two.example", "d@two.example"]
@@ -116,7 +116,7 @@ async def test_sigterm_ends_all_of_them_in_good_order(two: dict[str, str], setti
         process.terminate()
         assert (await reader.readline()).startswith(b"421 4.3.2")
         writer.close()
-        assert await asyncio.wait_for(process.wait(), 8) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
 
 
 async def test_none_outlives_its_parent(two: dict[str, str]) -> None:
@@ -160,7 +160,7 @@ async def refused(environ: dict[str, str]) -> tuple[int | None, str]:
     """Exit code and words of a role that does not start."""
     async with running(environ) as process:
         assert process.stderr is not None
-        said = await asyncio.wait_for(process.stderr.read(), 20)
+        said = await asyncio.wait_for(process.stderr.read(), 60)
         return await process.wait(), said.decode()
 
 
@@ -170,7 +170,7 @@ async def gone(handle: int) -> None:
     loop = asyncio.get_running_loop()
     loop.add_reader(handle, ended.set)
     try:
-        await asyncio.wait_for(ended.wait(), 10)
+        await asyncio.wait_for(ended.wait(), 60)
     finally:
         loop.remove_reader(handle)
         os.close(handle)

@@ -47,7 +47,7 @@ class Told(list[str]):
         self._news.set()
 
     async def until(self, word: str) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while not any(word in text for text in self):
                 self._news.clear()
                 await self._news.wait()
@@ -169,7 +169,7 @@ async def test_hurry_kills_the_roles_and_spares_the_servers(
     await supervisor.start_all([role("server", stage=2), role("worker", "deaf", stage=0, grace=60)])
     stopping = asyncio.ensure_future(supervisor.stop())
     supervisor.kill()
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         await stopping
     assert (tmp_path / "out").read_text().split() == ["server"]
 

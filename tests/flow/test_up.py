@@ -10,8 +10,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,8 @@ class Run:
 
     def paste(self, line: str) -> str:
         """Runs a line of the ready block as a shell would."""
-        shell = subprocess.run(["sh", "-c", line], cwd=self.home, env=self.environ, capture_output=True, text=True)
+        given: dict[str, Any] = {"cwd": self.home, "env": self.environ, "timeout": SECONDS}
+        shell = subprocess.run(["sh", "-c", line], capture_output=True, text=True, **given)
         return shell.stdout + shell.stderr
 
     def mails(self) -> list[str]:
@@ -100,12 +102,20 @@ def family(home: Path) -> list[int]:
     return found
 
 
+def shown(pid: int, file: str) -> str:
+    """What /proc tells of a process; nothing of one that has ended since it was listed."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/{file}").read_bytes().replace(b"\0", b" ").decode()
+    return ""
+
+
 def command_line(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return shown(pid, "cmdline")
 
 
 def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    words = shown(pid, "stat").rpartition(")")[2].split()
+    return int(words[1]) if words else 0
 
 
 @contextmanager
@@ -235,7 +245,7 @@ def test_ctrl_c_while_it_starts_stops_it_too(start: Callable[..., Run]) -> None:
 
 def test_ctrl_c_while_the_database_is_made_is_no_fault(start: Callable[..., Run]) -> None:
     run = start()
-    until((run.home / "data/postgres.new/base/1/PG_VERSION").exists)
+    until(lambda: any((run.home / "data").glob("postgres*/base/1/PG_VERSION")))
     os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does: to all of its foreground
     assert run.process.wait(SECONDS) == 0
     assert "could not make" not in run.said()
@@ -287,14 +297,14 @@ def test_a_role_that_ends_at_its_start_is_told_at_once_in_words_of_this_run(
 ) -> None:
     bad = {"DATABASE_URL": database_url, "REDIS_URL": "redis://127.0.0.1:1?no_such=1"}
     first = start(**bad)
-    assert first.process.wait(20) == 78
+    assert first.process.wait(SECONDS) == 78
     for role in ("worker", "scheduler"):
         with (first.home / f"data/logs/{role}.log").open("a") as log:
             log.write("the disk is full\n" * 3)
 
     second = start(**bad)
 
-    assert second.process.wait(20) == 78
+    assert second.process.wait(SECONDS) == 78
     assert "ended with status 78 while it was starting" in second.said()
     assert "REDIS_URL has a parameter" in second.said()
     assert "the disk is full" not in second.said()

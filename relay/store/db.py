@@ -154,10 +154,14 @@ async def connection(pool: Pool) -> AsyncIterator[Connection]:
     assert task is not None
     cancelled = task.cancelling()
     with away_is_said():
-        async with pool.connection() as conn:
+        conn = await pool.getconn()
+        try:
             if task.cancelling() > cancelled:
                 raise asyncio.CancelledError
-            yield conn
+            async with conn:
+                yield conn
+        finally:
+            await asyncio.shield(pool.putconn(conn))  # cut short, the pool would count it and never have it again
 
 
 @asynccontextmanager

@@ -45,38 +45,37 @@ _log = logging.getLogger("postferry.api")
 @asynccontextmanager
 async def housed(settings: Settings) -> AsyncIterator[House]:
     """What the calls of a process share; on the way out, what was begun is ended."""
-    pool = await db.open_pool(settings, most=CONNECTIONS, prompt=True)
-    reading = await db.open_pool(settings, most=turns.CONNECTIONS, slowest=turns.SLOWEST)
-    recording = await db.open_pool(settings, most=1, generic=True)  # of opens, which calls need not wait for
-    vault = Vault(settings.secret_keys)
-    access = Tokens(pool, settings, vault)
-    house = House(
-        settings=settings,
-        pool=pool,
-        turns=turns.Turns(reading),
-        vault=vault,
-        directory=Directory(pool),
-        acceptor=Acceptor(pool, settings),
-        opens=Opens(recording, settings, vault.derive("pixel")),
-        waker=Waker(pool),
-        figures=Figures(pool),
-        providers=Providers(pool, settings, vault),
-        tokens=access,
-        visits=Visits(pool, settings, vault, access),
-        connecting=Connecting(pool, settings, vault, access),
-        arrivals=Arrivals(largest_body(settings)),
-    )
-    try:
-        yield house
-    finally:
-        await house.acceptor.close()
-        await house.opens.close()
-        await house.waker.close()
-        await house.visits.close()
-        await access.close()
-        await recording.close()
-        await house.turns.close()
-        await pool.close()
+    async with (
+        db.pooled(settings, most=CONNECTIONS, prompt=True) as pool,
+        db.pooled(settings, most=turns.CONNECTIONS, slowest=turns.SLOWEST) as reading,
+        db.pooled(settings, most=1, generic=True) as recording,  # of opens, which calls need not wait for
+    ):
+        vault = Vault(settings.secret_keys)
+        access = Tokens(pool, settings, vault)
+        house = House(
+            settings=settings,
+            pool=pool,
+            turns=turns.Turns(reading),
+            vault=vault,
+            directory=Directory(pool),
+            acceptor=Acceptor(pool, settings),
+            opens=Opens(recording, settings, vault.derive("pixel")),
+            waker=Waker(pool),
+            figures=Figures(pool),
+            providers=Providers(pool, settings, vault),
+            tokens=access,
+            visits=Visits(pool, settings, vault, access),
+            connecting=Connecting(pool, settings, vault, access),
+            arrivals=Arrivals(largest_body(settings)),
+        )
+        try:
+            yield house
+        finally:
+            await house.acceptor.close()
+            await house.opens.close()
+            await house.waker.close()
+            await house.visits.close()
+            await access.close()
 
 
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:

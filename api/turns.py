@@ -32,9 +32,6 @@ class Turns:
         self._calls: Counter[Tenant] = Counter()
         self._rooms: dict[Tenant, asyncio.Semaphore] = {}
 
-    async def close(self) -> None:
-        await self._pool.close()
-
     @asynccontextmanager
     async def of(self, tenant: Tenant) -> AsyncIterator[db.Connection]:
         """A connection; 429 where too many calls of the tenant wait, or wait too long, 503 for what takes too long."""

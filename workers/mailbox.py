@@ -21,18 +21,17 @@ from workers.rooms import Room, together
 
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """The role, until `stopping`."""
-    pool = await db.open_pool(settings, most=6)
-    vault = Vault(settings.secret_keys)
-    tokens = Tokens(pool, settings, vault)
-    boxes = Mailboxes(settings, tokens)
-    rooms: list[Room] = [Watcher(pool, settings, vault, boxes), Copier(pool, settings, vault, boxes)]
-    ready.announce()
-    try:
-        await together(rooms, stopping)
-    finally:
-        await boxes.close()
-        await tokens.close()
-        await pool.close()
+    async with db.pooled(settings, most=6) as pool:
+        vault = Vault(settings.secret_keys)
+        tokens = Tokens(pool, settings, vault)
+        boxes = Mailboxes(settings, tokens)
+        rooms: list[Room] = [Watcher(pool, settings, vault, boxes), Copier(pool, settings, vault, boxes)]
+        ready.announce()
+        try:
+            await together(rooms, stopping)
+        finally:
+            await boxes.close()
+            await tokens.close()
 
 
 def main() -> int:

@@ -22,18 +22,13 @@ from workers.rooms import Room, together
 
 async def serve(settings: Settings, stopping: asyncio.Event) -> None:
     """The role, until `stopping`."""
-    pool = await db.open_pool(settings, most=6)
-    posts = await db.open_pool(settings, most=4, generic=True)
-    vault = Vault(settings.secret_keys)
-    rooms: list[Room] = [Notifier(posts, settings, vault), Alerts(pool, settings), Books(pool, settings)]
-    if settings.verify_accounts:
-        rooms.append(Verifier(pool, settings, vault))
-    ready.announce()
-    try:
+    async with db.pooled(settings, most=6) as pool, db.pooled(settings, most=4, generic=True) as posts:
+        vault = Vault(settings.secret_keys)
+        rooms: list[Room] = [Notifier(posts, settings, vault), Alerts(pool, settings), Books(pool, settings)]
+        if settings.verify_accounts:
+            rooms.append(Verifier(pool, settings, vault))
+        ready.announce()
         await together(rooms, stopping)
-    finally:
-        await pool.close()
-        await posts.close()
 
 
 def main() -> int:

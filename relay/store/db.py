@@ -123,9 +123,11 @@ async def scalar(conn: Connection, query: str, given: Sequence[Any] | Mapping[st
 
 
 @asynccontextmanager
-async def pooled(settings: Settings, *, most: int, generic: bool = False, prompt: bool = False) -> AsyncIterator[Pool]:
+async def pooled(
+    settings: Settings, *, most: int, generic: bool = False, prompt: bool = False, slowest: float | None = None
+) -> AsyncIterator[Pool]:
     """The same for a block; closed whatever ends it. One that nobody closes keeps its process from ending."""
-    pool = await open_pool(settings, most=most, generic=generic, prompt=prompt)
+    pool = await open_pool(settings, most=most, generic=generic, prompt=prompt, slowest=slowest)
     try:
         yield pool
     finally:
@@ -154,10 +156,14 @@ async def connection(pool: Pool) -> AsyncIterator[Connection]:
     assert task is not None
     cancelled = task.cancelling()
     with away_is_said():
-        async with pool.connection() as conn:
+        conn = await pool.getconn()
+        try:
             if task.cancelling() > cancelled:
                 raise asyncio.CancelledError
-            yield conn
+            async with conn:
+                yield conn
+        finally:
+            await asyncio.shield(pool.putconn(conn))  # cut short, the pool would count it and never have it again
 
 
 @asynccontextmanager

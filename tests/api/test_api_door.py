@@ -305,7 +305,7 @@ async def test_while_the_store_is_away_every_call_is_a_503(
 ) -> None:
     await admin.ok("GET", "/v1/account/shop")
     await house.pool.close()
-    await house.turns.close()
+    await house.turns._pool.close()
     response = await admin.open(method, path, body)
     assert response.status == 503, await response.text()
     assert int(response.headers["Retry-After"]) > 0

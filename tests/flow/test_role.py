@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from relay.settings import Settings
 from relay.store import db
 from tests.flow.conftest import Postferry
 
@@ -149,3 +152,20 @@ def test_a_role_may_have_as_many_sockets_as_the_system_lets_it(environ: dict[str
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | environ)
 
     assert done.stdout == "True\n", done.stderr
+
+
+@pytest.mark.parametrize("role", ["api.__main__", "workers.__main__", "workers.notify", "workers.mailbox"])
+async def test_a_role_that_fails_as_it_starts_leaves_no_pool_open(
+    role: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What makes a pool's connections heeds no cancel: the loop, and so the process, would wait for it for ever."""
+    module, before = import_module(role), asyncio.all_tasks()
+
+    def broken(keys: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(module, "Vault", broken)
+    with pytest.raises(ZeroDivisionError):
+        await module.serve(settings, asyncio.Event())
+
+    assert asyncio.all_tasks() == before

@@ -31,3 +31,26 @@ async def test_who_is_cancelled_as_it_gets_a_connection_does_not_go_on(settings:
         assert asking.cancelled()
         async with db.connection(pool):
             pass  # what it had got was given back
+
+
+@pytest.mark.parametrize("moment", range(1, 6))
+async def test_who_is_cancelled_as_it_gives_a_connection_back_loses_none(settings: Settings, moment: int) -> None:
+    """The pool is at that very moment about to give another one to somebody who has just begun to wait."""
+
+    async def holds() -> None:
+        async with db.connection(pool):
+            held.release()
+            await over.wait()
+
+    async with db.pooled(settings, most=2) as pool:
+        held, over = asyncio.Semaphore(0), asyncio.Event()
+        first, second = (asyncio.create_task(holds()) for _ in range(2))
+        for _ in range(2):
+            await held.acquire()
+        third = asyncio.create_task(holds())
+        over.set()
+        await turns_of_the_loop(moment)
+        second.cancel()
+        await asyncio.wait([first, second, third])
+        async with db.connection(pool), db.connection(pool):
+            pass  # both are there

@@ -173,9 +173,14 @@ def worker(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def free_port(worker: str) -> Callable[[], int]:
-    """A function that finds a loopback port nobody uses, below those the system gives to outgoing connections."""
-    first = random.randrange(12_000)  # each pytest process somewhere else
-    ports = (20_000 + (first + step) % 12_000 for step in count())
+    """A function that finds a loopback port nobody uses, below those the system gives to outgoing connections.
+
+    Each pytest process of a run has its own: what one has found and not taken yet, another may not find.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    own = range(20_000 + max(0, _number(worker) - 1), 32_000, workers)
+    first = random.randrange(len(own))  # another run's are elsewhere
+    ports = (own[(first + step) % len(own)] for step in count())
     return lambda: next(port for port in ports if _free(port))
 
 

@@ -52,6 +52,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.fakes.moods import Steps
+from tests.fakes.places import HOST, port_of
 
 LONGEST_LINE = 1024 * 1024
 
@@ -114,7 +115,7 @@ class Upstream:
         auth: Sequence[str] = (),
         users: Mapping[str, str] | None = None,
     ) -> None:
-        self.host, self.port = "127.0.0.1", 0
+        self.host, self.port = HOST, port_of(self)
         self.taken: list[Taken] = []
         self.commands: list[tuple[int, str]] = []
         self.connections = 0
@@ -141,7 +142,6 @@ class Upstream:
     async def start(self) -> None:
         """Take connections; after `stop`, on the same port again."""
         self._server = await asyncio.start_server(self._arrive, self.host, self.port, limit=LONGEST_LINE)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def __aexit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None

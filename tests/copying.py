@@ -106,7 +106,7 @@ class Desk:
     async def work(self, **given: Any) -> None:
         """Until nothing is due: each copy was tried once, or looked at, and is settled or waits."""
         async with self.working(**given):
-            await until(self.rested, 15)
+            await until(self.rested)
 
     async def rested(self) -> bool:
         ((busy,),) = await self.rows("select count(*) from sent_copies where due_at <= now() or claimed_until > now()")

@@ -24,7 +24,7 @@ from tests.keeping import Keeper
 
 PROGRAM = shutil.which("dovecot", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 PASSWORDS = {"ann": "secret", "bob": "secret", "zoë": 'a "b\\c', "uml": "pässwörd-€"}
-SECONDS = 20.0  # that it may take to start
+SECONDS = 60.0  # that it may take to start
 NOBODY = 65534
 
 CONFIGURATION = """

@@ -107,7 +107,7 @@ class Watched:
             return await self.states(account) == wanted
 
         try:
-            await until(so, 15)
+            await until(so)
         except AssertionError:
             raise AssertionError(f"deliveries are {await self.states(account)}, and not {wanted}") from None
 

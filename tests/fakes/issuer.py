@@ -41,7 +41,7 @@ from aiohttp import web
 
 from tests.fakes.moods import Steps
 from tests.fakes.places import HOST, port_of
-from tests.stack import until
+from tests.stack import PATIENCE, until
 
 CLIENT = "client-of-ours"
 SECRET = "client-secret/+of ours"
@@ -160,7 +160,7 @@ class Issuer:
         """Forgets all moods."""
         self._moods.clear()
 
-    async def heard(self, number: int, seconds: float = 10) -> list[Asked]:
+    async def heard(self, number: int, seconds: float = PATIENCE) -> list[Asked]:
         """The token requests, once there are so many."""
         await until(lambda: len(self.asked) >= number, seconds)
         return self.asked

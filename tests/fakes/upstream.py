@@ -2,7 +2,7 @@
 
     async with Upstream() as upstream:                            # everything is accepted and kept
         ... Smtp(upstream.host, upstream.port, tls=Tls.NONE) ...
-        [mail] = await upstream.wait(1)                           # until 1 was taken, at most 10 s
+        [mail] = await upstream.wait(1)                           # until 1 was taken
         mail.sender, mail.recipients, mail.content, mail.connection, mail.encrypted, mail.user
 
     Upstream(pipelining=False, size=1000, smtputf8=False, eightbit=False)
@@ -53,6 +53,7 @@ from cryptography.x509.oid import NameOID
 
 from tests.fakes.moods import Steps
 from tests.fakes.places import HOST, port_of
+from tests.stack import PATIENCE
 
 LONGEST_LINE = 1024 * 1024
 
@@ -167,13 +168,13 @@ class Upstream:
         """Forget all moods."""
         self._moods.clear()
 
-    async def wait(self, number: int, seconds: float = 10) -> list[Taken]:
+    async def wait(self, number: int, seconds: float = PATIENCE) -> list[Taken]:
         """Until so many mails were taken."""
         async with asyncio.timeout(seconds), self._changed:
             await self._changed.wait_for(lambda: len(self.taken) >= number)
         return self.taken
 
-    async def heard(self, verb: str, seconds: float = 10) -> None:
+    async def heard(self, verb: str, seconds: float = PATIENCE) -> None:
         """Until a line with this verb came in."""
         async with asyncio.timeout(seconds), self._changed:
             await self._changed.wait_for(lambda: bool(self.said(verb)))

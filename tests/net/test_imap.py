@@ -22,7 +22,7 @@ from tests.fakes.resolver import Fickle, answering
 from tests.stack import until
 
 LOCAL = [ip_network("127.0.0.0/8")]
-PATIENT, HASTY = 20.0, 0.4
+PATIENT, HASTY = 120.0, 0.4
 
 
 def mailbox(server: Mailserver, kind: Tls = Tls.NONE, **more: Any) -> Imap:

@@ -22,7 +22,7 @@ from tests.fakes.mailstore import EXCHANGE, FOREIGN, GMAIL, GMAIL_GERMAN, PLAIN,
 from tests.stack import until
 
 LOCAL = [ip_network("127.0.0.0/8")]
-PATIENT, HASTY = 20.0, 0.4
+PATIENT, HASTY = 120.0, 0.4
 WHEN = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 SENT = "Verschickt & raus"
 

@@ -56,6 +56,7 @@ async def test_pixels_arrive_while_postgresql_is_gone(postgres: Machine, client:
 async def test_pixels_arrive_while_postgresql_does_not_answer(client: Tenant) -> None:
     tokens = await sent(client, 2)
     async with db.connection(client.pool) as conn, conn.transaction():
+        await conn.execute("set local idle_in_transaction_session_timeout = 0")
         await conn.execute("lock table opens in access exclusive mode")
         assert median([await look(client, token) for token in tokens * 10]) < LATE
     await opened(client, 20)

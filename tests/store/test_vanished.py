@@ -42,8 +42,8 @@ async def test_who_comes_back_too_late_is_told_that_the_store_was_away(vanishing
     async with db.connection(pool) as other:
 
         async def gone() -> bool:
-            cursor = await other.execute("select 1 from pg_stat_activity where state = 'idle in transaction'")
-            return await cursor.fetchone() is None
+            query = "select from pg_stat_activity where state = 'idle in transaction' and datname = current_database()"
+            return await (await other.execute(query)).fetchone() is None
 
         async def late() -> None:
             async with db.connection(vanishing) as conn, conn.transaction():

@@ -26,7 +26,7 @@ from relay.store import db
 from tests.dovecot import Dovecot
 from tests.fakes.upstream import Upstream
 from tests.keeping import Keeper
-from tests.stack import ALL, FLEETING, Stack, wait_ready
+from tests.stack import ALL, FLEETING, PATIENCE, Stack, wait_ready
 from tests.tenant import Tenant, living
 
 pytest_plugins = ["tests.hanging"]
@@ -254,6 +254,7 @@ def dovecot(free_port: Callable[[], int]) -> Iterator[Dovecot]:
 async def pool(settings: Settings) -> AsyncIterator[db.Pool]:
     """An open pool of connections to this test's database."""
     pool = await db.open_pool(settings, most=4)
+    pool.timeout = PATIENCE
     yield pool
     await pool.close()
 

@@ -26,7 +26,7 @@ from relay.store import db
 from tests.dovecot import Dovecot
 from tests.fakes.upstream import Upstream
 from tests.keeping import Keeper
-from tests.stack import ALL, FLEETING, Stack, wait_ready
+from tests.stack import ALL, FLEETING, PATIENCE, Stack, wait_ready
 from tests.tenant import Tenant, living
 
 pytest_plugins = ["tests.hanging"]
@@ -175,12 +175,12 @@ def worker(request: pytest.FixtureRequest) -> str:
 def free_port(worker: str) -> Callable[[], int]:
     """A function that finds a loopback port nobody uses, below those the system gives to outgoing connections.
 
-    Each pytest process has ports of its own: one that is free is taken only a moment later.
+    Each pytest process of a run has its own: what one has found and not taken yet, another may not find.
     """
-    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
-    mine = range(20_000 + max(0, _number(worker) - 1), 32_000, processes)
-    first = random.randrange(len(mine))  # another run on this machine begins somewhere else
-    ports = (mine[(first + step) % len(mine)] for step in count())
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    own = range(20_000 + max(0, _number(worker) - 1), 32_000, workers)
+    first = random.randrange(len(own))  # another run's are elsewhere
+    ports = (own[(first + step) % len(own)] for step in count())
     return lambda: next(port for port in ports if _free(port))
 
 
@@ -254,6 +254,7 @@ def dovecot(free_port: Callable[[], int]) -> Iterator[Dovecot]:
 async def pool(settings: Settings) -> AsyncIterator[db.Pool]:
     """An open pool of connections to this test's database."""
     pool = await db.open_pool(settings, most=4)
+    pool.timeout = PATIENCE
     yield pool
     await pool.close()
 

@@ -24,7 +24,7 @@ from relay.store import db
 from tests.stack import until
 from tests.store.mail import prepared, stored
 
-NEVER = {"copy_looks": (), "copy_retries": (3600.0,) * 8, "mailbox_timeout": 5.0, "mailbox_connections": 8}
+NEVER = {"copy_looks": (), "copy_retries": (3600.0,) * 8, "mailbox_timeout": 60.0, "mailbox_connections": 8}
 SENDER = "From: Ann <ann@example.com>"
 PLAIN = "text/plain"
 HTML = "text/html"

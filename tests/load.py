@@ -10,7 +10,7 @@ from itertools import count
 import aiohttp
 import aiosmtplib
 
-from tests.stack import until
+from tests.stack import PATIENCE, until
 from tests.tenant import Tenant
 
 PAUSE = 0.02  # s between two messages of one application
@@ -44,14 +44,14 @@ class Load:
     async def more(self, number: int = 20) -> None:
         """Until so many more were acknowledged."""
         target = len(self.acknowledged) + number
-        await until(lambda: len(self.acknowledged) >= target, 20)
+        await until(lambda: len(self.acknowledged) >= target)
 
     async def refused(self, *codes: int) -> None:
         """Until each of these answers was given once more."""
         before = Counter(self.answers)
-        await until(lambda: all(self.answers[code] > before[code] for code in codes), 20)
+        await until(lambda: all(self.answers[code] > before[code] for code in codes))
 
-    async def all_arrived(self, unknown: int = 0, seconds: float = 20) -> None:
+    async def all_arrived(self, unknown: int = 0, seconds: float = PATIENCE) -> None:
         """Who was acknowledged got one copy; at most `unknown` got one more, and then an attempt says so."""
         tenant = self.tenant
 

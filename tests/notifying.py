@@ -12,7 +12,7 @@ from relay.core.vault import Vault
 from relay.notify import Notifier
 from relay.settings import Settings
 from relay.store import db
-from tests.stack import until
+from tests.stack import PATIENCE, until
 from tests.store.mail import account
 from tests.store.posting import SECRET, endpoint, event
 
@@ -57,7 +57,7 @@ class Told:
         """How many postings are in each state."""
         return dict(await self.rows("select state::text, count(*) from postings group by 1"))
 
-    async def become(self, seconds: float = 30, **states: int) -> None:
+    async def become(self, seconds: float = PATIENCE, **states: int) -> None:
         """Waits until the postings are in just these states."""
 
         async def so() -> bool:

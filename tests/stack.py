@@ -25,8 +25,7 @@ MODULES = {
     "mailbox": "workers.mailbox",
 }
 ALL = tuple(MODULES)
-PATIENCE = 60.0  # s for a role to be ready, or to end
-SERVER_PATIENCE = 60.0  # s for a PostgreSQL or Valkey to answer
+PATIENCE = 60.0  # s for what takes moments: a machine may be busy, or stand still for a while
 LOOK = 0.01  # s between two looks at what has no event to wait for
 FLEETING: Mapping[str, str] = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """Options of a PostgreSQL whose data nobody misses after a power cut."""
@@ -127,12 +126,12 @@ class Stack:
 
 def wait_ready(server: local.Server, process: subprocess.Popen[bytes]) -> None:
     """Returns once the server answers; raises LocalError when it ends before that or takes too long."""
-    until = time.monotonic() + SERVER_PATIENCE
+    until = time.monotonic() + PATIENCE
     while not server.ready():
         if process.poll() is not None:
             raise local.LocalError(f"{server.name} ended with status {process.returncode} while it was starting")
         if time.monotonic() > until:
-            raise local.LocalError(f"{server.name} did not answer within {SERVER_PATIENCE:g} seconds")
+            raise local.LocalError(f"{server.name} did not answer within {PATIENCE:g} seconds")
         time.sleep(0.01)
 
 
@@ -145,8 +144,9 @@ class Machine:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Unless it runs; returns once it answers."""
+        """Unless it runs, and is not frozen; returns once it answers."""
         if self._process is not None:
+            self.freeze(False)
             return
         self.server.prepare()
         with self._log.open("ab") as log:
@@ -188,7 +188,7 @@ class Machine:
         self._guardian.close()
 
 
-async def until(true: Callable[[], bool | Awaitable[bool]], seconds: float = 30) -> None:
+async def until(true: Callable[[], bool | Awaitable[bool]], seconds: float = PATIENCE) -> None:
     """Looks again and again: for what is said by nobody."""
     end = time.monotonic() + seconds
     while True:

@@ -17,10 +17,9 @@ from relay.core.vault import Vault
 from relay.settings import Settings
 from relay.store import db, tokens
 from tests.fakes.upstream import Upstream
-from tests.stack import Stack, until
+from tests.stack import PATIENCE, Stack, until
 
 HTML = "<html><body><p>Hello</p></body></html>"
-SECONDS = 30.0  # for what should take one
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class Tenant:
             dict(await self.rows("select state::text, count(*) from deliveries where account_id = %s group by 1"))
         )
 
-    async def becomes(self, seconds: float = SECONDS, **states: int) -> None:
+    async def becomes(self, seconds: float = PATIENCE, **states: int) -> None:
         """Waits until the deliveries are in just these states; a state may have none."""
 
         async def so() -> bool:
@@ -125,7 +124,7 @@ class Tenant:
         """How many times each recipient was sent to."""
         return Counter(recipient for taken in self.upstream.taken for recipient in taken.recipients)
 
-    async def all_sent_once(self, recipients: Iterable[str], seconds: float = SECONDS) -> None:
+    async def all_sent_once(self, recipients: Iterable[str], seconds: float = PATIENCE) -> None:
         """Everything is known as sent, and every recipient got one copy."""
         expected = Counter(recipients)
         await self.becomes(seconds, sent=expected.total())
@@ -140,7 +139,8 @@ async def living(stack: Stack, id: str, upstream: Upstream, **given: Any) -> Asy
     async with db.connection(pool) as conn:
         token = await tokens.create(conn, ["*"])
     headers = {"Authorization": f"Bearer {token}"}
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{stack.settings.api_port}", headers=headers) as http:
+    api, patience = f"http://127.0.0.1:{stack.settings.api_port}", aiohttp.ClientTimeout(30)
+    async with aiohttp.ClientSession(api, headers=headers, timeout=patience) as http:
         tenant = Tenant(id, f"{id}@here.example", upstream, allowed, pool, http)
         smtp = {"host": upstream.host, "port": upstream.port, "secure": False, "tls": {"mode": "none"}}
         await tenant.change(**{"email": tenant.sender, "smtp": smtp, "tracking": {"opens": False}} | given)

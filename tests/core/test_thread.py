@@ -398,7 +398,7 @@ def test_hostile_html_is_quoted_in_a_moment(name: str) -> None:
     it = letter(body=HOSTILE[name], kind="text/html")
     begun = time.process_time()
     made(it, mine=Mine(OWN, "x", "x"), inline=True)
-    assert time.process_time() - begun < 3  # under one, where nobody else wants the processor
+    assert time.process_time() - begun < 10  # under one, where nobody else wants the processor
 
 
 FRAGMENTS = st.sampled_from(

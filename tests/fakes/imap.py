@@ -31,6 +31,7 @@ from types import TracebackType
 from typing import Any
 
 from tests.fakes.moods import Steps
+from tests.fakes.places import HOST, port_of
 from tests.fakes.upstream import server_context
 
 UNCOUNTED = ("CONNECT", "STARTTLS", "CAPABILITY", "LOGIN", "AUTHENTICATE", "AUTH", "LOGOUT")
@@ -76,7 +77,7 @@ class Mailserver:
         folders: Sequence[str] = FOLDERS,
         namespace: str = '(("" "/")) NIL NIL',
     ) -> None:
-        self.host, self.port = "127.0.0.1", 0
+        self.host, self.port = HOST, port_of(self)
         self.capabilities, self.after = capabilities, after or capabilities
         self.starttls, self.implicit = starttls, implicit
         self.users = dict(users or {"ann": "secret"})
@@ -99,7 +100,6 @@ class Mailserver:
     async def start(self) -> None:
         """Take connections; after `stop`, on the same port again."""
         self._server = await asyncio.start_server(self._arrive, self.host, self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Refuse new connections and end the open ones."""

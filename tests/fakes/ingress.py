@@ -18,6 +18,7 @@ from relay.core.model import Accepted, Submission
 from relay.core.tenant import Account, AccountState, Limits, Smtp
 from relay.ingress.door import Door
 from relay.settings import Settings, read
+from tests.stack import PATIENCE
 
 DUE = datetime(2030, 1, 2, 3, 4, 5, 678000, UTC)
 PLAIN = b"Subject: x\r\n\r\nbody\r\n"
@@ -104,7 +105,7 @@ class Client:
         """One reply, its lines joined by newlines; "" when the server has closed."""
         lines = []
         while True:
-            line = (await asyncio.wait_for(self.reader.readline(), 10)).decode()
+            line = (await asyncio.wait_for(self.reader.readline(), PATIENCE)).decode()
             lines.append(line.rstrip("\r\n"))
             if line[3:4] != "-":
                 return "\n".join(lines)
@@ -131,7 +132,7 @@ class Client:
 
     async def closed(self) -> bool:
         """Whether the server says nothing more and closes."""
-        return await asyncio.wait_for(self.reader.read(), 10) == b""
+        return await asyncio.wait_for(self.reader.read(), PATIENCE) == b""
 
     async def start_tls(self) -> None:
         await self.writer.start_tls(trusting())
@@ -198,7 +199,7 @@ def settings_of(**given: Any) -> Settings:
         "REDIS_URL": "redis://nowhere/",
         "POSTFERRY_SECRET_KEYS": "A" * 43 + "=",
         "POSTFERRY_HOSTNAME": "relay.test",
-        "POSTFERRY_SMTP_TIMEOUT": "10",
+        "POSTFERRY_SMTP_TIMEOUT": "60",
         "POSTFERRY_SMTP_AUTH_DELAY": "0",
     }
     return read(environ | {f"POSTFERRY_{name.upper()}": str(value) for name, value in given.items()}, dotenv=None)

@@ -40,7 +40,8 @@ import aiohttp
 from aiohttp import web
 
 from tests.fakes.moods import Steps
-from tests.stack import until
+from tests.fakes.places import HOST, port_of
+from tests.stack import PATIENCE, until
 
 CLIENT = "client-of-ours"
 SECRET = "client-secret/+of ours"
@@ -98,7 +99,7 @@ class Issuer:
         self.told = 0  # times it told of itself
         self.connections = 0
         self.on_token: Callable[[str], None] = lambda token: None  # e.g. lets a mail server know it
-        self.host, self.port = "127.0.0.1", 0
+        self.host, self.port = HOST, port_of(self)
         self._moods: list[Mood] = []
         self._codes: dict[str, dict[str, str]] = {}
         self._good: dict[str, str] = {}  # refresh token -> user
@@ -121,7 +122,6 @@ class Issuer:
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, self.host, self.port).start()
-        self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
         if self._runner is not None:
@@ -160,7 +160,7 @@ class Issuer:
         """Forgets all moods."""
         self._moods.clear()
 
-    async def heard(self, number: int, seconds: float = 10) -> list[Asked]:
+    async def heard(self, number: int, seconds: float = PATIENCE) -> list[Asked]:
         """The token requests, once there are so many."""
         await until(lambda: len(self.asked) >= number, seconds)
         return self.asked

@@ -2,7 +2,7 @@
 
     async with MailgunServer() as mailgun:                  # takes mail for mg.example.com with the key `key-good`
         ... mailgun.url, mailgun.settings ...               # base URL; an account's `mailgun` settings for it
-        [taken] = await mailgun.wait(1)                     # until 1 mail was taken, at most 30 s
+        [taken] = await mailgun.wait(1)                     # until 1 mail was taken
         taken.to, taken.content, taken.fields, taken.connection
 
     MailgunServer(tls=True)                                 # self-signed certificate for localhost and 127.0.0.1
@@ -34,7 +34,7 @@ from email.parser import BytesParser
 from typing import Any
 
 from tests.fakes.webserver import Mood, Request, Webserver, Writer
-from tests.stack import until
+from tests.stack import PATIENCE, until
 
 DOMAIN, KEY = "mg.example.com", "key-good"
 POST = re.compile(r"/v3/([^/]+)/messages\.mime")
@@ -77,7 +77,7 @@ class MailgunServer(Webserver):
         super().usual()
         self._unread = None
 
-    async def wait(self, number: int, seconds: float = 30) -> list[Taken]:
+    async def wait(self, number: int, seconds: float = PATIENCE) -> list[Taken]:
         """The mail that was taken, once there is so much."""
         try:
             await until(lambda: len(self.taken) >= number, seconds)

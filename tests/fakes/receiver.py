@@ -2,7 +2,7 @@
 
     async with Receiver() as receiver:                            # everything is kept and answered with 204
         ... receiver.url("/hook") ...
-        [post] = await receiver.wait(1)                           # until 1 has come, at most 30 s
+        [post] = await receiver.wait(1)                           # until 1 has come
         post.path, post.headers (lower case), post.body, post.json, post.at, post.connection
 
     Receiver(tls=True)                                            # self-signed certificate for localhost and 127.0.0.1
@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.fakes.webserver import Request, Webserver, Writer
-from tests.stack import until
+from tests.stack import PATIENCE, until
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Receiver(Webserver):
     def url(self, path: str = "/") -> str:
         return f"{self.base}{path}"
 
-    async def wait(self, number: int, path: str = "", seconds: float = 30) -> list[Post]:
+    async def wait(self, number: int, path: str = "", seconds: float = PATIENCE) -> list[Post]:
         """The requests to this path, once there are so many."""
         try:
             await until(lambda: len(self.to(path)) >= number, seconds)

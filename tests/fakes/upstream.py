@@ -2,7 +2,7 @@
 
     async with Upstream() as upstream:                            # everything is accepted and kept
         ... Smtp(upstream.host, upstream.port, tls=Tls.NONE) ...
-        [mail] = await upstream.wait(1)                           # until 1 was taken, at most 30 s
+        [mail] = await upstream.wait(1)                           # until 1 was taken
         mail.sender, mail.recipients, mail.content, mail.connection, mail.encrypted, mail.user
 
     Upstream(pipelining=False, size=1000, smtputf8=False, eightbit=False)
@@ -52,6 +52,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.fakes.moods import Steps
+from tests.fakes.places import HOST, port_of
+from tests.stack import PATIENCE
 
 LONGEST_LINE = 1024 * 1024
 
@@ -114,7 +116,7 @@ class Upstream:
         auth: Sequence[str] = (),
         users: Mapping[str, str] | None = None,
     ) -> None:
-        self.host, self.port = "127.0.0.1", 0
+        self.host, self.port = HOST, port_of(self)
         self.taken: list[Taken] = []
         self.commands: list[tuple[int, str]] = []
         self.connections = 0
@@ -141,7 +143,6 @@ class Upstream:
     async def start(self) -> None:
         """Take connections; after `stop`, on the same port again."""
         self._server = await asyncio.start_server(self._arrive, self.host, self.port, limit=LONGEST_LINE)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def __aexit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
@@ -167,13 +168,13 @@ class Upstream:
         """Forget all moods."""
         self._moods.clear()
 
-    async def wait(self, number: int, seconds: float = 30) -> list[Taken]:
+    async def wait(self, number: int, seconds: float = PATIENCE) -> list[Taken]:
         """Until so many mails were taken."""
         async with asyncio.timeout(seconds), self._changed:
             await self._changed.wait_for(lambda: len(self.taken) >= number)
         return self.taken
 
-    async def heard(self, verb: str, seconds: float = 30) -> None:
+    async def heard(self, verb: str, seconds: float = PATIENCE) -> None:
         """Until a line with this verb came in."""
         async with asyncio.timeout(seconds), self._changed:
             await self._changed.wait_for(lambda: bool(self.said(verb)))

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.fakes.moods import Steps
+from tests.fakes.places import HOST, port_of
 from tests.fakes.upstream import server_context
 
 ENDLESS = 1 << 30
@@ -53,7 +54,7 @@ class Webserver:
 
     def __init__(self, *, tls: bool = False) -> None:
         self.connections = self.written = 0
-        self.host, self.port = "127.0.0.1", 0
+        self.host, self.port = HOST, port_of(self)
         self._tls = tls
         self._moods: list[Mood] = []
         self._server: asyncio.Server | None = None
@@ -73,7 +74,6 @@ class Webserver:
         """On the port it had, when it is started again."""
         context = server_context() if self._tls else None
         self._server = await asyncio.start_server(self._serve, self.host, self.port, ssl=context)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Nothing listens any more."""

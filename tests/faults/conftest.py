@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import count
 
+import psycopg
 import pytest
 
 from relay import local
@@ -14,6 +16,7 @@ from tests.stack import ALL, FLEETING, Machine, Stack
 from tests.tenant import Tenant
 
 CAREFUL = {**FLEETING, "synchronous_commit": "on"}  # a commit survives the end of the server, if not a power cut
+APART = count(1)
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +27,18 @@ def postgres(servers: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
     db.migrate(machine.server.url)
     yield machine
     machine.close()
+
+
+@pytest.fixture
+def apart(postgres: Machine) -> str:
+    """A database there of this test's own: the roles of other tests may still work on the server's first one."""
+    postgres.start()
+    name = f"apart_{next(APART)}"
+    with psycopg.connect(postgres.server.url, autocommit=True) as conn:
+        conn.execute(f"create database {name}".encode())
+    url = postgres.server.url.replace("/postgres?", f"/{name}?")
+    db.migrate(url)
+    return url
 
 
 @pytest.fixture(scope="session")

@@ -51,7 +51,7 @@ async def test_redis_answers_nothing_for_a_while(valkey: Machine, client: Tenant
 async def test_no_limit_is_broken_when_redis_forgets(
     valkey: Machine, own: Stack, client: Tenant, upstream: Upstream
 ) -> None:
-    await client.change(limits={"perMinute": 25, "connections": 2})
+    await client.change(limits={"perHour": 25, "connections": 2})
     async with Load(client) as load:
         with redis.Redis.from_url(valkey.server.url) as connection:
             for _ in range(3):

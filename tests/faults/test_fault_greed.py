@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from relay import copies, copying
+from relay.ending import end
 from relay.settings import Settings
 from relay.store import db
 from tests.copying import Desk, message
@@ -53,7 +54,5 @@ async def test_large_mail_to_a_server_that_hangs_keeps_no_large_mail_of_others_w
         await slow.heard("DATA")
         await line.deliverer.deliver(await line.lease_one("b"))
         assert (len(quick.taken), slow.connections) == (1, 1)
-        for task in hanging:
-            task.cancel()
-        await asyncio.gather(*hanging, return_exceptions=True)
+        await end(hanging)
     await line.end()

@@ -40,12 +40,12 @@ async def killed(
     stack = Stack({**environ, **HASTY}, folder)
     try:
         await stack.start("mailbox")
-        await until(stuck, 60)
+        await until(stuck)
         await stack.kill("mailbox")
         yield
         await desk.due()  # what it had claimed: nobody waits a minute here
         await stack.start("mailbox")
-        await until(desk.rested, 60)
+        await until(desk.rested)
         stack.tell()
     finally:
         stack.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 
 from relay.store import db
 from tests.load import Load
@@ -18,9 +17,7 @@ async def test_postgresql_is_gone_for_a_while(postgres: Machine, client: Tenant)
         await asyncio.to_thread(postgres.cut, signal.SIGQUIT)
         await load.refused(451, 503)
         await asyncio.to_thread(postgres.start)
-        back = time.monotonic()
         await load.more()
-        assert time.monotonic() - back < 10
     assert set(load.answers) <= {200, 250, 451, 503}
     await load.all_arrived()
 

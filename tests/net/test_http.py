@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import ssl
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
@@ -325,16 +324,14 @@ async def test_names_that_hang_take_no_thread_of_the_loop(receiver: Receiver, mo
 
     def look_up(host: Any, *rest: Any, **more: Any) -> Any:
         if str(host).endswith("hang.example"):
-            asyncio.run_coroutine_threadsafe(hanging.wait(), loop).result(5)
+            asyncio.run_coroutine_threadsafe(hanging.wait(), loop).result(60)  # longer than a post may take
             raise socket.gaierror(socket.EAI_AGAIN, "late")
         return system(host, *rest, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     async with posting() as poster:
         late = [asyncio.create_task(poster.post(f"http://{n}.hang.example/", b"", {})) for n in range(50)]
-        begun = time.monotonic()
         assert (await poster.post(f"http://localhost:{receiver.port}/", b"", {})).good
-        assert time.monotonic() - begun < 2
         hanging.set()
         assert {(await task).status for task in late} == {None}
 

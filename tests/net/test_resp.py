@@ -29,10 +29,12 @@ def test_its_refusal_is_told(redis_url: str) -> None:
 def liar(*answers: bytes) -> Iterator[tuple[str, list[bytes]]]:
     """A server of one connection that says these things, one a question, then hangs up."""
     with socket.create_server(("127.0.0.1", 0)) as door:
+        door.settimeout(10)
         heard: list[bytes] = []
 
         def serve() -> None:
             line, _ = door.accept()
+            line.settimeout(10)
             with line:
                 for answer in answers:
                     heard.append(line.recv(1000))
@@ -40,8 +42,10 @@ def liar(*answers: bytes) -> Iterator[tuple[str, list[bytes]]]:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield f"127.0.0.1:{door.getsockname()[1]}", heard
-        thread.join()
+        try:
+            yield f"127.0.0.1:{door.getsockname()[1]}", heard
+        finally:
+            thread.join()
 
 
 @pytest.mark.parametrize(

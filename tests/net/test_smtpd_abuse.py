@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import resource
-import time
+from dataclasses import replace
 
 import pytest
 
 from relay.ingress.session import MOST_IDLE
-from tests.fakes.ingress import MESSAGE, PLAIN, Client, Token, account, opened, sasl
+from tests.fakes.ingress import MESSAGE, PLAIN, Client, House, Token, account, opened, sasl
 from tests.stack import until
 
 HEAD = b"X-Account: a1\r\nFrom: a@one.example\r\n\r\nbody"
@@ -205,28 +205,31 @@ async def test_a_line_without_end_is_cut_off() -> None:
 
 
 async def test_a_silent_client_is_sent_away() -> None:
-    async with opened(smtp_timeout=0.1) as house:
+    async with opened() as house:
         client = await house.ready()
+        hurry(house, smtp_timeout=0.1)
+        await client.ask("NOOP")
         assert (await client.reply()).startswith("421 4.4.2")
         assert await client.closed()
 
 
 async def test_a_line_that_drips_is_a_silent_client() -> None:
-    async with opened(smtp_timeout=0.3) as house:
+    async with opened() as house:
         client = await house.ready()
+        hurry(house, smtp_timeout=0.3)
+        await client.ask("NOOP")
         await drip(client)
         assert (await client.reply()).startswith("421 4.4.2")
 
 
-@pytest.mark.parametrize("limits", [{"smtp_timeout": 0.3}, {"smtp_timeout": 10, "smtp_data_timeout": 0.3}])
-async def test_content_that_drips_runs_out_of_time(limits: dict[str, float]) -> None:
-    async with opened(**limits) as house:
+@pytest.mark.parametrize("limit", ["smtp_timeout", "smtp_data_timeout"])
+async def test_content_that_drips_runs_out_of_time(limit: str) -> None:
+    async with opened(smtp_timeout=3600) as house:
         client = await house.ready()
         await client.begin()
-        begun = time.monotonic()
+        hurry(house, **{limit: 0.3})
         await drip(client)
         assert (await client.reply()).startswith("421 4.4.2")
-        assert time.monotonic() - begun < 5
         assert not house.acceptor.taken
 
 
@@ -239,12 +242,12 @@ async def test_a_client_that_reads_no_replies_is_sent_away() -> None:
 
 
 async def test_waiting_for_the_commit_is_not_silence() -> None:
-    async with opened(smtp_timeout=0.1) as house:
+    async with opened(smtp_timeout=1) as house:
         house.acceptor.gate = asyncio.Event()
         client = await house.ready()
         await client.begin()
         await client.send(MESSAGE + b".\r\n")
-        asyncio.get_running_loop().call_later(0.4, house.acceptor.gate.set)
+        asyncio.get_running_loop().call_later(1.3, house.acceptor.gate.set)
         assert (await client.reply()).startswith("250 2.0.0")
 
 
@@ -395,6 +398,11 @@ async def test_a_client_that_is_gone_before_it_is_looked_at_is_nobodys_fault(
         client = await house.client()
         assert await client.closed()
     assert "broke off" not in caplog.text
+
+
+def hurry(house: House, **limits: float) -> None:
+    """From the next answer on; the client got so far however slow the machine is."""
+    house.door.settings = replace(house.door.settings, **limits)  # type: ignore[arg-type]
 
 
 async def pour(client: Client, chunk: bytes, times: int) -> None:

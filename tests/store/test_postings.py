@@ -12,7 +12,6 @@ import pytest
 
 from relay.store import db, postings
 from relay.store.postings import Claim, Fared, Posting, Tried
-from tests.stack import until
 from tests.store.mail import account
 from tests.store.posting import endpoint, event, events
 
@@ -91,13 +90,11 @@ async def test_a_posting_comes_with_its_event(conn: db.Connection) -> None:
 async def test_what_is_claimed_is_not_claimed_again_before_its_time(conn: db.Connection) -> None:
     await endpoint(conn)
     await event(conn)
-    (posting,) = await claimed(conn, seconds=0.05)
+    (posting,) = await claimed(conn)
     assert not await claimed(conn)
-    await until(lambda: again(conn, posting))
-
-
-async def again(conn: db.Connection, posting: Posting) -> bool:
-    return [(found.id, found.until > posting.until) for found in await claimed(conn)] == [(posting.id, True)]
+    await due_again(conn)
+    (again,) = await claimed(conn)
+    assert (again.id, again.until > posting.until) == (posting.id, True)
 
 
 async def test_processes_side_by_side_claim_each_posting_once(pool: db.Pool, conn: db.Connection) -> None:

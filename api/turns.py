@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from api.problems import Problem, too_many
+from api.problems import too_many
 from relay.store import db
 
 CONNECTIONS = 3  # to PostgreSQL, of one process
@@ -36,7 +36,7 @@ class Turns:
     async def of(self, tenant: Tenant) -> AsyncIterator[db.Connection]:
         """A connection; 429 where too many calls of the tenant wait, or wait too long, 503 for what takes too long."""
         if self._calls[tenant] >= MOST:
-            raise _too_many(f"{MOST} of your calls wait for their turn already", MOST)
+            raise too_many(f"{MOST} of your calls wait for their turn already; ask again in a second", most=MOST)
         self._calls[tenant] += 1
         room = self._rooms.setdefault(tenant, asyncio.Semaphore(EACH))
         try:
@@ -57,8 +57,5 @@ async def _enter(room: asyncio.Semaphore) -> None:
         async with asyncio.timeout(PATIENCE):
             await room.acquire()
     except TimeoutError:
-        raise _too_many(f"Your earlier calls have kept this one waiting for {PATIENCE:g} s", EACH) from None
-
-
-def _too_many(what: str, most: int) -> Problem:
-    return too_many(f"{what}; ask again in a second", most=most)
+        words = f"Your earlier calls have kept this one waiting for {PATIENCE:g} s; ask again in a second"
+        raise too_many(words, most=EACH) from None

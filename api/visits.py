@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from api.problems import Problem, too_many
+from api.problems import too_many
 from relay.core.vault import Vault
 from relay.mailboxes import Mailboxes
 from relay.settings import Settings
@@ -52,11 +52,11 @@ class Visits:
     async def to(self, account: str) -> AsyncIterator[Mailbox]:
         """The account's mailbox, while the call has its turn. 429 where too many wait; else as relay.visiting.visit."""
         if self._calls[account] >= MOST:
-            raise _too_many(f"{MOST} calls wait for the mailbox of {account} already", MOST)
+            raise too_many(f"{MOST} calls wait for the mailbox of {account} already; ask again in a second", most=MOST)
         self._calls[account] += 1
         room = self._each.setdefault(account, asyncio.Semaphore(EACH))
         try:
-            async with _turn(room, account, EACH), _turn(self._all, account, AT_ONCE), self._visit(account) as mailbox:
+            async with _turn(room, EACH), _turn(self._all, AT_ONCE), self._visit(account) as mailbox:
                 yield mailbox
         finally:
             self._calls[account] -= 1
@@ -72,18 +72,14 @@ class Visits:
 
 
 @asynccontextmanager
-async def _turn(room: asyncio.Semaphore, account: str, most: int) -> AsyncIterator[None]:
+async def _turn(room: asyncio.Semaphore, most: int) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(PATIENCE):
             await room.acquire()
     except TimeoutError:
-        words = f"Earlier calls for the mailbox of {account} kept this one waiting {PATIENCE:g} s"
-        raise _too_many(words, most) from None
+        words = f"Earlier calls for mailboxes have kept this one waiting for {PATIENCE:g} s; ask again in a second"
+        raise too_many(words, most=most) from None
     try:
         yield
     finally:
         room.release()
-
-
-def _too_many(what: str, most: int) -> Problem:
-    return too_many(f"{what}; ask again in a second", most=most)

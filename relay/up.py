@@ -6,9 +6,11 @@ import asyncio
 import os
 import shlex
 import signal
+import threading
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +119,7 @@ class Up:
         from relay.core.vault import Vault
         from relay.store import accounts, db, tokens
 
-        waits = "waits for a session that has its tables"
-        for name in db.migrate(self._settings.database_url, lambda name: _say("busy", f"schema {name} {waits}")):
+        for name in await _migrated(self._settings.database_url):
             _say("ok", f"schema {name}")
         pool = await db.open_pool(self._settings, most=1)
         try:
@@ -193,6 +194,27 @@ def _smtp_lines(chosen: settings.Settings) -> list[str]:
         f"s.sendmail('{SANDBOX_ADDRESS}', 'you@example.com', '{mail}'); s.quit()"
     )
     return [paint("and over SMTP:", "bold"), f'  python3 -c "{program}"']
+
+
+async def _migrated(database_url: str) -> list[str]:
+    """Beside the event loop, so that Ctrl-C is heard; it then ends with the try that is under way."""
+    from relay.store import db
+
+    ended = threading.Event()
+
+    @cache
+    def tell(name: str) -> None:
+        _say("busy", f"schema {name} waits for another session, as a backup or another migration")
+
+    def held_up(name: str) -> None:
+        if ended.is_set():
+            raise asyncio.CancelledError
+        tell(name)
+
+    try:
+        return await asyncio.to_thread(db.migrate, database_url, held_up)
+    finally:
+        ended.set()
 
 
 async def _unless(ended: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import cache
 
 from relay.commands import installation
 from relay.commands.terminal import describe, mark
@@ -23,7 +24,7 @@ def _migrate(args: argparse.Namespace) -> int:
     from relay.store import db
 
     given = installation.read_with_database(args)
-    applied = db.migrate(given.database_url, _held_up)
+    applied = db.migrate(given.database_url, cache(_held_up))
     for name in applied:
         print(f"{mark('ok')} {name}")
     if not applied:
@@ -32,5 +33,5 @@ def _migrate(args: argparse.Namespace) -> int:
 
 
 def _held_up(name: str) -> None:
-    said = f"{name} waits for a session that has its tables, as a backup has; it is tried again and again"
+    said = f"{name} waits for another session, as a backup or another migration; it is tried again and again"
     print(f"{mark('busy', sys.stderr)} {said}", file=sys.stderr)

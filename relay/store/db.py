@@ -196,33 +196,31 @@ class away_is_said:
 def migrate(database_url: str, held_up: Callable[[str], None] = lambda name: None) -> list[str]:
     """Applies what is missing, one database transaction each, and returns the names. Safe from many hosts at once.
 
-    `held_up` is told of one that waits for another session.
+    `held_up` is told, again and again, of what waits for another session; what it raises ends the wait.
     """
     applied = []
     check_address(database_url)
     with away_is_said(), psycopg.connect(database_url, autocommit=True, connect_timeout=10) as conn:
-        conn.execute("select pg_advisory_lock(%s)", (MIGRATION_LOCK,))
+        while not _done(conn, ("select pg_advisory_lock(%s)", (MIGRATION_LOCK,))):
+            held_up("migrations")
         conn.execute(
             "create table if not exists migrations (name text primary key, at timestamptz not null default now())"
         )
         for name, text in pending(conn):
-            told = False
-            while not _apply(conn, name, text):
-                if not told:
-                    held_up(name)
-                told = True
+            while not _done(conn, (text, None), ("insert into migrations (name) values (%s)", (name,))):
+                held_up(name)
                 time.sleep(AGAIN)
             applied.append(name)
     return applied
 
 
-def _apply(conn: psycopg.Connection[Any], name: str, text: str) -> bool:
-    """False: somebody had a table for long, as a backup has them all, and nothing was done."""
+def _done(conn: psycopg.Connection[Any], *statements: tuple[str, Sequence[Any] | None]) -> bool:
+    """False: somebody had for long what this needs, as a backup has all tables, and nothing was done."""
     try:
         with conn.transaction():
             conn.execute("select set_config('lock_timeout', %s, true)", (PATIENCE,))
-            conn.execute(text.encode())
-            conn.execute("insert into migrations (name) values (%s)", (name,))
+            for text, given in statements:
+                conn.execute(text.encode(), given)
     except psycopg.errors.LockNotAvailable:
         return False
     return True

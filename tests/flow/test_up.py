@@ -14,10 +14,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from relay.guardian import Ward
 from relay.ready import Notice
+from relay.store import db
 from tests.keeping import Keeper, kept
 
 ROOT = Path(__file__).parent.parent.parent
@@ -308,6 +310,17 @@ def test_a_role_that_ends_at_its_start_is_told_at_once_in_words_of_this_run(
     assert "ended with status 78 while it was starting" in second.said()
     assert "REDIS_URL has a parameter" in second.said()
     assert "the disk is full" not in second.said()
+
+
+def test_ctrl_c_while_another_session_migrates_is_heard(
+    start: Callable[..., Run], database_url: str, redis_url: str
+) -> None:
+    with psycopg.connect(database_url) as other:
+        other.execute("select pg_advisory_lock(%s)", (db.MIGRATION_LOCK,))
+        run = start(DATABASE_URL=database_url, REDIS_URL=redis_url)
+        run.wait_for("schema migrations waits for another session")
+        assert run.end(signal.SIGINT) == 0
+    assert "Traceback" not in run.said()
 
 
 def test_postgres_of_ones_own_that_is_away_is_said(start: Callable[..., Run], redis_url: str) -> None:

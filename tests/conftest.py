@@ -107,9 +107,15 @@ def pytest_configure(config: pytest.Config) -> None:
             SERVERS["missing"] = str(fault)
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
     """Nine thousand tests stay to the end: the garbage collector need not look through them again and again."""
-    gc.freeze()
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -62,7 +62,7 @@ class Servers:
         self.running: list[tuple[Ward, subprocess.Popen[bytes]]] = []
 
     def start(self) -> dict[str, str]:
-        postgres = local.Postgres(self.folder / "postgres", FLEETING)
+        postgres = local.Postgres(self.folder / "postgres", {**FLEETING, "max_connections": "500"})
         valkey = local.Valkey(self.folder / "valkey")
         for server in (valkey, postgres):
             self._run(server)
@@ -121,6 +121,13 @@ def pytest_collection() -> Generator[None, Any, Any]:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if (servers := config.stash.get(RUN, None)) is not None:
         servers.stop()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`: three for two cores, since many a test waits for a process or for its hour."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min((3 * cores + 1) // 2, 24)
 
 
 @pytest.hookimpl(optionalhook=True)

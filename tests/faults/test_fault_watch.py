@@ -443,6 +443,7 @@ async def test_a_role_that_is_killed_between_two_reports_misses_none_and_doubles
         mailbox = {"host": server.host, "port": server.port, "secure": False, "tls": {"mode": "none"}, "auth": login}
         await tenant.change(imap=mailbox)
         await tenant.becomes(sent=1, bounced=1)
+        await until(lambda: server.verbs.count("FETCH") == 4)  # else the next role is the one that hangs
         # When the role dies, another begins once the claim has ended
         ((claim,),) = await tenant.rows("select claim from mailboxes where account_id = %s")
         await stack.kill("mailbox")

@@ -282,6 +282,7 @@ LINES = st.lists(
             b"X-EE-X: 1",
             b"X-Account: a",
             b"Date: x",
+            b"MIME-Version: 1.0",
             b"no",
         ]
     )
@@ -301,8 +302,9 @@ def test_whatever_comes_every_other_byte_is_still_there(lines):
     _, blank, body = (b"", b"\r\n", raw[2:]) if raw.startswith(b"\r\n") else raw.partition(b"\r\n\r\n")
     dropped = re.compile(rb"^(bcc|x-account|x-ee-[a-z]+)[ \t]*:.*\n([ \t].*\n)*", re.IGNORECASE | re.MULTILINE)
     kept = dropped.sub(b"", raw[: len(raw) - len(body)] if blank else raw)
-    for line in ADDED.replace(b"example.com", b"relay.example").splitlines(True) + ADDED.splitlines(True):
-        content = content.replace(line, b"", 1)
+    for line in {*ADDED.replace(b"example.com", b"relay.example").splitlines(True), *ADDED.splitlines(True)}:
+        if line not in kept.splitlines(True):
+            content = content.replace(line, b"", 1)
     assert content == kept + (body if blank else b"")
 
 

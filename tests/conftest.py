@@ -15,6 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psycopg
 import pytest
 import redis
@@ -30,6 +31,9 @@ from tests.stack import ALL, FLEETING, PATIENCE, Stack, wait_ready
 from tests.tenant import Tenant, living
 
 pytest_plugins = ["tests.hanging"]
+# A slow moment of the machine is no fault of what a test looks at.
+hypothesis.settings.register_profile("patient", hypothesis.settings.default, deadline=None)
+hypothesis.settings.load_profile("patient")
 CI = os.environ.get("CI") == "true"
 TEMPLATE = "postferry_template"
 ROOM = 1 << 30  # bytes wanted in /dev/shm, which containers often keep small

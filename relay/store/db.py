@@ -49,6 +49,11 @@ AWAY = (
     psycopg.errors.ReadOnlySqlTransaction,  # a standby, or a primary that was replaced
 )
 
+
+class Locked(StoreAway):
+    """Somebody has had for long what this needs: PostgreSQL is there, and nothing was done (451 4.3.0, 503)."""
+
+
 Connection: TypeAlias = AsyncConnection[Any]
 Pool: TypeAlias = AsyncConnectionPool[Connection]
 
@@ -183,12 +188,14 @@ async def ping(pool: Pool) -> None:
 
 
 class away_is_said:
-    """Turns the errors of an absent or stopping PostgreSQL into StoreAway."""
+    """Turns the errors of an absent or stopping PostgreSQL into StoreAway, a lock that took too long into Locked."""
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, psycopg.errors.LockNotAvailable):
+            raise Locked(str(error)) from error
         if isinstance(error, AWAY):
             raise StoreAway(str(error) or type(error).__name__) from error
 

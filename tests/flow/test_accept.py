@@ -152,7 +152,7 @@ async def test_a_lock_that_comes_while_a_group_is_stored_one_by_one_refuses_what
     await lock.__aexit__(None, None, None)
     assert group == 2
     assert isinstance(first, Accepted)
-    assert type(second) is StoreAway
+    assert type(second) is db.Locked
     assert await stored(pool) == 1
 
 

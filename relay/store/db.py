@@ -181,6 +181,18 @@ async def patient(pool: Pool) -> AsyncIterator[Connection]:
             raise Refused("This took too long just now; ask for less of it", status=503, code="TooSlow") from error
 
 
+@asynccontextmanager
+async def lock_timeout(conn: Connection, seconds: float) -> AsyncIterator[None]:
+    """In the block each statement waits so long for a lock, and no longer."""
+    choose = "select set_config('lock_timeout', %s, false)"
+    before = await scalar(conn, "select current_setting('lock_timeout')")
+    await conn.execute(choose, (f"{max(1, round(seconds * 1000))}ms",))  # 0 would be for ever
+    try:
+        yield
+    finally:
+        await conn.execute(choose, (before,))
+
+
 async def ping(pool: Pool) -> None:
     """Raises StoreAway when PostgreSQL does not answer."""
     async with connection(pool) as conn:

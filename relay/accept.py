@@ -92,6 +92,10 @@ class Acceptor:
         metrics.COMMIT_SIZE.labels("accept").observe(len(batch))
         try:
             judged = await self.judge(batch)
+        except db.Locked as locked:  # whoever suppresses nobody need not wait for it
+            free = [item for item in batch if not item.suppresses]
+            stored = dict(zip((item.id for item in free), await self._store(free), strict=True)) if free else {}
+            return [stored.get(item.id, locked) for item in batch]
         except StoreAway:
             judged = await self.judge(batch)
         return await self._store(judged)

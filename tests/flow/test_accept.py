@@ -115,9 +115,9 @@ async def hasty(settings: Settings, pool: db.Pool, monkeypatch: pytest.MonkeyPat
 
 
 @asynccontextmanager
-async def locked(pool: db.Pool) -> AsyncIterator[None]:
+async def locked(pool: db.Pool, table: str = "messages") -> AsyncIterator[None]:
     async with db.connection(pool) as conn, conn.transaction():
-        await conn.execute("lock table messages")
+        await conn.execute(f"lock table {table}".encode())
         yield
 
 
@@ -217,6 +217,17 @@ async def test_the_row_of_the_account_itself_may_be_locked(
 ) -> None:
     async with held(pool, "accounts where id = 'a'"):
         assert isinstance(await hasty.accept(one), Accepted)
+
+
+async def test_suppressions_that_are_locked_keep_out_those_alone_who_have_some(
+    hasty: Acceptor, groups: list[int], pool: db.Pool
+) -> None:
+    async with locked(pool, "suppressions"):
+        accepting = hasty.accept(suppressing()), hasty.accept(submission(BEN))
+        first, second = await asyncio.gather(*accepting, return_exceptions=True)
+    assert groups == [1]
+    assert type(first) is db.Locked
+    assert isinstance(second, Accepted)
 
 
 async def test_all_accounts_of_a_group_together_wait_once_more_and_not_each_so_long(

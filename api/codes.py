@@ -39,7 +39,7 @@ CODES = {
     "Repeated": "The provider's webhook was taken before.",
     "RequestTimeout": "The body did not arrive in time.",
     "SecretsLost": "The account's secrets were sealed with a key that is gone.",
-    "StoreAway": "The store is away: try again in a while.",
+    "StoreAway": "The store is away or locked: try again in a while.",
     "SuppressionNotFound": "The address is not suppressed.",
     "TokenNotFound": "There is no such token.",
     "TooManyCalls": "Too many calls at once.",

@@ -42,7 +42,8 @@ ERRORS = {
     429: "Too many refused tokens from this address, or too many calls at once; `Retry-After` says when to come back,"
     " and `RateLimit-Limit` how many there may be.",
     502: "The account's mailbox refuses, or its settings are not right: the message says what to do about it.",
-    503: "The store or the mailbox is away, or this took too long (`TooSlow`). Nothing was done; try again in a while.",
+    503: "The store is away or locked, the mailbox is away, or this took too long (`TooSlow`). Nothing was done;"
+    " try again in a while.",
 }
 
 

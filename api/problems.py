@@ -20,6 +20,7 @@ from relay import metrics
 from relay.core.account import Faulty
 from relay.core.errors import Conflict, Doubtful, MailboxAway, Refused, StoreAway
 from relay.core.suppression import AllSuppressed
+from relay.store import db
 
 _log = logging.getLogger("postferry.api")
 MOST_FAULTS = 1000  # that are told one by one
@@ -157,8 +158,9 @@ def translate(error: Exception) -> Problem:
             text = "The store went away while this was stored: it may have been. Ask again with an Idempotency-Key"
             return Problem(503, text, code="StoreAway", headers={"Retry-After": str(RETRY_AFTER)})
         case StoreAway():
+            state = "locked by somebody" if isinstance(error, db.Locked) else "away"
             headers = {"Retry-After": str(RETRY_AFTER)}
-            return Problem(503, "The store is away; nothing was done, try again", code="StoreAway", headers=headers)
+            return Problem(503, f"The store is {state}; nothing was done, try again", code="StoreAway", headers=headers)
         case MailboxAway():
             status, headers = 502 if error.theirs else 503, {"Retry-After": str(MAILBOX_RETRY)}
             return Problem(status, error.message, code="MailboxAway", headers=headers)
@@ -189,7 +191,8 @@ def _tell(request: web.Request, problem: Problem, error: Exception) -> None:
     }
     if isinstance(error, StoreAway):
         metrics.STORE_ERRORS.inc()
-        _log.warning("the store is away: %s", error, extra=extra)
+        what = "locked" if isinstance(error, db.Locked) else "away"
+        _log.warning("the store is %s: %s", what, error, extra=extra)
     elif isinstance(error, MailboxAway):
         _log.info("refused: %s", problem.message, extra=extra)
     elif problem.status >= 500:

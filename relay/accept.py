@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 from relay import metrics
@@ -24,6 +25,7 @@ from relay.wake import Waker
 PATIENCE = 15.0  # s that we ask on whether a COMMIT came through, when PostgreSQL went in the middle of it
 LAST_LOOKS = 2.0  # s of it that are left when we stop: whoever stops us waits no longer, and doubt can still be told
 AGAIN = 0.2  # s between two looks
+APART = 1.0  # s that all accounts of a group together wait for a lock once more, each by itself
 SOON = timedelta(seconds=1)  # what is due later is found when its hour comes
 
 
@@ -90,6 +92,10 @@ class Acceptor:
         metrics.COMMIT_SIZE.labels("accept").observe(len(batch))
         try:
             judged = await self.judge(batch)
+        except db.Locked as locked:  # whoever suppresses nobody need not wait for it
+            free = [item for item in batch if not item.suppresses]
+            stored = dict(zip((item.id for item in free), await self._store(free), strict=True)) if free else {}
+            return [stored.get(item.id, locked) for item in batch]
         except StoreAway:
             judged = await self.judge(batch)
         return await self._store(judged)
@@ -101,12 +107,7 @@ class Acceptor:
             try:
                 async with db.connection(self._pool) as conn:
                     again, until = until > 0, until or time.monotonic() + PATIENCE
-                    answers = await messages.insert(
-                        conn,
-                        batch,
-                        attempts=self._settings.delivery_attempts,
-                        lifetime=self._settings.delivery_lifetime,
-                    )
+                    answers = await self._insert(conn, batch)
                     return [_doubted(answer) for answer in answers] if again else answers
             except StoreAway as error:
                 if not until:
@@ -114,6 +115,21 @@ class Acceptor:
                 if time.monotonic() >= min(until, self._stops):
                     raise Doubtful(str(error)) from error
             await asyncio.sleep(AGAIN)
+
+    async def _insert(self, conn: db.Connection, batch: Sequence[Prepared]) -> Sequence[Accepted | Exception]:
+        """A lock costs those alone who need what it holds: what one kept out is tried again account by account."""
+        attempts, lifetime = self._settings.delivery_attempts, self._settings.delivery_lifetime
+        insert = partial(messages.insert, conn, attempts=attempts, lifetime=lifetime)
+        answers = dict(zip((item.id for item in batch), await insert(batch), strict=True))
+        apart: dict[str, list[Prepared]] = {}
+        for item in batch:
+            if isinstance(answers[item.id], db.Locked):
+                apart.setdefault(item.account, []).append(item)
+        if len(apart) > 1:
+            async with db.lock_timeout(conn, APART / len(apart)):
+                for items in apart.values():
+                    answers |= dict(zip((item.id for item in items), await insert(items), strict=True))
+        return [answers[item.id] for item in batch]
 
 
 def _judged(item: Prepared, found: Mapping[Pair, Suppression]) -> Prepared:

@@ -21,6 +21,7 @@ log = logging.getLogger("postferry.processes")
 
 GRACE = 10.0  # s that a process has to end in good order
 QUICK = 1.0  # s; one that dies sooner is not started again at once
+END = 9.0  # s of it after which one that waits, as for a PostgreSQL that answers nothing, ends in the middle
 LAST = 5.0  # s that what failed has to let go of what it holds
 CONFIG = 78  # sysexits.h: who ends with it is not started again, for it would end so again
 START = 5.0  # s; who fails so soon would fail again, and whoever started the role waits to hear of it
@@ -40,23 +41,34 @@ def _serve(main: Main, parent: int | None) -> int:
 
     Returns 1 for a `main` that failed, 78 for one that had no schema to work with. That is told, and the process ends,
     whatever it left behind: a task that heeds no cancel (a pool's may not) would keep the loop for ever, and no signal
-    would be listened to any more.
+    would be listened to any more. One that was told to stop and waits for what does not come ends too: leases and
+    claims of what is in the middle end by themselves.
     """
     code = 0
-    giving_up = threading.Timer(LAST, lambda: os._exit(code))
-    giving_up.daemon = True
+
+    def leave() -> None:
+        log.warning("ended in the middle: what it waited for did not come within %g s", END)
+        os._exit(code)
+
+    giving_up, leaving = threading.Timer(LAST, lambda: os._exit(code)), threading.Timer(END, leave)
+    giving_up.daemon = leaving.daemon = True
 
     async def serve() -> None:
         nonlocal code
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
 
+        def stop() -> None:
+            stopping.set()
+            if leaving.ident is None:  # a parent says it again and again
+                leaving.start()
+
         def orphaned() -> None:
             loop.remove_reader(parent or 0)
-            stopping.set()
+            stop()
 
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopping.set)
+            loop.add_signal_handler(number, stop)
         if parent is not None:
             loop.add_reader(parent, orphaned)
         try:
@@ -72,6 +84,7 @@ def _serve(main: Main, parent: int | None) -> int:
 
     uvloop.run(serve())
     giving_up.cancel()
+    leaving.cancel()
     return code
 
 

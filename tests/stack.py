@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from relay import local
@@ -176,10 +177,12 @@ class Machine:
             self._guardian.forget(self._process.pid)
             self._process = None
 
-    def freeze(self, frozen: bool) -> None:
-        """It keeps its connections, and answers nothing."""
+    def freeze(self, frozen: bool, sessions: Sequence[int] = ()) -> None:
+        """It keeps its connections, and answers nothing; `sessions`: processes of its own that go with it."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP if frozen else signal.SIGCONT)
+        for pid in (self._process.pid, *sessions):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP if frozen else signal.SIGCONT)
 
     def close(self) -> None:
         if self._process is not None:

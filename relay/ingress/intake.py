@@ -16,6 +16,7 @@ from relay.core.options import read_options, spelled
 from relay.core.tenant import Account
 from relay.ingress.envelope import Envelope
 from relay.ingress.login import Directory, Login
+from relay.store import db
 
 _log = logging.getLogger("postferry.smtp")
 
@@ -39,6 +40,8 @@ class Intake:
             accepted = await self._acceptor.accept(submission)
         except Refused as refused:
             return refused.reply()
+        except db.Locked:
+            return "451 4.3.0 What this needs in the message store is locked, try again later"
         except StoreAway:
             return "451 4.3.0 The message store is away, try again later"
         except Exception:

@@ -49,6 +49,11 @@ AWAY = (
     psycopg.errors.ReadOnlySqlTransaction,  # a standby, or a primary that was replaced
 )
 
+
+class Locked(StoreAway):
+    """Somebody has had for long what this needs: PostgreSQL is there, and nothing was done (451 4.3.0, 503)."""
+
+
 Connection: TypeAlias = AsyncConnection[Any]
 Pool: TypeAlias = AsyncConnectionPool[Connection]
 
@@ -176,6 +181,18 @@ async def patient(pool: Pool) -> AsyncIterator[Connection]:
             raise Refused("This took too long just now; ask for less of it", status=503, code="TooSlow") from error
 
 
+@asynccontextmanager
+async def lock_timeout(conn: Connection, seconds: float) -> AsyncIterator[None]:
+    """In the block each statement waits so long for a lock, and no longer."""
+    choose = "select set_config('lock_timeout', %s, false)"
+    before = await scalar(conn, "select current_setting('lock_timeout')")
+    await conn.execute(choose, (f"{max(1, round(seconds * 1000))}ms",))  # 0 would be for ever
+    try:
+        yield
+    finally:
+        await conn.execute(choose, (before,))
+
+
 async def ping(pool: Pool) -> None:
     """Raises StoreAway when PostgreSQL does not answer."""
     async with connection(pool) as conn:
@@ -183,12 +200,14 @@ async def ping(pool: Pool) -> None:
 
 
 class away_is_said:
-    """Turns the errors of an absent or stopping PostgreSQL into StoreAway."""
+    """Turns the errors of an absent or stopping PostgreSQL into StoreAway, a lock that took too long into Locked."""
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, psycopg.errors.LockNotAvailable):
+            raise Locked(str(error)) from error
         if isinstance(error, AWAY):
             raise StoreAway(str(error) or type(error).__name__) from error
 

@@ -12,11 +12,11 @@ from uuid import UUID
 import psycopg
 
 from relay.core import packing, splice
-from relay.core.errors import Conflict, Refused, StoreAway
+from relay.core.errors import Conflict, Refused
 from relay.core.model import Accepted, Prepared
 from relay.core.suppression import AllSuppressed
 from relay.store import skipped
-from relay.store.db import Connection
+from relay.store.db import Connection, Locked
 
 IDEMPOTENCY = timedelta(hours=24)
 LARGE = 256 * 1024  # bytes of content: to pack more, or unpack it, takes a millisecond: others go on meanwhile
@@ -68,7 +68,7 @@ async def insert(
     """Stores a group of messages in one commit; one answer each. `attempts` and `lifetime` (s) are the defaults.
 
     A row that PostgreSQL cannot hold costs its own sender alone: the group is then stored one by one. What somebody's
-    lock kept out for too long is undone, and answered with StoreAway. A group whose answer was lost may be given again:
+    lock kept out for too long is undone, and answered with Locked. A group whose answer was lost may be given again:
     it is stored once.
     """
     try:
@@ -82,7 +82,7 @@ async def insert(
         if len(batch) == 1:
             return [Refused(f"The message cannot be stored: {_why(error)}", smtp="554 5.6.0")]
     except psycopg.errors.LockNotAvailable as error:
-        return [StoreAway(str(error)) for _ in batch]
+        return [Locked(str(error)) for _ in batch]
     return [(await insert(conn, [item], attempts=attempts, lifetime=lifetime))[0] for item in batch]
 
 

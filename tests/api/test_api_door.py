@@ -320,6 +320,23 @@ async def test_while_the_store_is_away_it_lives_and_is_not_ready(admin: Client, 
     assert response.status == 200
 
 
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the API opens its pools: a lock keeps it out for a moment."""
+    monkeypatch.setitem(db.PROMPT, "lock_timeout", "50ms")
+
+
+async def test_who_needs_what_is_locked_is_told_so_and_not_that_the_store_is_away(
+    hasty: None, admin: Client, shop: str, pool: db.Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with db.connection(pool) as conn, conn.transaction():
+        await conn.execute("select from accounts where id = %s for update", (shop,))
+        status, error = await admin.ask("PUT", "/v1/account/shop", {"name": "x"})
+    assert (status, error["code"]) == (503, "StoreAway")
+    assert error["message"] == "The store is locked by somebody; nothing was done, try again"
+    assert "the store is locked: canceling statement due to lock timeout" in caplog.text
+
+
 async def test_a_body_that_never_ends_is_a_408(admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.reading.SECONDS", 0.05)
     answered = asyncio.Event()

@@ -24,11 +24,12 @@ from relay.store import db, messages
 from tests.store.mail import account
 
 ANN = Account("a", "", "", AccountState.ACTIVE, Smtp("sandbox", 25), Limits(), track_opens=False)
+BEN = replace(ANN, id="b")
 
 
-def submission(**options: Any) -> Submission:
+def submission(of: Account = ANN, **options: Any) -> Submission:
     mail = mime.tidy(b"Subject: x\r\n\r\nx\r\n", now=datetime.now(UTC), domain="here.example", unique="1")
-    return Submission(ANN, "api", "a@here.example", ("b@there.example",), mail, Options(**options), body_hash=b"1")
+    return Submission(of, "api", "a@here.example", ("b@there.example",), mail, Options(**options), body_hash=b"1")
 
 
 @pytest.fixture
@@ -114,9 +115,9 @@ async def hasty(settings: Settings, pool: db.Pool, monkeypatch: pytest.MonkeyPat
 
 
 @asynccontextmanager
-async def locked(pool: db.Pool) -> AsyncIterator[None]:
+async def locked(pool: db.Pool, table: str = "messages") -> AsyncIterator[None]:
     async with db.connection(pool) as conn, conn.transaction():
-        await conn.execute("lock table messages")
+        await conn.execute(f"lock table {table}".encode())
         yield
 
 
@@ -152,8 +153,98 @@ async def test_a_lock_that_comes_while_a_group_is_stored_one_by_one_refuses_what
     await lock.__aexit__(None, None, None)
     assert group == 2
     assert isinstance(first, Accepted)
-    assert type(second) is StoreAway
+    assert type(second) is db.Locked
     assert await stored(pool) == 1
+
+
+@pytest.fixture
+async def groups(hasty: Acceptor, pool: db.Pool, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of what is stored together, of two accounts; a key of the first and one of its recipients are known."""
+    insert, sizes = messages.insert, []
+
+    async def counted(conn: db.Connection, batch: Any, **more: Any) -> Any:
+        sizes.append(len(batch))
+        return await insert(conn, batch, **more)
+
+    monkeypatch.setattr(messages, "insert", counted)
+    async with db.connection(pool) as conn:
+        await account(conn, "b")
+        await conn.execute(
+            "insert into suppressions (account_id, address, reason) values ('a', 'c@there.example', 'manual')"
+        )
+    await hasty.accept(submission(idempotency_key="k"))
+    await hasty.accept(suppressing())
+    sizes.clear()
+    return sizes
+
+
+def suppressing() -> Submission:
+    return replace(submission(replace(ANN, suppresses=True)), recipients=("b@there.example", "c@there.example"))
+
+
+@asynccontextmanager
+async def held(pool: db.Pool, row: str) -> AsyncIterator[None]:
+    """Locked by another session."""
+    async with db.connection(pool) as conn, conn.transaction():
+        assert (await conn.execute(f"select from {row} for update".encode())).rowcount
+        yield
+
+
+@pytest.mark.parametrize(
+    ("row", "one"),
+    [
+        ("idempotency where account_id = 'a'", submission(idempotency_key="k")),
+        ("recipients where account_id = 'a'", suppressing()),
+    ],
+)
+async def test_a_row_that_is_locked_keeps_out_mail_of_its_own_account_alone(
+    hasty: Acceptor, groups: list[int], pool: db.Pool, row: str, one: Submission
+) -> None:
+    accepting = hasty.accept(one), hasty.accept(submission(BEN)), hasty.accept(submission(BEN))
+    async with held(pool, row):
+        first, second, third = await asyncio.gather(*accepting, return_exceptions=True)
+    assert (groups[0], sorted(groups[1:])) == (3, [1, 2])
+    assert type(first) is db.Locked
+    assert isinstance(second, Accepted)
+    assert isinstance(third, Accepted)
+    async with hasty._pool.connection() as conn:
+        assert await db.scalar(conn, "show lock_timeout") == "50ms"
+
+
+@pytest.mark.parametrize("one", [submission(), submission(idempotency_key="k"), suppressing()])
+async def test_the_row_of_the_account_itself_may_be_locked(
+    hasty: Acceptor, groups: list[int], pool: db.Pool, one: Submission
+) -> None:
+    async with held(pool, "accounts where id = 'a'"):
+        assert isinstance(await hasty.accept(one), Accepted)
+
+
+async def test_suppressions_that_are_locked_keep_out_those_alone_who_have_some(
+    hasty: Acceptor, groups: list[int], pool: db.Pool
+) -> None:
+    async with locked(pool, "suppressions"):
+        accepting = hasty.accept(suppressing()), hasty.accept(submission(BEN))
+        first, second = await asyncio.gather(*accepting, return_exceptions=True)
+    assert groups == [1]
+    assert type(first) is db.Locked
+    assert isinstance(second, Accepted)
+
+
+async def test_all_accounts_of_a_group_together_wait_once_more_and_not_each_so_long(
+    hasty: Acceptor, groups: list[int], pool: db.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timeout, waits = db.lock_timeout, []
+
+    def noted(conn: db.Connection, seconds: float) -> Any:
+        waits.append(seconds)
+        return timeout(conn, seconds)
+
+    monkeypatch.setattr(db, "lock_timeout", noted)
+    async with locked(pool):
+        accepting = hasty.accept(submission()), hasty.accept(submission(BEN))
+        answers = await asyncio.gather(*accepting, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [db.Locked] * 2
+    assert (groups, waits) == ([2, 1, 1], [accept.APART / 2])
 
 
 async def test_what_a_lock_keeps_out_after_a_lost_answer_is_doubtful(

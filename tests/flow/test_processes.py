@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -54,3 +55,39 @@ def test_a_process_that_fails_later_is_started_again() -> None:
     finally:
         os.killpg(role.pid, signal.SIGKILL)
         role.communicate()
+
+
+# Is told to stop, and waits for what does not come, as a statement does when PostgreSQL is frozen.
+WAITING = r"""
+import asyncio, logging, os, sys
+from relay import processes
+processes.END = 0.3
+logging.basicConfig()
+async def main(stopping):
+    os.write(1, b"begun\n")
+    await asyncio.Event().wait()
+sys.exit(processes.run(int(sys.argv[1]), main))
+"""
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_role_that_is_told_to_stop_waits_for_nothing_for_ever(count: int) -> None:
+    role = subprocess.Popen(
+        [sys.executable, "-c", WAITING, str(count)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert role.stdout
+        for _ in range(count):
+            assert role.stdout.readline() == "begun\n"
+        role.terminate()
+        _, said = role.communicate(timeout=60)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(role.pid, signal.SIGKILL)
+        role.communicate()
+    assert role.returncode == 0
+    assert said.count("ended in the middle: what it waited for did not come within 0.3 s") == count

@@ -12,6 +12,7 @@ import pytest
 
 from relay.core.errors import Conflict, Refused, StoreAway
 from relay.core.tenant import AccountState
+from relay.store import db
 from tests.fakes.ingress import MESSAGE, account, opened
 
 RECEIVED = b"Received: from x by y; Thu, 1 Jan 2026 00:00:00 +0000\r\n"
@@ -242,6 +243,7 @@ async def test_a_request_with_an_idempotency_key_is_identified_by_envelope_and_c
         (Conflict("Another body"), "550 5.7.1 Another body"),
         (Conflict("Being stored", retry_after=1), "451 4.5.0 Being stored"),
         (StoreAway("postgresql://secret"), "451 4.3.0 The message store is away, try again later"),
+        (db.Locked("secret"), "451 4.3.0 What this needs in the message store is locked, try again later"),
         (Refused("two\r\nlines ü"), "550 5.6.0 two  lines \\xfc"),
     ],
 )

@@ -61,6 +61,9 @@ class Stack:
         """How it ended, as subprocess says it; None when it runs."""
         return self._processes[name].poll()
 
+    def pid(self, name: str) -> int:
+        return self._processes[name].pid
+
     async def kill(self, *names: str) -> None:
         """SIGKILL."""
         for name in names:

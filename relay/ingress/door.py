@@ -17,6 +17,7 @@ from relay.ingress.connection import Connection
 from relay.ingress.intake import Acceptor, Intake
 from relay.ingress.login import Directory
 from relay.ingress.session import Session
+from relay.net.tls import tempered
 from relay.settings import Settings
 
 BACKLOG = 1024
@@ -113,6 +114,6 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     """The server's certificate; None without one."""
     if settings.tls_certificate is None or settings.tls_key is None:
         return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context = tempered(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH))
     context.load_cert_chain(settings.tls_certificate, settings.tls_key)
     return context

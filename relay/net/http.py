@@ -25,6 +25,7 @@ from yarl import URL
 
 from relay.core.networks import Network
 from relay.net import guard
+from relay.net.tls import context
 
 KEPT = 2000  # characters of an answer's body
 LONGEST_ERROR = 500  # characters of why there is none; what is no HTTP is told with all that came
@@ -85,7 +86,7 @@ class Poster:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0,  # whoever posts bounds how many at once
-                ssl=tls or True,
+                ssl=tls or context(True),
                 resolver=_Judging(allowed, resolver),
                 socket_factory=self._socket,
                 keepalive_timeout=IDLE_SECONDS,

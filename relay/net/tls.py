@@ -36,13 +36,14 @@ class Tempered(ssl.SSLObject):
             held = self._incoming.read()
             self._incoming.write(held[: self._spare])
             held = held[self._spare :]
-        waiting = self._incoming.pending
+        waiting, data = self._incoming.pending, 0
         try:
             found = super().read(len, buffer)
-            self._spare += EACH * (found if isinstance(found, int) else found.__len__())
+            data = found if isinstance(found, int) else found.__len__()
             return found
         finally:
-            self._spare -= waiting - self._incoming.pending
+            read = waiting - self._incoming.pending
+            self._spare = min(IDLE, self._spare - read + EACH * data)  # nobody saves up for a flood
             self._incoming.write(held)
             if self._spare <= 0:
                 raise ssl.SSLError(errno.EPROTO, "too many TLS records without data")

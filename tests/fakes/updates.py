@@ -3,7 +3,7 @@
     updates = Updates(secret)                                     # as `secret_of` reads it from a context's key log
     updates.flood(1000)                                           # bytes of so many records, each of which is valid
 
-The side that says them has said nothing yet since its handshake, which was for TLS_AES_256_GCM_SHA384.
+The handshake was for TLS_AES_256_GCM_SHA384. `said`: records that the side has said since.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def secret_of(side: str, log: Path) -> bytes:
 class Updates:
     """See above."""
 
-    def __init__(self, secret: bytes) -> None:
-        self._secret = secret
+    def __init__(self, secret: bytes, said: int = 0) -> None:
+        self._secret, self._said = secret, said
 
     def flood(self, number: int, *, asking: bool = False) -> bytes:
         """`asking`: each wants one in return."""
@@ -38,8 +38,10 @@ class Updates:
         return b"".join(self._record(said) for _ in range(number))
 
     def _record(self, said: bytes) -> bytes:
-        """Each is the first of its key."""
-        sealed = AESGCM(self._derived(b"key", 32)).encrypt(self._derived(b"iv", 12), said, HEAD)
+        """Each but the first one is the first of its key."""
+        nonce = int.from_bytes(self._derived(b"iv", 12)) ^ self._said
+        sealed = AESGCM(self._derived(b"key", 32)).encrypt(nonce.to_bytes(12), said, HEAD)
+        self._said = 0
         self._secret = self._derived(b"traffic upd", 48)
         return HEAD + sealed
 

@@ -13,6 +13,7 @@ from shutil import which
 import pytest
 
 from relay.core.tenant import Smtp, Tls
+from relay.ingress import connection
 from relay.net import http, tls
 from relay.net.smtp import Timeouts
 from tests.fakes.ingress import certificate, opened, trusting
@@ -25,6 +26,7 @@ from tests.stack import PATIENCE
 
 ALLOW_CLIENT_RENEGOTIATION = 1 << 8  # of OpenSSL 3; what 1.1.1 always does
 CHUNK = 65_536
+LONG = 10 * PATIENCE  # who is patient for so long is not what ends it
 
 
 @asynccontextmanager
@@ -92,16 +94,24 @@ async def test_an_upstream_begins_no_other_handshake(trusted: None, tmp_path: Pa
 @pytest.mark.parametrize("asking", [True, False])
 @pytest.mark.parametrize("implicit", [True, False])
 async def test_a_client_that_says_nothing_in_ever_so_many_records_is_left(
-    tmp_path: Path, implicit: bool, asking: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, implicit: bool, asking: bool
 ) -> None:
-    async with opened(trusted_networks="192.0.2.0/24", **certificate(tmp_path)) as house:
+    monkeypatch.setattr(connection, "STRANGER_SECONDS", LONG)
+    async with opened(trusted_networks="192.0.2.0/24", smtp_timeout=LONG, **certificate(tmp_path)) as house:
         port = house.tls_port if implicit else house.port
         await asyncio.to_thread(flooding, port, tmp_path / "keys.log", implicit=implicit, asking=asking)
         assert await house.door.emptied(PATIENCE)
 
 
-def flooding(port: int, log: Path, *, implicit: bool, asking: bool) -> None:
-    """A client, until its connection ends."""
+async def test_what_was_said_before_pays_for_no_flood(tmp_path: Path) -> None:
+    async with opened(smtp_timeout=LONG, **certificate(tmp_path)) as house:
+        much = b"NOOP " + b"x" * 10_000 + b"\r\n"
+        await asyncio.to_thread(flooding, house.tls_port, tmp_path / "keys.log", much)
+        assert await house.door.emptied(PATIENCE)
+
+
+def flooding(port: int, log: Path, before: bytes = b"", *, implicit: bool = True, asking: bool = False) -> None:
+    """A client, until its connection ends; `before`: what it says first, in one record."""
     context = trusting()
     context.keylog_filename = str(log)
     with socket.create_connection((HOST, port), PATIENCE) as plain:
@@ -110,8 +120,10 @@ def flooding(port: int, log: Path, *, implicit: bool, asking: bool) -> None:
                 plain.recv(CHUNK)
                 plain.sendall(line)
             assert plain.recv(CHUNK).startswith(b"220 2.0.0")
-        with bare(context.wrap_socket(plain)) as wire:
-            flood(wire, Updates(secret_of("CLIENT", log)), asking=asking)
+        inside = context.wrap_socket(plain)
+        inside.sendall(before)
+        with bare(inside) as wire:
+            flood(wire, Updates(secret_of("CLIENT", log), said=bool(before)), asking=asking)
 
 
 def flood(wire: socket.socket, updates: Updates, *, asking: bool) -> None:

@@ -228,7 +228,8 @@ class Upstream:
 
     def _leave(self, task: asyncio.Task[None]) -> None:
         self.open -= 1
-        self._sessions.pop(task).writer.transport.abort()
+        session = self._sessions.pop(task)
+        session.writer.transport.abort()
 
 
 class _Closed(Exception):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from email.utils import parseaddr
+from email.utils import getaddresses
 
 from relay.core import address
 from relay.core.address import CONTROLS, Mailbox
@@ -63,7 +63,9 @@ def comes_back(box: Mailbox) -> None:
     assert read.name == box.name
     assert address.envelope(read.address) in (box.address, address.envelope(address.ascii_domain(box.address)))
     if box.address.isascii() and "\\" not in box.address:  # it leaves quotes out, and not what they were for
-        assert parseaddr(value)[1] == box.address, "the standard library reads another address"
+        ((_, there),) = getaddresses([value])
+        unread = not there and "[" in box.address  # it reads none with a bracket, from some patch release on
+        assert there == box.address or unread, "the standard library reads another address"
 
 
 def path(text: str) -> None:
